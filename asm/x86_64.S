@@ -1,0 +1,238 @@
+// Switch core for x86_64, System V ABI.
+//
+// ABI: "System V Application Binary Interface, AMD64 Architecture Processor Supplement",
+//      section 3.2.1 "Registers" and table "Register Usage": rbx, rbp, r12-r15, rsp, the
+//      control bits of MXCSR and the x87 control word belong to the caller.
+//      Direction flag and x87 mode are as at any call: clear, and not in MMX mode.
+//
+// Assumes nothing but that ABI. This file must be kept in step with itself: the frame table,
+// FRAME_*, the pushes and pops, and the CFI of both routines. src/arch/x86_64.rs is checked
+// against FRAME_* when it compiles.
+//
+// Frame of a suspended greenlet; its address is the saved stack pointer:
+//
+//   offset  size  holds
+//        0     8  rbp      } together a frame record, as the frame-pointer
+//        8     8  resume   } chain expects it: {previous rbp, return address}
+//       16     4  MXCSR
+//       20     2  x87 control word
+//       22     2  (unused)
+//       24     8  r15
+//       32     8  r14
+//       40     8  r13
+//       48     8  r12
+//       56     8  rbx
+//       64        stack pointer as it was, and will be, at the switch
+
+#include "macros.h"
+
+#define FRAME_RBP    0
+#define FRAME_RESUME 8
+#define FRAME_MXCSR  16
+#define FRAME_X87CW  20
+#define FRAME_R15    24
+#define FRAME_R14    32
+#define FRAME_R13    40
+#define FRAME_R12    48
+#define FRAME_RBX    56
+#define FRAME_SIZE   64
+
+LAYOUT(frame_size, FRAME_SIZE)
+LAYOUT(frame_pointer, FRAME_RBP)
+LAYOUT(resume, FRAME_RESUME)
+LAYOUT(argument, FRAME_R12)
+LAYOUT(start, FRAME_RBX)
+LAYOUT(mxcsr, FRAME_MXCSR)
+LAYOUT(x87cw, FRAME_X87CW)
+
+// The control bits of MXCSR: rounding, masks, flush-to-zero, denormals-are-zero. The six
+// low bits are sticky status, which no callee preserves.
+#define MXCSR_CONTROL 0xffc0
+
+    .intel_syntax noprefix
+
+// ---------------------------------------------------------------------------------------
+// switch: suspend the caller, resume another.
+//
+// Entered by a jump; on entry
+//   rax      where the caller goes on when it is resumed
+//   rdi      where to store the caller's stack pointer
+//   rsi      stack pointer of the greenlet to resume, as stored by an earlier switch or made
+//            by Frame::new
+//   rdx rcx  the message: word and kind
+//   rsp      the caller's; no return address is on it
+// Left by a jump to the resumed greenlet's resume address; then
+//   rdx rcx  the message, as the other side gave it
+//   rbx rbp r12-r15 rsp, MXCSR control bits, x87 control word   as when it left
+//   all others are undefined.
+//
+// No call and no ret: the processor's return-address predictor does not notice the switch,
+// so the frames around it still return as predicted.
+
+FUNCTION SYM(switch), 4
+    .cfi_startproc
+    .cfi_def_cfa rsp, 0
+    .cfi_register rip, rax              // nothing on the stack says where the caller goes on
+    push rbx
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rbx, 0
+    push r12
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r12, 0
+    push r13
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r13, 0
+    push r14
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r14, 0
+    push r15
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r15, 0
+    sub rsp, FRAME_R15 - FRAME_MXCSR
+    .cfi_adjust_cfa_offset 8
+    stmxcsr [rsp]
+    fnstcw [rsp + 4]
+    push rax
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rip, 0
+    push rbp
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rbp, 0
+    // Each field is read back with a load of its store's width: a wider one would wait for
+    // both stores to leave the store buffer.
+    mov r8d, [rsp + FRAME_MXCSR]
+    movzx r9d, word ptr [rsp + FRAME_X87CW]
+    mov [rdi], rsp                      // from here on the caller can be resumed
+
+    // The second half, also reached from the end of `entry`:
+    //   rsi  stack pointer to resume     rdx rcx  the message
+    //   r8d  MXCSR now                   r9w      x87 control word now
+LABEL SYM(resume)
+    mov rsp, rsi                        // same frame layout: the CFI above still holds
+    // Loading MXCSR costs tens of cycles when a status flag differs, and storing it is
+    // slow after such a load; so it is loaded only if a control bit differs.
+    xor r8d, [rsp + FRAME_MXCSR]
+    test r8d, MXCSR_CONTROL
+    jnz 3f
+    cmp r9w, [rsp + FRAME_X87CW]
+    jne 4f
+2:
+    pop rbp
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore rbp
+    pop rax
+    .cfi_adjust_cfa_offset -8
+    .cfi_register rip, rax
+    add rsp, FRAME_R15 - FRAME_MXCSR
+    .cfi_adjust_cfa_offset -8
+    pop r15
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore r15
+    pop r14
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore r14
+    pop r13
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore r13
+    pop r12
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore r12
+    pop rbx
+    .cfi_adjust_cfa_offset -8
+    .cfi_restore rbx
+#if defined(__CET__) && (__CET__ & 1)
+    notrack jmp rax                     // a resume address is no ENDBR64
+#else
+    jmp rax
+#endif
+
+    // Out of the way: the control words do differ.
+    .cfi_def_cfa rsp, FRAME_SIZE
+    .cfi_rel_offset rbx, FRAME_RBX
+    .cfi_rel_offset r12, FRAME_R12
+    .cfi_rel_offset r13, FRAME_R13
+    .cfi_rel_offset r14, FRAME_R14
+    .cfi_rel_offset r15, FRAME_R15
+    .cfi_rel_offset rip, FRAME_RESUME
+    .cfi_rel_offset rbp, FRAME_RBP
+3:
+    ldmxcsr [rsp + FRAME_MXCSR]
+4:
+    fldcw [rsp + FRAME_X87CW]
+    jmp 2b
+    .cfi_endproc
+END_FUNCTION SYM(switch)
+
+// ---------------------------------------------------------------------------------------
+// entry: the bottom of every greenlet's stack. Resumed, never called: a new greenlet's frame
+// names `entry_pc` as its resume address.
+//
+// On entry, out of that frame and from the switch
+//   rbx      start: extern "C" fn(argument, word, kind, *mut Departure)
+//   r12      argument
+//   rbp      address of the parent link: there lies the address of the parent's context,
+//            whose first word is the parent's saved stack pointer
+//   rdx rcx  the first message: word and kind
+//   rsp      top of the stack, a multiple of 16
+// `start` returns when the greenlet is over and has then filled in the Departure: who is
+// resumed, with what. Its stack is never used again.
+//
+// Unwinding: the caller of `entry` is the frame in which the parent waits. Its CFA is
+//   DW_CFA_def_cfa_expression (0x0f), 6 bytes:
+//     0x76 0x00   DW_OP_breg6 (rbp) + 0    the parent link's address (gdb rejects DW_OP_reg6)
+//     0x06        DW_OP_deref              the parent's context
+//     0x06        DW_OP_deref              the parent's saved stack pointer: its frame
+//     0x23 0x40   DW_OP_plus_uconst 64     past the frame (FRAME_SIZE)
+// and its registers lie in that frame. A signal frame, so that gdb takes a parent whose stack
+// lies below its child's.
+
+FUNCTION SYM(entry), 4
+    .cfi_startproc simple
+#ifdef __ELF__
+    .cfi_signal_frame
+#endif
+    .cfi_escape 0x0f, 0x06, 0x76, 0x00, 0x06, 0x06, 0x23, FRAME_SIZE
+    .cfi_offset rbx, FRAME_RBX - FRAME_SIZE
+    .cfi_offset r12, FRAME_R12 - FRAME_SIZE
+    .cfi_offset r13, FRAME_R13 - FRAME_SIZE
+    .cfi_offset r14, FRAME_R14 - FRAME_SIZE
+    .cfi_offset r15, FRAME_R15 - FRAME_SIZE
+    .cfi_offset rip, FRAME_RESUME - FRAME_SIZE
+    .cfi_offset rbp, FRAME_RBP - FRAME_SIZE
+    nop                                 // unwinders look up pc - 1: keep that in here
+LABEL SYM(entry_pc)
+    // Room for the Departure (24 bytes) and the two control words, rounded up to 16.
+    sub rsp, 32
+    mov rdi, r12                        // argument
+    mov rsi, rdx                        // word
+    mov rdx, rcx                        // kind
+    mov rcx, rsp                        // departure
+    call rbx
+    mov rsi, [rsp]                      // Departure.to
+    mov rdx, [rsp + 8]                  // Departure.word
+    mov rcx, [rsp + 16]                 // Departure.kind
+    stmxcsr [rsp + 24]
+    fnstcw [rsp + 28]
+    mov r8d, [rsp + 24]
+    movzx r9d, word ptr [rsp + 28]
+    jmp SYM(resume)
+    .cfi_endproc
+END_FUNCTION SYM(entry)
+
+#if defined(__ELF__) && defined(__CET__) && (__CET__ & 1)
+// Asked for by -fcf-protection: the only indirect jump above is notrack.
+// GNU_PROPERTY_X86_FEATURE_1_AND (0xc0000002): IBT (bit 0) only. Never SHSTK (bit 1): a
+// switch does not move the shadow stack, and saying so keeps the loader from enabling it.
+    .section .note.gnu.property, "a", %note
+    .p2align 3
+    .long 4                             // size of the name
+    .long 16                            // size of the descriptor
+    .long 5                             // NT_GNU_PROPERTY_TYPE_0
+    .asciz "GNU"
+    .long 0xc0000002
+    .long 4                             // size of the property
+    .long 1                             // IBT
+    .long 0                             // padding to 8
+#endif
+
+NO_EXECUTABLE_STACK

@@ -1,0 +1,50 @@
+//! Assembles the switch core of the target's architecture and hands its symbol names and
+//! frame layout to the Rust side, so that neither is written down twice.
+
+use std::{env, fmt::Write as _, fs, path::PathBuf};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=asm/macros.h");
+
+    let architecture = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
+    let file = match architecture.as_str() {
+        "x86_64" | "aarch64" | "riscv64" | "arm" => format!("asm/{architecture}.S"),
+        // src/arch/mod.rs says so in words that a user sees.
+        _ => return,
+    };
+    println!("cargo::rerun-if-changed={file}");
+
+    // Every character that a version may have and a symbol may not becomes an underscore.
+    let version = env::var("CARGO_PKG_VERSION").unwrap();
+    let prefix = format!("greenlet_{version}_").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+
+    let mut core = cc::Build::new();
+    core.file(&file).define("GREENLET_PREFIX", prefix.as_str());
+
+    let preprocessed = core.clone().define("GREENLET_LAYOUT", None).expand();
+    let preprocessed = String::from_utf8(preprocessed).expect("the preprocessor prints ASCII");
+    let mut generated = String::new();
+    for line in preprocessed.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("greenlet_layout") {
+            let name = words.next().expect("a layout line names its constant");
+            let value: usize = words
+                .next()
+                .and_then(|value| value.parse().ok())
+                .expect("a layout line ends in a number");
+            let name = name.to_uppercase();
+            writeln!(generated, "pub(super) const {name}: usize = {value};").unwrap();
+        }
+    }
+    generated.push_str("unsafe extern \"C\" {\n");
+    for routine in ["switch", "entry_pc"] {
+        writeln!(generated, "    #[link_name = \"{prefix}{routine}\"]").unwrap();
+        writeln!(generated, "    pub(super) fn {routine}();").unwrap();
+    }
+    generated.push_str("}\n");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
+    fs::write(out.join("core.rs"), generated).expect("OUT_DIR is writable");
+
+    core.compile("greenlet_core");
+}

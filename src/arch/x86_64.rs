@@ -1,0 +1,94 @@
+//! x86_64, System V ABI. See `asm/x86_64.S` for the frame and the register contract.
+
+use core::{arch::asm, mem::offset_of};
+
+use static_assertions::const_assert_eq;
+
+use super::{Message, StackPointer, Start, core_layout};
+
+/// Alignment of the top of a stack, bytes (psABI 3.2.2 "The Stack Frame").
+pub(crate) const STACK_ALIGN: usize = 16;
+
+/// rustc touches every page of a large frame on this target, so one guard page catches it.
+pub(crate) const STACK_PROBES: bool = true;
+
+/// The registers of a suspended greenlet.
+#[repr(C)]
+pub(crate) struct Frame {
+    rbp: usize,
+    resume: usize,
+    mxcsr: u32,
+    x87_control: u16,
+    unused: u16,
+    r15: usize,
+    r14: usize,
+    r13: usize,
+    r12: usize,
+    rbx: usize,
+}
+
+const_assert_eq!(size_of::<Frame>(), core_layout::FRAME_SIZE);
+const_assert_eq!(offset_of!(Frame, rbp), core_layout::FRAME_POINTER);
+const_assert_eq!(offset_of!(Frame, resume), core_layout::RESUME);
+const_assert_eq!(offset_of!(Frame, mxcsr), core_layout::MXCSR);
+const_assert_eq!(offset_of!(Frame, x87_control), core_layout::X87CW);
+const_assert_eq!(offset_of!(Frame, r12), core_layout::ARGUMENT);
+const_assert_eq!(offset_of!(Frame, rbx), core_layout::START);
+
+impl Frame {
+    /// The first frame of a greenlet that begins with `start(argument, …)`.
+    ///
+    /// MXCSR and the x87 control word begin as in a new process (psABI 3.4.1, "Special
+    /// Registers"): all exceptions masked, round to nearest.
+    pub(crate) fn new(parent_link: *const (), start: Start, argument: *mut ()) -> Self {
+        Self {
+            rbp: parent_link.expose_provenance(),
+            resume: core_layout::entry_pc as *const () as usize,
+            mxcsr: 0x1f80,
+            x87_control: 0x037f,
+            unused: 0,
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: argument.expose_provenance(),
+            rbx: start as usize,
+        }
+    }
+
+    /// The frame record of a greenlet that has no frames: an unwinder passes through it to
+    /// the parent. It is the beginning of a [`Frame`], as far as unwinding reads it.
+    pub(crate) fn record(parent_link: *const ()) -> [usize; 2] {
+        [
+            parent_link.expose_provenance(),
+            core_layout::entry_pc as *const () as usize,
+        ]
+    }
+}
+
+/// Suspends the caller, stores its stack pointer in `save`, resumes `to` with `message`;
+/// returns when somebody resumes the caller, with what they sent.
+///
+/// # Safety
+/// `save` is valid for a write; `to` is the stack pointer of a frame that is suspended now and
+/// is resumed only this once, on this thread.
+#[inline(always)]
+pub(crate) unsafe fn switch(save: *mut StackPointer, to: StackPointer, message: Message) -> Message {
+    let (word, kind);
+    // SAFETY: the caller vouches for `save` and `to`. The core preserves what the ABI says
+    // a callee preserves and hands over word and kind; all else is declared clobbered.
+    unsafe {
+        asm!(
+            "lea rax, [rip + 2f]",
+            "jmp {switch}",
+            "2:",
+            switch = sym core_layout::switch,
+            inout("rdi") save => _,
+            inout("rsi") to.address() => _,
+            inout("rdx") message.word => word,
+            inout("rcx") message.kind => kind,
+            out("rax") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    Message { word, kind }
+}

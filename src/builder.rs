@@ -1,0 +1,97 @@
+//! Name, stack and guard of a greenlet to be made.
+
+use crate::{
+    BuildError, Current, Greenlet, Thrown, stack,
+    tree::{self, Settings},
+};
+
+/// Makes greenlets with a name, or a stack other than the default; after
+/// [`std::thread::Builder`].
+///
+/// ```
+/// use greenlet::{Builder, enter};
+///
+/// enter(|me| {
+///     let parser = Builder::new()
+///         .name("parser")
+///         .stack_size(64 * 1024)
+///         .build(me, |_, line: &'static str| Ok(line.len()))?;
+///     assert_eq!(parser.name(), Some("parser"));
+///     assert_eq!(me.switch(&parser, "four").unwrap(), 4);
+///     Ok::<(), greenlet::BuildError>(())
+/// })
+/// # .unwrap();
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a builder makes nothing until `build`"]
+pub struct Builder {
+    settings: Settings,
+}
+
+impl Builder {
+    /// The smallest stack that a greenlet may have, bytes.
+    pub const MIN_STACK_SIZE: usize = stack::MIN_SIZE;
+
+    /// A builder of greenlets without a name, with a stack of 256 KiB on 64-bit and 64 KiB on
+    /// 32-bit targets over one guard page, or 64 KiB of guard where the compiler does not
+    /// probe the pages of large frames (32-bit arm, riscv64).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The name, for debuggers and messages. Checked by [`build`](Self::build).
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.settings.name = Some(name.into());
+        self
+    }
+
+    /// Usable bytes of stack, rounded up to whole pages. Memory is committed page by page when
+    /// it is first used. Checked by [`build`](Self::build).
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.settings.stack_size = bytes;
+        self
+    }
+
+    /// Bytes of guard below the stack, rounded up to whole pages; at least one page. A frame
+    /// larger than the guard can step over it where the compiler does not probe.
+    pub fn guard_size(mut self, bytes: usize) -> Self {
+        self.settings.guard_size = bytes.max(1);
+        self
+    }
+
+    /// A new greenlet under `parent`, as [`Greenlet::new`] makes it.
+    ///
+    /// # Errors
+    /// [`BuildError`] if the name contains a NUL or the stack is too small or too large. That
+    /// the system has no memory for the stack shows at the first switch.
+    pub fn build<I: 'static, P: 'static>(
+        self,
+        parent: &Current<P>,
+        body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
+    ) -> Result<Greenlet<I>, BuildError> {
+        self.check()?;
+        Ok(self.build_unchecked(parent, body))
+    }
+
+    pub(crate) fn build_unchecked<I: 'static, P: 'static>(
+        self,
+        parent: &Current<P>,
+        body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
+    ) -> Greenlet<I> {
+        Greenlet::of(tree::new_greenlet(parent, self.settings, body))
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let Settings { name, stack_size: bytes, guard_size } = &self.settings;
+        if name.as_deref().is_some_and(|name| name.contains('\0')) {
+            return Err(BuildError::NameContainsNul);
+        }
+        if *bytes < Self::MIN_STACK_SIZE {
+            return Err(BuildError::StackTooSmall { bytes: *bytes });
+        }
+        if bytes.checked_add(*guard_size).is_none_or(|total| total > isize::MAX as usize) {
+            return Err(BuildError::StackTooLarge { bytes: *bytes });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! The running greenlet, as the code that runs in it sees it.
+
+use core::{fmt, marker::PhantomData, ptr};
+use std::thread::panicking;
+
+use crate::{
+    Greenlet, GreenletExit, KillError, SwitchError, Thrown, thread,
+    tree::{self, Block, Content, Delivery, Killed, Own, Refusal, State},
+};
+
+/// The running greenlet, which receives messages of type `I`.
+///
+/// Lent to the closure of [`enter`](crate::enter) and to each body. Only through it can code
+/// switch away, so a function that takes no `Current` does not switch.
+///
+/// It cannot be kept, cloned or given to another greenlet:
+///
+/// ```compile_fail,E0521
+/// use greenlet::{Greenlet, enter};
+///
+/// enter(|me| {
+///     let stranger = Greenlet::new(me, move |_, (): ()| me.switch(&me.handle(), ()));
+/// });
+/// ```
+#[repr(transparent)]
+pub struct Current<I> {
+    block: Block,
+    inbox: PhantomData<(fn(I) -> I, *const ())>,
+}
+
+impl<I> Current<I> {
+    /// # Safety
+    /// The block's inbox type is `I`; its greenlet runs, and the reference is used no longer
+    /// than its closure or body runs.
+    pub(crate) unsafe fn of(block: &Block) -> &Self {
+        // SAFETY: `Current` is a transparent wrapper of a block.
+        unsafe { &*ptr::from_ref(block).cast::<Self>() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// A handle to this greenlet, for others to switch to it.
+    ///
+    /// A greenlet that owns a handle to itself is never dropped, only killed or finished.
+    #[must_use]
+    pub fn handle(&self) -> Greenlet<I> {
+        self.block.retain();
+        // SAFETY: the count has just been made, in a block that is there while it runs.
+        Greenlet::of(unsafe { Own::from_counted(ptr::NonNull::from(&self.block)) })
+    }
+
+    /// Sends `message` to `target`, waits for one of this greenlet's own, and returns it.
+    ///
+    /// A new target starts, with the message as its first. A suspended one returns it from its
+    /// own `switch`. In place of a dead one its first live ancestor receives it, if that takes
+    /// the type (rules s6, s9). Switching to oneself returns the message (rule s8).
+    ///
+    /// # Errors
+    /// What is thrown at this greenlet while it waits; among that the error of a child, and
+    /// [`GreenletExit`] when it is killed. Also, as a [`SwitchError<()>`](SwitchError), a
+    /// refusal of [`try_switch`](Self::try_switch); the message is then dropped.
+    ///
+    /// # Panics
+    /// With the panic of a child that ended with one and has this greenlet as its parent
+    /// (rule s11). A greenlet that was killed is unwound from its third switch on (rule s15).
+    #[inline(always)]
+    pub fn switch<J, L>(&self, target: &Greenlet<J, L>, message: J) -> Result<I, Thrown> {
+        let target = target.block();
+        if self.may_hop(target) {
+            // SAFETY: just checked; the types are those of the two greenlets.
+            unsafe { tree::hop(&self.block, target, message) }
+        } else {
+            self.switch_slowly(target, message).unwrap_or_else(|refusal| Err(refused(refusal)))
+        }
+    }
+
+    /// As [`switch`](Self::switch), but a message that is not sent comes back.
+    ///
+    /// The outer result says whether the message was sent, the inner one what came back.
+    ///
+    /// # Errors
+    /// [`SwitchError`], with the message, if nothing was sent.
+    ///
+    /// # Panics
+    /// As [`switch`](Self::switch).
+    #[inline(always)]
+    pub fn try_switch<J, L>(
+        &self,
+        target: &Greenlet<J, L>,
+        message: J,
+    ) -> Result<Result<I, Thrown>, SwitchError<J>> {
+        let target = target.block();
+        if self.may_hop(target) {
+            // SAFETY: just checked; the types are those of the two greenlets.
+            Ok(unsafe { tree::hop(&self.block, target, message) })
+        } else {
+            self.switch_slowly(target, message)
+        }
+    }
+
+    /// Throws `error` at `target` and waits for a message as [`switch`](Self::switch) does.
+    ///
+    /// A suspended target's `switch` returns it as `Err`. A new one dies without running, and
+    /// the error goes to its parent; a dead one's first live ancestor receives it. At oneself
+    /// it is returned at once (rule s12).
+    ///
+    /// # Errors
+    /// As [`switch`](Self::switch).
+    ///
+    /// # Panics
+    /// As [`switch`](Self::switch).
+    pub fn throw<J, L>(
+        &self,
+        target: &Greenlet<J, L>,
+        error: impl Into<Thrown>,
+    ) -> Result<I, Thrown> {
+        self.try_throw(target, error).unwrap_or_else(|refusal| Err(refused(refusal)))
+    }
+
+    /// As [`throw`](Self::throw), but an error that is not delivered comes back.
+    ///
+    /// # Errors
+    /// [`SwitchError`], with the error to be thrown, if nothing was.
+    ///
+    /// # Panics
+    /// As [`switch`](Self::switch).
+    pub fn try_throw<J, L>(
+        &self,
+        target: &Greenlet<J, L>,
+        error: impl Into<Thrown>,
+    ) -> Result<Result<I, Thrown>, SwitchError<Thrown>> {
+        let target = target.block();
+        let mut thrown = error.into();
+        let receiver = match self.admit_to(target, Delivery::Thrown) {
+            Ok(receiver) => receiver,
+            Err(refusal) => return Err(SwitchError::new(refusal, thrown)),
+        };
+        if !ptr::eq(receiver, target) {
+            thrown.exit_becomes_news();
+        }
+        if ptr::eq(receiver, &self.block) {
+            return Ok(Err(thrown));
+        }
+        // SAFETY: `self` runs and the receiver is suspended (`admit_to`).
+        let content = unsafe { tree::hop_with::<I, J>(&self.block, receiver, Content::Thrown(thrown)) };
+        Ok(content.receive())
+    }
+
+    /// Ends `target`: its `switch` returns [`GreenletExit`], its locals are dropped, its stack
+    /// is given back, and control returns here, whatever its parent (rule s14). A new target
+    /// dies without running; to a dead one nothing happens.
+    ///
+    /// What the target ends with, value, error or panic, is dropped (rule s16).
+    ///
+    /// # Errors
+    /// [`KillError`] if the target cannot be dead on return.
+    pub fn kill<J, L>(&self, target: &Greenlet<J, L>) -> Result<(), KillError> {
+        let target = target.block();
+        if target.is_root() && target.state() != State::Dead {
+            return Err(KillError::Root);
+        }
+        match tree::kill(target) {
+            Killed::Dead => Ok(()),
+            Killed::Itself => Err(KillError::Itself),
+            Killed::Later => Err(KillError::Later),
+        }
+    }
+
+    /// May the short way be taken? `self` runs undisturbed and `target` is another one that is
+    /// suspended.
+    #[inline(always)]
+    fn may_hop(&self, target: &Block) -> bool {
+        thread::runs_undisturbed(&self.block)
+            && target.state() == State::Active
+            && !ptr::eq(&raw const self.block, target)
+            && !panicking()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn switch_slowly<J>(
+        &self,
+        target: &Block,
+        message: J,
+    ) -> Result<Result<I, Thrown>, SwitchError<J>> {
+        let delivery = Delivery::Value((target.kind().inbox)());
+        let receiver = match self.admit_to(target, delivery) {
+            Ok(receiver) => receiver,
+            Err(refusal) => return Err(SwitchError::new(refusal, message)),
+        };
+        if ptr::eq(receiver, &self.block) {
+            // SAFETY: the receiver takes messages of the target's type, J, and is `self`,
+            // which takes I.
+            return Ok(Ok(unsafe { tree::same_type(message) }));
+        }
+        // SAFETY: `self` runs, the receiver is suspended or ready to start (`admit_to`), and
+        // takes messages of the target's type.
+        let content = unsafe { tree::hop_with(&self.block, receiver, Content::Value(message)) };
+        Ok(content.receive())
+    }
+
+    fn admit_to<'a>(&'a self, target: &'a Block, delivery: Delivery) -> Result<&'a Block, Refusal> {
+        tree::admit(&self.block)?;
+        tree::receiver(target, delivery).map_err(|(refusal, _)| refusal)
+    }
+}
+
+/// What `switch` and `throw` say where their `try_` forms give something back.
+fn refused<M>(refusal: SwitchError<M>) -> Thrown {
+    match refusal.map(drop) {
+        SwitchError::Exiting(()) => GreenletExit.into(),
+        refusal => refusal.into(),
+    }
+}
+
+impl<I> fmt::Debug for Current<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.block.fmt(f)
+    }
+}

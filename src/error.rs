@@ -1,0 +1,176 @@
+//! Refusals: what was not done, why, and what comes back.
+
+use core::{error::Error, fmt};
+
+use crate::{StackError, tree::Refusal};
+
+/// Nothing was sent. The message comes back.
+///
+/// ```
+/// use greenlet::{Greenlet, SwitchError, enter};
+///
+/// enter(|me| {
+///     let over = Greenlet::new(me, |_, ()| Ok(()));
+///     me.switch(&over, ())?;
+///     let answering = Greenlet::new(me, |_, text: String| { drop(text); Ok(()) });
+///     me.switch(&answering, "first".to_string())?;
+///     match me.try_switch(&answering, "second".to_string()) {
+///         Err(SwitchError::Dead(text)) => assert_eq!(text, "second"),
+///         _ => unreachable!(),
+///     }
+///     Ok::<(), greenlet::Thrown>(())
+/// })
+/// # .unwrap();
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SwitchError<M> {
+    /// The target is dead, and no live ancestor of it takes its kind of message (rule s9).
+    Dead(M),
+    /// The target waits for another greenlet to be over: it has entered again (rule s2), or is
+    /// killing somebody. It can be switched to when that is done.
+    Busy(M),
+    /// The target's stack could not be had. The target is as new as before; try again when
+    /// there is memory (rule s5).
+    Stack(M, StackError),
+    /// This thread is unwinding a panic, and the panic is not to appear in another greenlet
+    /// (rule s19). Killing is allowed.
+    Unwinding(M),
+    /// The caller is told to exit and can no longer switch (rule s15). Return from the body.
+    Exiting(M),
+    /// The [`Current`](crate::Current) is not the running greenlet's. It was carried, by a
+    /// scoped thread-local or the like, out of the greenlet that it was lent to.
+    NotCurrent(M),
+}
+
+impl<M> SwitchError<M> {
+    pub(crate) fn new(refusal: Refusal, message: M) -> Self {
+        match refusal {
+            Refusal::Dead => Self::Dead(message),
+            Refusal::Busy => Self::Busy(message),
+            Refusal::Stack(error) => Self::Stack(message, error),
+            Refusal::Unwinding => Self::Unwinding(message),
+            Refusal::Exiting => Self::Exiting(message),
+            Refusal::NotCurrent => Self::NotCurrent(message),
+        }
+    }
+
+    /// The message that was not sent.
+    pub fn into_message(self) -> M {
+        match self {
+            Self::Dead(message)
+            | Self::Busy(message)
+            | Self::Stack(message, _)
+            | Self::Unwinding(message)
+            | Self::Exiting(message)
+            | Self::NotCurrent(message) => message,
+        }
+    }
+
+    /// The refusal, with `change` applied to the message.
+    pub fn map<N>(self, change: impl FnOnce(M) -> N) -> SwitchError<N> {
+        match self {
+            Self::Dead(message) => SwitchError::Dead(change(message)),
+            Self::Busy(message) => SwitchError::Busy(change(message)),
+            Self::Stack(message, error) => SwitchError::Stack(change(message), error),
+            Self::Unwinding(message) => SwitchError::Unwinding(change(message)),
+            Self::Exiting(message) => SwitchError::Exiting(change(message)),
+            Self::NotCurrent(message) => SwitchError::NotCurrent(change(message)),
+        }
+    }
+}
+
+impl<M> fmt::Display for SwitchError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dead(_) => "cannot switch: the greenlet is dead",
+            Self::Busy(_) => "cannot switch: the greenlet waits for another one to be over",
+            Self::Stack(_, error) => return error.fmt(f),
+            Self::Unwinding(_) => "cannot switch while the thread is unwinding a panic",
+            Self::Exiting(_) => "cannot switch: this greenlet is told to exit",
+            Self::NotCurrent(_) => "cannot switch: the caller is not the running greenlet",
+        })
+    }
+}
+
+impl<M> fmt::Debug for SwitchError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dead(_) => "Dead(..)",
+            Self::Busy(_) => "Busy(..)",
+            Self::Stack(_, error) => return write!(f, "Stack(.., {error:?})"),
+            Self::Unwinding(_) => "Unwinding(..)",
+            Self::Exiting(_) => "Exiting(..)",
+            Self::NotCurrent(_) => "NotCurrent(..)",
+        })
+    }
+}
+
+impl<M> Error for SwitchError<M> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Stack(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// The greenlet is not dead on return from [`kill`](crate::Current::kill).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KillError {
+    /// The target is the caller itself. It is told to exit: return from the body.
+    Itself,
+    /// The target waits for the caller to be over. It is told to exit, and its next switch
+    /// says so.
+    Later,
+    /// The target is a main greenlet, or another root: it ends when its closure returns.
+    /// Nothing was done.
+    Root,
+}
+
+impl fmt::Display for KillError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Itself => "a greenlet that kills itself goes on until its body returns",
+            Self::Later => "a greenlet that waits for its killer exits when its wait is over",
+            Self::Root => "a main greenlet cannot be killed",
+        })
+    }
+}
+
+impl Error for KillError {}
+
+/// A builder was given what no greenlet can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The name contains a NUL, so debuggers and C libraries could not show it.
+    NameContainsNul,
+    /// The stack is smaller than [`Builder::MIN_STACK_SIZE`](crate::Builder::MIN_STACK_SIZE).
+    StackTooSmall {
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// Stack and guard together are more than an address space can have.
+    StackTooLarge {
+        /// Bytes asked for, without the guard.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameContainsNul => f.write_str("a greenlet's name cannot contain a NUL"),
+            Self::StackTooSmall { bytes } => {
+                write!(f, "a stack of {bytes} bytes is too small for a greenlet")
+            }
+            Self::StackTooLarge { bytes } => {
+                write!(f, "a stack of {bytes} bytes is larger than any address space")
+            }
+        }
+    }
+}
+
+impl Error for BuildError {}

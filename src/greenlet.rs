@@ -1,0 +1,94 @@
+//! Handles.
+
+use core::{fmt, marker::PhantomData};
+
+use crate::{
+    Builder, Current, Thrown,
+    tree::{Block, Own, State},
+};
+
+/// A handle to a greenlet that receives messages of type `I`.
+///
+/// Cloning it is a reference count. When the last handle goes, a suspended greenlet is killed
+/// within that drop (rule s14); a child counts as a handle to its parent.
+///
+/// A greenlet belongs to the thread that made it:
+///
+/// ```compile_fail,E0277
+/// use greenlet::{Greenlet, enter};
+///
+/// enter(|me| {
+///     let greenlet = Greenlet::new(me, |_, (): ()| Ok(()));
+///     std::thread::spawn(move || drop(greenlet));
+/// });
+/// ```
+pub struct Greenlet<I, L = &'static ()> {
+    own: Own,
+    inbox: PhantomData<(fn(I) -> I, L)>,
+}
+
+impl<I: 'static> Greenlet<I> {
+    /// A new greenlet under `parent`, the running one, with stack and name as a
+    /// [`Builder`] begins with them.
+    ///
+    /// The first switch to it runs `body` with the message. What `body` returns goes to the
+    /// parent: a value or error as what the parent's [`switch`](Current::switch) returns, so
+    /// `P` is the parent's inbox type.
+    ///
+    /// ```
+    /// use greenlet::{Greenlet, enter};
+    ///
+    /// let sum = enter(|me| {
+    ///     let adder = Greenlet::new(me, |_, (a, b): (u32, u32)| Ok(a + b));
+    ///     me.switch(&adder, (40, 2))
+    /// });
+    /// assert_eq!(sum.unwrap(), 42);
+    /// ```
+    pub fn new<P: 'static>(
+        parent: &Current<P>,
+        body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
+    ) -> Self {
+        Builder::new().build_unchecked(parent, body)
+    }
+}
+
+impl<I, L> Greenlet<I, L> {
+    pub(crate) fn of(own: Own) -> Self {
+        Self { own, inbox: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(crate) fn block(&self) -> &Block {
+        self.own.block()
+    }
+
+    /// Has it started, and is it not over? (greenlet's `bool(g)`, rule s5)
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(self.block().state(), State::Active | State::Busy)
+    }
+
+    /// Is it over, for ever?
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.block().state() == State::Dead
+    }
+
+    /// The name that a [`Builder`] gave it.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.block().settings().name.as_deref()
+    }
+}
+
+impl<I, L> Clone for Greenlet<I, L> {
+    fn clone(&self) -> Self {
+        Self { own: self.own.clone(), inbox: PhantomData }
+    }
+}
+
+impl<I, L> fmt::Debug for Greenlet<I, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.block().fmt(f)
+    }
+}

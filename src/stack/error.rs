@@ -1,0 +1,54 @@
+//! Why there is no stack.
+
+use core::fmt;
+use std::io;
+
+/// A stack could not be had. Nothing was mapped, or what was mapped is unmapped again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StackError {
+    /// The system refused to map the memory.
+    Map {
+        /// Bytes asked for, guard included.
+        bytes: usize,
+        /// The system's error number (`errno`).
+        errno: i32,
+    },
+    /// The system mapped the memory but refused to make a guard of its lowest part.
+    Guard {
+        /// Bytes of guard asked for.
+        bytes: usize,
+        /// The system's error number (`errno`).
+        errno: i32,
+    },
+    /// Stack and guard together are more than the address space can have.
+    TooLarge {
+        /// Usable bytes asked for.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for StackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Map { bytes, errno } => write!(
+                f,
+                "cannot map a greenlet's stack of {bytes} bytes: {} (the limits are \
+                 vm.max_map_count, vm.overcommit_memory and RLIMIT_AS: raise the one that is \
+                 reached, or use fewer or smaller stacks)",
+                io::Error::from_raw_os_error(errno)
+            ),
+            Self::Guard { bytes, errno } => write!(
+                f,
+                "cannot protect the {bytes} bytes of guard below a greenlet's stack: {} (each \
+                 guard may need two mappings: raise vm.max_map_count, or use fewer stacks)",
+                io::Error::from_raw_os_error(errno)
+            ),
+            Self::TooLarge { bytes } => {
+                write!(f, "a greenlet's stack of {bytes} bytes does not fit the address space")
+            }
+        }
+    }
+}
+
+impl core::error::Error for StackError {}

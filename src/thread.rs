@@ -1,0 +1,102 @@
+//! What a thread remembers of its greenlets: who runs, who just left, who is main.
+//!
+//! One constant-initialised thread-local without a destructor, so that reading it is a plain
+//! load and it stays usable while the thread's other thread-locals are destroyed.
+//!
+//! # Invariants
+//! * `current` is null or the block of the running greenlet, with the *alert* tag when its
+//!   next switch must take the slow path (it is told to exit, or nobody holds it any more).
+//! * `departed` is set by whoever leaves with a `kind` that says so, and taken on arrival;
+//!   nothing runs in between.
+//! * `main` is null or the innermost live root on the thread's own stack.
+
+use core::{cell::Cell, ptr};
+
+use crate::tree::Block;
+
+pub(crate) struct Thread {
+    current: Cell<*const Block>,
+    departed: Cell<*const Block>,
+    main: Cell<*const Block>,
+    burials: Burials,
+}
+
+/// New greenlets whose bodies are yet to be dropped: one drop at a time a stack, so that a
+/// long chain of them, each owned by the one before, does not nest.
+pub(crate) struct Burials {
+    pub(crate) under_way: Cell<bool>,
+    pub(crate) pending: Cell<*const Block>,
+}
+
+thread_local! {
+    static THREAD: Thread = const {
+        Thread {
+            current: Cell::new(ptr::null()),
+            departed: Cell::new(ptr::null()),
+            main: Cell::new(ptr::null()),
+            burials: Burials { under_way: Cell::new(false), pending: Cell::new(ptr::null()) },
+        }
+    };
+}
+
+/// Blocks are aligned to more than this, so the lowest address bit is free.
+const ALERT: usize = 1;
+
+fn alert(block: *const Block) -> *const Block {
+    block.map_addr(|address| address | ALERT)
+}
+
+fn untag(block: *const Block) -> *const Block {
+    block.map_addr(|address| address & !ALERT)
+}
+
+/// Is `block` running with nothing to be told?
+#[inline(always)]
+pub(crate) fn runs_undisturbed(block: &Block) -> bool {
+    THREAD.with(|thread| ptr::eq(thread.current.get(), block))
+}
+
+/// The running greenlet's block, or null outside every greenlet.
+pub(crate) fn current() -> *const Block {
+    THREAD.with(|thread| untag(thread.current.get()))
+}
+
+/// Notes that `block` is about to run and that nothing is to be told to it.
+#[inline(always)]
+pub(crate) fn set_current_undisturbed(block: &Block) {
+    THREAD.with(|thread| thread.current.set(block));
+}
+
+/// Notes that `block` is about to run, or runs, or that no greenlet does.
+pub(crate) fn set_current(block: Option<&Block>) {
+    let tagged = match block {
+        None => ptr::null(),
+        Some(block) if block.needs_attention() => alert(block),
+        Some(block) => block,
+    };
+    THREAD.with(|thread| thread.current.set(tagged));
+}
+
+/// Leaves word of who left, for the one that arrives.
+pub(crate) fn set_departed(block: &Block) {
+    THREAD.with(|thread| thread.departed.set(block));
+}
+
+/// Takes the word that [`set_departed`] left.
+pub(crate) fn take_departed() -> *const Block {
+    THREAD.with(|thread| thread.departed.replace(ptr::null()))
+}
+
+/// The innermost live root on the thread's own stack, or null.
+pub(crate) fn main() -> *const Block {
+    THREAD.with(|thread| thread.main.get())
+}
+
+/// Sets the innermost live root on the thread's own stack and returns the one before.
+pub(crate) fn replace_main(block: *const Block) -> *const Block {
+    THREAD.with(|thread| thread.main.replace(block))
+}
+
+pub(crate) fn with_burials<R>(use_them: impl FnOnce(&Burials) -> R) -> R {
+    THREAD.with(|thread| use_them(&thread.burials))
+}

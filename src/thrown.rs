@@ -1,0 +1,186 @@
+//! Errors as they travel between greenlets.
+
+use core::{any::Any, error::Error, fmt, ptr};
+
+use crate::tree::Refusal;
+
+/// Asks a greenlet to finish (greenlet's exception of the same name, rule s13).
+///
+/// It reaches a greenlet as the `Err` of its [`switch`](crate::Current::switch) when it is
+/// killed or when somebody throws this. The answer is to return it: `?` does that.
+///
+/// ```
+/// use greenlet::{Greenlet, GreenletExit, enter};
+///
+/// enter(|me| {
+///     let main = me.handle();
+///     let counter = Greenlet::new(me, move |me, ()| {
+///         for n in 0.. {
+///             me.switch(&main, n)?;
+///         }
+///         Ok(0)
+///     });
+///     assert_eq!(me.switch(&counter, ()).unwrap(), 0);
+///     assert_eq!(me.switch(&counter, ()).unwrap(), 1);
+///     let news = me.throw(&counter, GreenletExit).unwrap_err();
+///     assert!(news.is_child_exit() && counter.is_dead());
+/// });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GreenletExit;
+
+impl fmt::Display for GreenletExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this greenlet is asked to exit")
+    }
+}
+
+impl Error for GreenletExit {}
+
+/// What a greenlet receives in place of a message: an error that somebody threw, that a child
+/// ended with, or that a refused switch came to.
+///
+/// One pointer wide. Any [`Error`] converts into it, so `?` works in a body; a
+/// [`GreenletExit`] needs no memory.
+///
+/// ```
+/// use greenlet::Thrown;
+///
+/// let thrown = Thrown::from("7x".parse::<u8>().unwrap_err());
+/// assert_eq!(thrown.to_string(), "invalid digit found in string");
+/// assert!(thrown.downcast::<std::num::ParseIntError>().is_ok());
+/// ```
+pub struct Thrown(
+    /// `None` is the exit.
+    Option<Box<Payload>>,
+);
+
+enum Payload {
+    /// The child that last had this greenlet as its parent has exited.
+    ChildExit,
+    Error(Box<dyn Error>),
+    /// A value that no live ancestor of the dead greenlet took.
+    Stray { value: Option<Box<dyn Any>>, why: Refusal },
+}
+
+impl Thrown {
+    pub(crate) fn exit() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn stray(value: Box<dyn Any>, why: Refusal) -> Self {
+        Self(Some(Box::new(Payload::Stray { value: Some(value), why })))
+    }
+
+    /// An exit that leaves the greenlet it was meant for is news, not a request, to the next.
+    pub(crate) fn exit_becomes_news(&mut self) {
+        self.0.get_or_insert_with(|| Box::new(Payload::ChildExit));
+    }
+
+    /// As one pointer, which owns the payload.
+    pub(crate) fn into_raw(self) -> *mut () {
+        self.0.map_or(ptr::null_mut(), Box::into_raw).cast()
+    }
+
+    /// # Safety
+    /// `raw` comes from [`into_raw`](Self::into_raw) and is used once.
+    pub(crate) unsafe fn from_raw(raw: *mut ()) -> Self {
+        // SAFETY: not null, so it is a payload that nobody else owns (contract).
+        Self((!raw.is_null()).then(|| unsafe { Box::from_raw(raw.cast()) }))
+    }
+
+    /// Is the receiver asked to exit? Then its body should return, with this or anything else.
+    #[must_use]
+    pub fn is_exit(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Did a child exit because it was asked to? This is news about the child; returned from
+    /// a body it goes on to the parent like any error (rule s13).
+    #[must_use]
+    pub fn is_child_exit(&self) -> bool {
+        matches!(self.0.as_deref(), Some(Payload::ChildExit))
+    }
+
+    /// The error inside, if it is an `E`.
+    #[must_use]
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        match self.0.as_deref() {
+            None => (&GreenletExit as &(dyn Error + 'static)).downcast_ref(),
+            Some(Payload::Error(error)) => error.downcast_ref(),
+            Some(_) => None,
+        }
+    }
+
+    /// Takes the error out, if it is an `E`.
+    ///
+    /// # Errors
+    /// Gives `self` back if it is something else.
+    pub fn downcast<E: Error + 'static>(self) -> Result<E, Self> {
+        if self.downcast_ref::<E>().is_none() {
+            return Err(self);
+        }
+        let error: Box<dyn Error> = match self.0.map(|payload| *payload) {
+            Some(Payload::Error(error)) => error,
+            _ => Box::new(GreenletExit),
+        };
+        Ok(*error.downcast().expect("just looked at"))
+    }
+
+    /// Takes out the value that a dead greenlet left and no live ancestor took (rule s7), if
+    /// it is a `V`.
+    ///
+    /// # Errors
+    /// Gives `self` back if it is something else.
+    pub fn into_value<V: 'static>(mut self) -> Result<V, Self> {
+        if let Some(Payload::Stray { value, .. }) = self.0.as_deref_mut() {
+            match value.take().map(Box::<dyn Any>::downcast) {
+                Some(Ok(found)) => return Ok(*found),
+                Some(Err(other)) => *value = Some(other),
+                None => {}
+            }
+        }
+        Err(self)
+    }
+}
+
+impl<E: Error + 'static> From<E> for Thrown {
+    fn from(error: E) -> Self {
+        if (&error as &(dyn Error + 'static)).is::<GreenletExit>() {
+            Self::exit()
+        } else {
+            Self(Some(Box::new(Payload::Error(Box::new(error)))))
+        }
+    }
+}
+
+impl fmt::Display for Thrown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_deref() {
+            None => GreenletExit.fmt(f),
+            Some(Payload::ChildExit) => f.write_str("a child greenlet was asked to exit and has"),
+            Some(Payload::Error(error)) => error.fmt(f),
+            Some(Payload::Stray { why, .. }) => {
+                f.write_str("a greenlet returned a value that its parent could not take: ")?;
+                match why {
+                    Refusal::Stack(error) => error.fmt(f),
+                    Refusal::Busy => f.write_str("it waits for another to be over"),
+                    _ => f.write_str("it is dead, and no other ancestor takes this type"),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Thrown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_deref() {
+            None => GreenletExit.fmt(f),
+            Some(Payload::ChildExit) => f.write_str("ChildExit"),
+            Some(Payload::Error(error)) => error.fmt(f),
+            Some(Payload::Stray { why, .. }) => {
+                f.debug_struct("Stray").field("why", why).finish_non_exhaustive()
+            }
+        }
+    }
+}

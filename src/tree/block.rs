@@ -1,0 +1,409 @@
+//! The control block: all that the crate knows of one greenlet.
+
+use core::{
+    alloc::Layout,
+    any::TypeId,
+    cell::Cell,
+    fmt,
+    ptr::{self, NonNull},
+};
+use std::{alloc, process};
+
+use super::{Refusal, kill};
+use crate::{
+    Thrown,
+    arch::{Frame, Start, StackPointer},
+    raw::Context,
+    stack::Stack,
+    thread,
+};
+
+/// Where a greenlet is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not started: it has a body and no stack.
+    New,
+    /// Started: running if it is the thread's current one, else suspended in a switch.
+    Active,
+    /// Started, and waiting for another (`waits_for`) to be over before it goes on: nobody
+    /// may switch to it.
+    Busy,
+    /// Over. It has no stack, and that never changes.
+    Dead,
+}
+
+/// What a block does not say itself: fixed for each combination of message types and body.
+pub(crate) struct Kind {
+    /// The inbox type, if the type is `'static` and so has an identity.
+    pub(crate) inbox: fn() -> Option<TypeId>,
+    /// The type that the body returns, likewise; `None` for a root.
+    pub(crate) returns: fn() -> Option<TypeId>,
+    /// The function at the bottom of the stack; `None` for a root, which has no stack of its own.
+    pub(crate) start: Option<Start>,
+    /// Drops the body of a new greenlet. To be called once, on a block of this kind.
+    pub(crate) drop_body: unsafe fn(&Block),
+    /// Drops the value that a greenlet of this kind has left in its block.
+    pub(crate) discard_value: unsafe fn(&Block),
+    /// Makes an error of that value, which no receiver takes, for the given reason.
+    pub(crate) stray_value: unsafe fn(&Block, Refusal) -> Thrown,
+    /// Of the allocation that begins with the block.
+    pub(crate) layout: Layout,
+}
+
+/// # Invariants
+/// * `context` comes first: a pointer to a block is a pointer to its context, and a parent
+///   link leads from one to the other.
+/// * New and dead: `context`'s stack pointer is the address of `record`, so that an unwinder
+///   passes through to the parent. Suspended or busy: it is the saved stack pointer.
+/// * `stack` is there from the first switch until the one that arrives after the death has
+///   released it; never for a root.
+/// * `strong` counts handles and children; the block counts once in `weak` while `strong` is
+///   not zero or the greenlet is not dead. The allocation goes when `weak` is zero.
+/// * `parent` is counted in the parent's `strong`; null for a root, and when the counts are
+///   already given back.
+/// * The type that the body returns is the inbox type of `parent`.
+/// * `waits_for` is not null exactly while the state is busy (or, of a dead one, while its body
+///   is in the list of those to be dropped). Following it from a busy greenlet
+///   leads to one that is suspended or runs.
+/// * `killer` is not null exactly while somebody waits in a kill for this greenlet's death.
+/// * A greenlet that is told to exit (`exiting` is not zero) runs or is busy: it is never
+///   suspended where it could be switched to.
+#[repr(C)]
+pub(crate) struct Block {
+    context: Context,
+    record: Cell<[usize; 2]>,
+    state: Cell<State>,
+    exiting: Cell<u32>,
+    strong: Cell<usize>,
+    weak: Cell<usize>,
+    waits_for: Cell<*const Block>,
+    killer: Cell<*const Block>,
+    stack: Cell<Option<Stack>>,
+    kind: &'static Kind,
+    settings: super::Settings,
+}
+
+impl Block {
+    /// A block in state new, with one strong count, which the caller owns.
+    pub(crate) fn new(kind: &'static Kind, settings: super::Settings, parent: Option<&Block>) -> Self {
+        let block = Self {
+            context: Context::new(),
+            record: Cell::new([0; 2]),
+            state: Cell::new(State::New),
+            exiting: Cell::new(0),
+            strong: Cell::new(1),
+            weak: Cell::new(1),
+            waits_for: Cell::new(ptr::null()),
+            killer: Cell::new(ptr::null()),
+            stack: Cell::new(None),
+            kind,
+            settings,
+        };
+        if let Some(parent) = parent {
+            parent.retain();
+            block.set_parent_link(parent);
+        }
+        block
+    }
+
+    /// To be called once the block lies where it stays, before anything else.
+    pub(crate) fn settle_in(&self) {
+        self.show_record();
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    pub(crate) fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    pub(crate) fn settings(&self) -> &super::Settings {
+        &self.settings
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        self.state.set(state);
+    }
+
+    /// A root runs on a stack that was there before it.
+    pub(crate) fn is_root(&self) -> bool {
+        self.kind.start.is_none()
+    }
+
+    pub(crate) fn parent(&self) -> Option<&Block> {
+        // SAFETY: null, or a block that this one's count keeps (invariant of `parent`).
+        unsafe { self.context.parent().cast::<Block>().as_ref() }
+    }
+
+    fn set_parent_link(&self, parent: *const Block) {
+        // SAFETY: blocks do not move, the parent is counted, and callers give no cycle.
+        unsafe { self.context.set_parent(parent.cast()) };
+    }
+
+    /// Marks the greenlet dead; unwinders pass through it from now on.
+    pub(crate) fn set_dead(&self) {
+        self.state.set(State::Dead);
+        self.show_record();
+    }
+
+    /// Points the context at a record through which an unwinder reaches the parent; a root
+    /// has none, and there the chain ends.
+    fn show_record(&self) {
+        self.record.set(if self.is_root() {
+            [0; 2]
+        } else {
+            Frame::record(self.context.parent_link())
+        });
+        self.context.set_stack_pointer(StackPointer::of(self.record.as_ptr().cast_const().cast()));
+    }
+
+    /// Gives a new greenlet its stack and makes it ready to be switched to.
+    pub(crate) fn start_on(&self, stack: Stack) {
+        let start = self.kind.start.expect("a root is never new");
+        // SAFETY: the stack is this block's alone from here until its death is settled, and
+        // blocks do not move.
+        unsafe {
+            self.context.prepare(stack.top(), start, ptr::from_ref(self).cast_mut().cast());
+        }
+        self.stack.set(Some(stack));
+        self.state.set(State::Active);
+    }
+
+    pub(crate) fn take_stack(&self) -> Option<Stack> {
+        self.stack.take()
+    }
+
+    /// Who must be over before this one goes on; `None` unless it is busy.
+    pub(crate) fn waits_for(&self) -> Option<&Block> {
+        // SAFETY: null, or a block that cannot be freed before this one's wait ends.
+        unsafe { self.waits_for.get().as_ref() }
+    }
+
+    /// Makes this (active) greenlet wait for `other`.
+    pub(crate) fn begin_waiting_for(&self, other: &Block) {
+        debug_assert_eq!(self.state(), State::Active);
+        self.waits_for.set(other);
+        self.state.set(State::Busy);
+    }
+
+    pub(crate) fn end_waiting(&self) {
+        debug_assert_eq!(self.state(), State::Busy);
+        self.waits_for.set(ptr::null());
+        self.state.set(State::Active);
+    }
+
+    /// The one at the end of the chain of waits that begins here: it is suspended, or runs.
+    pub(crate) fn end_of_waits(&self) -> &Block {
+        let mut block = self;
+        while let Some(next) = block.waits_for() {
+            block = next;
+        }
+        block
+    }
+
+    /// Links this block into the list of those whose bodies are to be dropped; `waits_for`
+    /// serves, as a dead greenlet waits for nobody.
+    pub(crate) fn set_next_burial(&self, next: *const Block) {
+        self.waits_for.set(next);
+    }
+
+    pub(crate) fn take_next_burial(&self) -> *const Block {
+        self.waits_for.replace(ptr::null())
+    }
+
+    pub(crate) fn killer(&self) -> Option<&Block> {
+        // SAFETY: null, or a block that is busy until this greenlet is dead.
+        unsafe { self.killer.get().as_ref() }
+    }
+
+    pub(crate) fn set_killer(&self, killer: Option<&Block>) {
+        self.killer.set(killer.map_or(ptr::null(), ptr::from_ref));
+    }
+
+    /// Has it been told to exit?
+    pub(crate) fn is_exiting(&self) -> bool {
+        self.exiting.get() != 0
+    }
+
+    /// Tells it to exit, if it has not been told yet.
+    pub(crate) fn tell_to_exit(&self) {
+        self.exiting.set(self.exiting.get().max(1));
+    }
+
+    /// Counts a switch that was refused because of that; the first refusal returns 1.
+    pub(crate) fn count_refusal(&self) -> u32 {
+        let refusals = self.exiting.get();
+        self.exiting.set(refusals.saturating_add(1));
+        refusals
+    }
+
+    /// Must its next switch take the slow path?
+    pub(crate) fn needs_attention(&self) -> bool {
+        self.is_exiting() || self.is_abandoned()
+    }
+
+    /// Does nobody hold it any more?
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.strong.get() == 0
+    }
+
+    #[inline]
+    pub(crate) fn retain(&self) {
+        count_up(&self.strong);
+    }
+
+    pub(crate) fn retain_weakly(&self) {
+        count_up(&self.weak);
+    }
+}
+
+/// Name, address and state in the words of greenlet's `repr`.
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state() {
+            State::New => "pending",
+            State::Active if ptr::eq(thread::current(), self) => "current active started",
+            State::Active => "suspended active started",
+            State::Busy => "busy active started",
+            State::Dead => "dead",
+        };
+        write!(f, "<greenlet ")?;
+        if let Some(name) = &self.settings.name {
+            write!(f, "{name:?} ")?;
+        }
+        write!(f, "at {:p} {state}", ptr::from_ref(self))?;
+        if self.is_root() && self.state() != State::Dead {
+            f.write_str(" main")?;
+        }
+        f.write_str(">")
+    }
+}
+
+/// One more. A count that would overflow means that handles are forgotten in a loop, which
+/// must not end in a count of zero.
+fn count_up(count: &Cell<usize>) {
+    let Some(more) = count.get().checked_add(1) else {
+        process::abort();
+    };
+    count.set(more);
+}
+
+/// A strong count of a block.
+pub(crate) struct Own(NonNull<Block>);
+
+impl Own {
+    /// Takes over a count that somebody owns.
+    ///
+    /// # Safety
+    /// The caller owns one strong count of `block` and gives it up.
+    pub(crate) unsafe fn from_counted(block: NonNull<Block>) -> Self {
+        Self(block)
+    }
+
+    #[inline(always)]
+    pub(crate) fn block(&self) -> &Block {
+        // SAFETY: counted, so it is there.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for Own {
+    #[inline]
+    fn clone(&self) -> Self {
+        self.block().retain();
+        Self(self.0)
+    }
+}
+
+impl Drop for Own {
+    #[inline]
+    fn drop(&mut self) {
+        let block = self.block();
+        let strong = block.strong.get() - 1;
+        block.strong.set(strong);
+        if strong == 0 {
+            // SAFETY: the last strong count has just been given up.
+            unsafe { abandoned(self.0.as_ptr()) };
+        }
+    }
+}
+
+/// The last handle of `block` is gone: ends what can be ended and frees what can be freed,
+/// and then the same for its parent if this was all that held it. A loop, because a chain of
+/// parents may be long.
+///
+/// # Safety
+/// `block` has no strong count any more, and still has the weak one of its own.
+pub(crate) unsafe fn abandoned(block: *const Block) {
+    let mut next = block;
+    // SAFETY: by the function's contract for the first; below for each parent.
+    while let Some(block) = unsafe { next.as_ref() } {
+        next = ptr::null();
+        match block.state() {
+            State::New => kill::bury(block),
+            State::Dead => {}
+            State::Active if ptr::eq(thread::current(), block) => {
+                // Freed when it is left, or dies.
+                thread::set_current(Some(block));
+                return;
+            }
+            State::Active => {
+                // Comes back here, through `settle`, when it is dead.
+                let _ = kill::kill(block);
+                return;
+            }
+            // It comes to this when its wait is over and it leaves, or dies.
+            State::Busy => return,
+        }
+        // A burial runs destructors, which may have taken the block out of a weak handle's
+        // reach but not back to life. Somebody on the way may still hold a fresh handle.
+        if !block.is_abandoned() {
+            return;
+        }
+        if let Some(parent) = block.parent() {
+            block.set_parent_link(ptr::null());
+            let strong = parent.strong.get() - 1;
+            parent.strong.set(strong);
+            if strong == 0 {
+                next = parent;
+            }
+        }
+        // SAFETY: the strong side's weak count is given up once: the state is dead and no
+        // strong count is left, so nobody comes here again with this block.
+        unsafe { release_weakly(block) };
+    }
+}
+
+/// Gives up a weak count.
+///
+/// # Safety
+/// The caller owns one weak count of `block`.
+pub(crate) unsafe fn release_weakly(block: *const Block) {
+    // SAFETY: counted, so it is there.
+    let (weak, layout) = unsafe {
+        let weak = (*block).weak.get() - 1;
+        (*block).weak.set(weak);
+        (weak, (*block).kind.layout)
+    };
+    if weak == 0 {
+        let memory = block.cast_mut();
+        // SAFETY: the last count of any kind is gone. The block was made by `allocate` with
+        // its kind's layout, and its body is gone since it died.
+        unsafe {
+            memory.drop_in_place();
+            alloc::dealloc(memory.cast(), layout);
+        }
+    }
+}
+
+/// Allocates room for a value that begins with a block.
+pub(crate) fn allocate<T>(value: T) -> NonNull<T> {
+    NonNull::from(Box::leak(Box::new(value)))
+}

@@ -1,0 +1,247 @@
+//! The function at the bottom of a greenlet's stack: it takes the first message, runs the
+//! body, and when that is over hands its outcome to whoever is to have it (rules s6, s7, s11,
+//! s13, s16).
+
+use core::{
+    alloc::Layout,
+    any::TypeId,
+    cell::UnsafeCell,
+    marker::PhantomData,
+    mem::{ManuallyDrop, MaybeUninit},
+    ptr,
+};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process,
+};
+
+use super::{
+    Block, Own,
+    block::{self, Kind},
+    kill,
+    message::{self, Content},
+    route::{self, Delivery, ExitUnwind, Refusal},
+};
+use crate::{
+    Current, Thrown,
+    arch::{Departure, Message},
+    stack,
+    thread,
+};
+
+/// What a builder sets.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: Option<Box<str>>,
+    /// Usable bytes of stack.
+    pub(crate) stack_size: usize,
+    /// Bytes of guard below it.
+    pub(crate) guard_size: usize,
+}
+
+impl Settings {
+    pub(crate) fn display_name(&self) -> &str {
+        self.name.as_deref().unwrap_or("<unnamed>")
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { name: None, stack_size: stack::DEFAULT_SIZE, guard_size: stack::DEFAULT_GUARD }
+    }
+}
+
+/// A block with its body; after the body has been moved out to run, with what it returned.
+#[repr(C)]
+struct Greenlet<P, F> {
+    block: Block,
+    cargo: UnsafeCell<Cargo<P, F>>,
+}
+
+/// Which one it is follows from the block's state: the body while new, nothing while active,
+/// the value from the death until the receiver takes it.
+#[repr(C)]
+union Cargo<P, F> {
+    body: ManuallyDrop<F>,
+    value: ManuallyDrop<P>,
+}
+
+struct BodyKind<I, P, F>(PhantomData<(I, P, F)>);
+
+impl<I, P, F> BodyKind<I, P, F>
+where
+    I: 'static,
+    P: 'static,
+    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+{
+    /// Of a greenlet whose message types have an identity: its value can go on to an ancestor
+    /// that takes it, or travel in an error.
+    const STATIC: Kind = Kind {
+        inbox: || Some(TypeId::of::<I>()),
+        returns: || Some(TypeId::of::<P>()),
+        start: Some(start::<I, P, F>),
+        drop_body: drop_body::<P, F>,
+        discard_value: discard_value::<P, F>,
+        stray_value: |block, why| {
+            // SAFETY: the caller of a kind's function has a block of this kind with its value.
+            let value = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).value) };
+            Thrown::stray(Box::new(value), why)
+        },
+        layout: Layout::new::<Greenlet<P, F>>(),
+    };
+}
+
+/// Allocates a new greenlet under `parent`.
+pub(crate) fn new_greenlet<I, P, F>(parent: &Current<P>, settings: Settings, body: F) -> Own
+where
+    I: 'static,
+    P: 'static,
+    F: FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
+{
+    let block = Block::new(&BodyKind::<I, P, F>::STATIC, settings, Some(parent.block()));
+    let greenlet = block::allocate(Greenlet::<P, F> {
+        block,
+        cargo: UnsafeCell::new(Cargo { body: ManuallyDrop::new(body) }),
+    });
+    // SAFETY: a fresh block's one strong count, owned by nobody else. The pointer is one to
+    // the whole allocation, so that it leads to the cargo as well.
+    let own = unsafe { Own::from_counted(greenlet.cast()) };
+    own.block().settle_in();
+    own
+}
+
+/// # Safety
+/// `block` begins a `Greenlet<P, F>`, and nobody else uses its cargo at the time.
+#[expect(clippy::mut_from_ref, reason = "the cargo lies in an UnsafeCell")]
+unsafe fn cargo<P, F>(block: &Block) -> &mut Cargo<P, F> {
+    let greenlet = ptr::from_ref(block).cast::<Greenlet<P, F>>();
+    // SAFETY: the block is that of a Greenlet<P, F> (contract); its reference was made from a
+    // pointer to all of it.
+    unsafe { &mut *UnsafeCell::raw_get(&raw const (*greenlet).cargo) }
+}
+
+/// # Safety
+/// `block` begins a `Greenlet<P, F>` that was new until now.
+unsafe fn drop_body<P, F>(block: &Block) {
+    // SAFETY: the cargo of a new greenlet is its body, and a greenlet ceases to be new once.
+    drop(unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).body) });
+}
+
+/// # Safety
+/// `block` begins a `Greenlet<P, F>` whose cargo is its value.
+unsafe fn discard_value<P, F>(block: &Block) {
+    // SAFETY: it is (contract).
+    drop(unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).value) });
+}
+
+/// The bottom of a greenlet's stack.
+///
+/// # Safety
+/// `argument` is the address of a `Greenlet<P, F>` with inbox type `I`, which was new and has
+/// just received its first message; `departure` is valid for a write.
+unsafe extern "C" fn start<I, P, F>(
+    argument: *mut (),
+    word: MaybeUninit<usize>,
+    kind: usize,
+    departure: *mut Departure,
+) where
+    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+{
+    // SAFETY: a running greenlet's block is not freed.
+    let block = unsafe { &*argument.cast_const().cast::<Block>() };
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: it was new, so its cargo is its body.
+        let body = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).body) };
+        // SAFETY: the message has just arrived, and the inbox type is I.
+        let first = unsafe { message::open::<I>(Message { word, kind }) }?;
+        // SAFETY: the block's inbox type is I, and its greenlet runs.
+        body(unsafe { Current::of(block) }, first)
+    }));
+    let content = match outcome {
+        Ok(Ok(value)) => {
+            // SAFETY: the body is gone, so the cargo is free.
+            let slot = unsafe { &mut cargo::<P, F>(block).value };
+            *slot = ManuallyDrop::new(value);
+            Content::Value(message::of_value(slot))
+        }
+        Ok(Err(thrown)) => Content::Thrown(thrown),
+        Err(payload) if payload.is::<ExitUnwind>() => Content::Thrown(Thrown::exit()),
+        Err(payload) => Content::Panic(payload),
+    };
+    let last_words = die(block, content);
+    // SAFETY: valid for a write (contract).
+    unsafe { departure.write(last_words) };
+}
+
+/// Decides who is to have the outcome of the running `block` and marks it dead. Once that is
+/// decided no destructor runs any more.
+fn die(block: &Block, content: Content<Message>) -> Departure {
+    let (receiver, message) = if let Some(killer) = block.killer() {
+        discard(block, content);
+        (killer, message::KILLED)
+    } else {
+        let (heir, content) = heir(block, content);
+        (heir, message::of_outcome(content))
+    };
+    block.set_killer(None);
+    block.set_dead();
+    thread::set_departed(block);
+    thread::set_current(Some(receiver));
+    Departure {
+        // SAFETY: a killer waits in its switch, and an heir is suspended.
+        to: MaybeUninit::new(unsafe { receiver.context().stack_pointer() }),
+        message: MaybeUninit::new(message),
+    }
+}
+
+/// Rule s16: what comes out of a killed greenlet is dropped.
+fn discard(block: &Block, content: Content<Message>) {
+    kill::contain(|| match content {
+        // SAFETY: a block of its own kind, and its value lies there.
+        Content::Value(_) => unsafe { (block.kind().discard_value)(block) },
+        Content::Thrown(thrown) => drop(thrown),
+        Content::Panic(payload) => drop(payload),
+    });
+}
+
+/// Who is to have the outcome of `block`, and what it then is: a value that no live ancestor
+/// takes has become an error (rule s7), an exit has become the news of it (rule s13).
+fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Message>) {
+    let mut first = ancestor(block);
+    if let Content::Thrown(thrown) = &mut content {
+        thrown.exit_becomes_news();
+    }
+    loop {
+        let delivery = match content {
+            Content::Value(_) => Delivery::Value((block.kind().returns)()),
+            Content::Thrown(_) | Content::Panic(_) => Delivery::Thrown,
+        };
+        let (refusal, at) = match route::receiver(first, delivery) {
+            Ok(heir) => return (heir, content),
+            Err(refused) => refused,
+        };
+        match (&content, refusal) {
+            (Content::Value(_), _) => {
+                // SAFETY: a block of its own kind, and its value lies there.
+                let stray = unsafe { (block.kind().stray_value)(block, refusal) };
+                content = Content::Thrown(stray);
+                // One that could not be started is left as it was.
+                first = if let Refusal::Stack(_) = refusal { ancestor(at) } else { at };
+            }
+            // Nobody may go on before the one that it waits for: that one is told instead.
+            (_, Refusal::Busy) => return (at.end_of_waits(), content),
+            _ => lost(block),
+        }
+    }
+}
+
+fn ancestor(block: &Block) -> &Block {
+    route::ancestor(block).unwrap_or_else(|| lost(block))
+}
+
+/// Cannot happen: what runs was resumed by somebody, and the thread's own stack has a root.
+#[cold]
+fn lost(block: &Block) -> ! {
+    eprintln!("greenlet {}: over, and no greenlet is left to go on", block.settings().display_name());
+    process::abort()
+}

@@ -1,0 +1,26 @@
+//! The tree of greenlets: blocks, the switch protocol, death, kill, roots.
+//!
+//! | file | one concept |
+//! |---|---|
+//! | `block.rs` | the control block, its states, counts and invariants |
+//! | `message.rs` | what travels in a switch and how it is taken out on arrival |
+//! | `route.rs` | who receives: the target, or an ancestor in its place |
+//! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
+//! | `kill.rs` | making a suspended greenlet end |
+//! | `root.rs` | entering: a greenlet on a stack that is already there |
+//!
+//! Everything here belongs to one thread; nothing is atomic.
+
+mod block;
+mod body;
+mod kill;
+mod message;
+mod root;
+mod route;
+
+pub(crate) use block::{Block, Own, State};
+pub(crate) use body::{Settings, new_greenlet};
+pub(crate) use kill::{Killed, kill};
+pub(crate) use message::{Content, hop, hop_with, same_type};
+pub(crate) use root::enter;
+pub(crate) use route::{Delivery, Refusal, admit, receiver};

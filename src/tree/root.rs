@@ -1,0 +1,85 @@
+//! Roots: greenlets on a stack that is already there (rules s1, s2).
+//!
+//! The main greenlet of a thread is the outermost; entering again, on any stack, adds an
+//! inbox to that stack and makes the one before busy until the closure is done.
+
+use core::{alloc::Layout, any::TypeId, marker::PhantomData, ptr, ptr::NonNull};
+
+use super::{
+    Block, Own, Settings, State,
+    block::{self, Kind},
+};
+use crate::{Current, thread};
+
+struct RootKind<I>(PhantomData<I>);
+
+impl<I: 'static> RootKind<I> {
+    const KIND: Kind = Kind {
+        inbox: || Some(TypeId::of::<I>()),
+        returns: || None,
+        start: None,
+        drop_body: |_| unreachable!("a root is never new"),
+        discard_value: |_| unreachable!("a root returns through its caller"),
+        stray_value: |_, _| unreachable!("a root returns through its caller"),
+        layout: Layout::new::<Block>(),
+    };
+}
+
+/// A root while it lives. Dropping it, also by unwinding, ends it.
+struct Root {
+    own: Own,
+    outer: *const Block,
+    /// What was the thread's main before, if this root is it now.
+    main_before: Option<*const Block>,
+}
+
+impl Root {
+    fn new(kind: &'static Kind) -> Self {
+        let block = block::allocate(Block::new(kind, Settings::default(), None));
+        // SAFETY: a fresh block's one strong count, owned by nobody else.
+        let own = unsafe { Own::from_counted(NonNull::from(block.as_ref())) };
+        let block = own.block();
+        block.settle_in();
+        block.set_state(State::Active);
+        let outer = thread::current();
+        // SAFETY: null, or the running greenlet's block, which stays while it runs.
+        if let Some(outer) = unsafe { outer.as_ref() } {
+            outer.begin_waiting_for(block);
+        }
+        let on_threads_own_stack = outer.is_null() || ptr::eq(outer, thread::main());
+        let main_before = on_threads_own_stack.then(|| thread::replace_main(block));
+        thread::set_current(Some(block));
+        Self { own, outer, main_before }
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        self.own.block().set_dead();
+        if let Some(main) = self.main_before {
+            thread::replace_main(main);
+        }
+        // SAFETY: null, or a block that is busy, and so there, until now.
+        let outer = unsafe { self.outer.as_ref() };
+        if let Some(outer) = outer {
+            outer.end_waiting();
+        }
+        thread::set_current(outer);
+    }
+}
+
+/// Runs `body` as a root greenlet of the thread and returns what it returns.
+pub(crate) fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
+    let root = Root::new(&RootKind::<I>::KIND);
+    // SAFETY: the block's inbox type is I, and its greenlet runs.
+    body(unsafe { Current::of(root.own.block()) })
+}
+
+/// Runs `body` with the running greenlet; outside every greenlet, with a root for as long.
+pub(super) fn with_current(body: impl FnOnce(&Block)) {
+    // SAFETY: null, or the running greenlet's block, which stays while it runs.
+    match unsafe { thread::current().as_ref() } {
+        Some(current) => body(current),
+        None => body(Root::new(&RootKind::<()>::KIND).own.block()),
+    }
+}
