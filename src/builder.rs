@@ -69,29 +69,31 @@ impl Builder {
         parent: &Current<P>,
         body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
     ) -> Result<Greenlet<I>, BuildError> {
-        self.check()?;
-        Ok(self.build_unchecked(parent, body))
+        Ok(Greenlet::of(tree::new_greenlet(
+            parent,
+            self.checked_settings()?,
+            body,
+        )))
     }
 
-    pub(crate) fn build_unchecked<I: 'static, P: 'static>(
-        self,
-        parent: &Current<P>,
-        body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
-    ) -> Greenlet<I> {
-        Greenlet::of(tree::new_greenlet(parent, self.settings, body))
-    }
-
-    fn check(&self) -> Result<(), BuildError> {
-        let Settings { name, stack_size: bytes, guard_size } = &self.settings;
+    pub(crate) fn checked_settings(self) -> Result<Settings, BuildError> {
+        let Settings {
+            name,
+            stack_size: bytes,
+            guard_size,
+        } = &self.settings;
         if name.as_deref().is_some_and(|name| name.contains('\0')) {
             return Err(BuildError::NameContainsNul);
         }
         if *bytes < Self::MIN_STACK_SIZE {
             return Err(BuildError::StackTooSmall { bytes: *bytes });
         }
-        if bytes.checked_add(*guard_size).is_none_or(|total| total > isize::MAX as usize) {
+        if bytes
+            .checked_add(*guard_size)
+            .is_none_or(|total| total > isize::MAX as usize)
+        {
             return Err(BuildError::StackTooLarge { bytes: *bytes });
         }
-        Ok(())
+        Ok(self.settings)
     }
 }

@@ -4,7 +4,7 @@ use core::{fmt, marker::PhantomData, ptr};
 use std::thread::panicking;
 
 use crate::{
-    Greenlet, GreenletExit, KillError, SwitchError, Thrown, thread,
+    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, thread,
     tree::{self, Block, Content, Delivery, Killed, Own, Refusal, State},
 };
 
@@ -25,7 +25,7 @@ use crate::{
 #[repr(transparent)]
 pub struct Current<I> {
     block: Block,
-    inbox: PhantomData<(fn(I) -> I, *const ())>,
+    inbox: PhantomData<Invariant<I>>,
 }
 
 impl<I> Current<I> {
@@ -73,7 +73,8 @@ impl<I> Current<I> {
             // SAFETY: just checked; the types are those of the two greenlets.
             unsafe { tree::hop(&self.block, target, message) }
         } else {
-            self.switch_slowly(target, message).unwrap_or_else(|refusal| Err(refused(refusal)))
+            self.switch_slowly(target, message)
+                .unwrap_or_else(|refusal| Err(refused(refusal)))
         }
     }
 
@@ -117,7 +118,8 @@ impl<I> Current<I> {
         target: &Greenlet<J, L>,
         error: impl Into<Thrown>,
     ) -> Result<I, Thrown> {
-        self.try_throw(target, error).unwrap_or_else(|refusal| Err(refused(refusal)))
+        self.try_throw(target, error)
+            .unwrap_or_else(|refusal| Err(refused(refusal)))
     }
 
     /// As [`throw`](Self::throw), but an error that is not delivered comes back.
@@ -145,7 +147,8 @@ impl<I> Current<I> {
             return Ok(Err(thrown));
         }
         // SAFETY: `self` runs and the receiver is suspended (`admit_to`).
-        let content = unsafe { tree::hop_with::<I, J>(&self.block, receiver, Content::Thrown(thrown)) };
+        let content =
+            unsafe { tree::hop_with::<I, J>(&self.block, receiver, Content::Thrown(thrown)) };
         Ok(content.receive())
     }
 
@@ -165,7 +168,7 @@ impl<I> Current<I> {
         match tree::kill(target) {
             Killed::Dead => Ok(()),
             Killed::Itself => Err(KillError::Itself),
-            Killed::Later => Err(KillError::Later),
+            Killed::Beneath | Killed::Interrupted => Err(KillError::Later),
         }
     }
 

@@ -121,8 +121,9 @@ impl<M> Error for SwitchError<M> {
 pub enum KillError {
     /// The target is the caller itself. It is told to exit: return from the body.
     Itself,
-    /// The target waits for the caller to be over. It is told to exit, and its next switch
-    /// says so.
+    /// The target is told to exit, and its next switch says so; but it is not dead yet. It
+    /// waits for the caller, which has entered again on its stack (rule s2) and is told to
+    /// exit as well; or while it was dying it has killed the caller in turn.
     Later,
     /// The target is a main greenlet, or another root: it ends when its closure returns.
     /// Nothing was done.
@@ -133,7 +134,7 @@ impl fmt::Display for KillError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Itself => "a greenlet that kills itself goes on until its body returns",
-            Self::Later => "a greenlet that waits for its killer exits when its wait is over",
+            Self::Later => "the greenlet is told to exit, but cannot before its killer does",
             Self::Root => "a main greenlet cannot be killed",
         })
     }
@@ -167,10 +168,38 @@ impl fmt::Display for BuildError {
                 write!(f, "a stack of {bytes} bytes is too small for a greenlet")
             }
             Self::StackTooLarge { bytes } => {
-                write!(f, "a stack of {bytes} bytes is larger than any address space")
+                write!(
+                    f,
+                    "a stack of {bytes} bytes is larger than any address space"
+                )
             }
         }
     }
 }
 
 impl Error for BuildError {}
+
+/// The parent was not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParentError {
+    /// The new parent is the greenlet itself or descends from it.
+    Cycle,
+    /// The new parent does not receive what the greenlet's body returns; or the greenlet
+    /// belongs to a scope, where types that only borrow cannot be compared.
+    WrongType,
+    /// The greenlet is a main greenlet, or another root, and has no parent.
+    Root,
+}
+
+impl fmt::Display for ParentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cycle => "a greenlet cannot be its own ancestor",
+            Self::WrongType => "the new parent does not receive what the greenlet returns",
+            Self::Root => "a main greenlet has no parent",
+        })
+    }
+}
+
+impl Error for ParentError {}

@@ -3,8 +3,8 @@
 use core::{fmt, marker::PhantomData};
 
 use crate::{
-    Builder, Current, Thrown,
-    tree::{Block, Own, State},
+    Current, Invariant, ParentError, Thrown, WeakGreenlet,
+    tree::{self, Block, Own, Settings, State},
 };
 
 /// A handle to a greenlet that receives messages of type `I`.
@@ -24,12 +24,13 @@ use crate::{
 /// ```
 pub struct Greenlet<I, L = &'static ()> {
     own: Own,
-    inbox: PhantomData<(fn(I) -> I, L)>,
+    inbox: PhantomData<Invariant<I>>,
+    bound: PhantomData<L>,
 }
 
 impl<I: 'static> Greenlet<I> {
     /// A new greenlet under `parent`, the running one, with stack and name as a
-    /// [`Builder`] begins with them.
+    /// [`Builder`](crate::Builder) begins with them.
     ///
     /// The first switch to it runs `body` with the message. What `body` returns goes to the
     /// parent: a value or error as what the parent's [`switch`](Current::switch) returns, so
@@ -48,13 +49,17 @@ impl<I: 'static> Greenlet<I> {
         parent: &Current<P>,
         body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
     ) -> Self {
-        Builder::new().build_unchecked(parent, body)
+        Self::of(tree::new_greenlet(parent, Settings::default(), body))
     }
 }
 
 impl<I, L> Greenlet<I, L> {
     pub(crate) fn of(own: Own) -> Self {
-        Self { own, inbox: PhantomData }
+        Self {
+            own,
+            inbox: PhantomData,
+            bound: PhantomData,
+        }
     }
 
     #[inline(always)]
@@ -74,7 +79,31 @@ impl<I, L> Greenlet<I, L> {
         self.block().state() == State::Dead
     }
 
-    /// The name that a [`Builder`] gave it.
+    /// Makes `parent` the parent, whatever the state: what this greenlet ends with goes there,
+    /// and so does what is sent to it when it is dead (rule s4).
+    ///
+    /// # Errors
+    /// [`ParentError`]; nothing is changed then.
+    pub fn set_parent<Q, M>(&self, parent: &Greenlet<Q, M>) -> Result<(), ParentError> {
+        let block = self.block();
+        if block.is_root() {
+            return Err(ParentError::Root);
+        }
+        let returns = (block.kind().returns)();
+        if returns.is_none() || returns != (parent.block().kind().inbox)() {
+            return Err(ParentError::WrongType);
+        }
+        let old = block.replace_parent(parent.block());
+        old.map(drop).ok_or(ParentError::Cycle)
+    }
+
+    /// A handle that does not keep the greenlet alive (rule s18).
+    #[must_use]
+    pub fn downgrade(&self) -> WeakGreenlet<I, L> {
+        WeakGreenlet::of(self.block())
+    }
+
+    /// The name that a [`Builder`](crate::Builder) gave it.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.block().settings().name.as_deref()
@@ -83,7 +112,11 @@ impl<I, L> Greenlet<I, L> {
 
 impl<I, L> Clone for Greenlet<I, L> {
     fn clone(&self) -> Self {
-        Self { own: self.own.clone(), inbox: PhantomData }
+        Self {
+            own: self.own.clone(),
+            inbox: PhantomData,
+            bound: PhantomData,
+        }
     }
 }
 

@@ -125,7 +125,13 @@ impl Context {
     pub unsafe fn switch(&self, to: &Context, message: Message) -> Message {
         // SAFETY: the field is writable through its cell, and the caller says that `to` is
         // suspended; resuming it ends that, so it is resumed once.
-        unsafe { arch::switch(self.stack_pointer.as_ptr().cast(), to.stack_pointer(), message) }
+        unsafe {
+            arch::switch(
+                self.stack_pointer.as_ptr().cast(),
+                to.stack_pointer(),
+                message,
+            )
+        }
     }
 
     pub(crate) fn set_stack_pointer(&self, stack_pointer: StackPointer) {

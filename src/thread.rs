@@ -12,13 +12,15 @@
 
 use core::{cell::Cell, ptr};
 
-use crate::tree::Block;
+use crate::tree::{Block, Roster};
 
 pub(crate) struct Thread {
     current: Cell<*const Block>,
     departed: Cell<*const Block>,
     main: Cell<*const Block>,
     burials: Burials,
+    /// The live greenlets that belong to no scope.
+    unscoped: Roster,
 }
 
 /// New greenlets whose bodies are yet to be dropped: one drop at a time a stack, so that a
@@ -35,6 +37,7 @@ thread_local! {
             departed: Cell::new(ptr::null()),
             main: Cell::new(ptr::null()),
             burials: Burials { under_way: Cell::new(false), pending: Cell::new(ptr::null()) },
+            unscoped: Roster::new(),
         }
     };
 }
@@ -99,4 +102,11 @@ pub(crate) fn replace_main(block: *const Block) -> *const Block {
 
 pub(crate) fn with_burials<R>(use_them: impl FnOnce(&Burials) -> R) -> R {
     THREAD.with(|thread| use_them(&thread.burials))
+}
+
+/// Enters `block`, which is in no roster yet, among the thread's.
+pub(crate) fn enroll(block: &Block) {
+    // SAFETY: the thread's roster is there as long as code runs on the thread, and a block
+    // that nobody reaches any more when it ends is not touched again.
+    THREAD.with(|thread| unsafe { thread.unscoped.add(block) });
 }

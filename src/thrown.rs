@@ -60,7 +60,10 @@ enum Payload {
     ChildExit,
     Error(Box<dyn Error>),
     /// A value that no live ancestor of the dead greenlet took.
-    Stray { value: Option<Box<dyn Any>>, why: Refusal },
+    Stray {
+        value: Option<Box<dyn Any>>,
+        why: Refusal,
+    },
 }
 
 impl Thrown {
@@ -68,8 +71,9 @@ impl Thrown {
         Self(None)
     }
 
-    pub(crate) fn stray(value: Box<dyn Any>, why: Refusal) -> Self {
-        Self(Some(Box::new(Payload::Stray { value: Some(value), why })))
+    /// A value that no live ancestor took; it is gone if it could not be kept.
+    pub(crate) fn stray(value: Option<Box<dyn Any>>, why: Refusal) -> Self {
+        Self(Some(Box::new(Payload::Stray { value, why })))
     }
 
     /// An exit that leaves the greenlet it was meant for is news, not a request, to the next.
@@ -178,9 +182,10 @@ impl fmt::Debug for Thrown {
             None => GreenletExit.fmt(f),
             Some(Payload::ChildExit) => f.write_str("ChildExit"),
             Some(Payload::Error(error)) => error.fmt(f),
-            Some(Payload::Stray { why, .. }) => {
-                f.debug_struct("Stray").field("why", why).finish_non_exhaustive()
-            }
+            Some(Payload::Stray { why, .. }) => f
+                .debug_struct("Stray")
+                .field("why", why)
+                .finish_non_exhaustive(),
         }
     }
 }

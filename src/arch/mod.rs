@@ -24,7 +24,10 @@ compile_error!("greenlet has a switch core for x86_64, aarch64, riscv64 and arm 
 pub(crate) use imp::{Frame, STACK_ALIGN, STACK_PROBES, switch};
 
 /// Symbols and frame layout of the switch core, written by `build.rs` from the `.S` file.
-#[allow(dead_code, reason = "each architecture uses the constants of its own registers")]
+#[allow(
+    dead_code,
+    reason = "each architecture uses the constants of its own registers"
+)]
 mod core_layout {
     include!(concat!(env!("OUT_DIR"), "/core.rs"));
 }

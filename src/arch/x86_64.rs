@@ -72,7 +72,11 @@ impl Frame {
 /// `save` is valid for a write; `to` is the stack pointer of a frame that is suspended now and
 /// is resumed only this once, on this thread.
 #[inline(always)]
-pub(crate) unsafe fn switch(save: *mut StackPointer, to: StackPointer, message: Message) -> Message {
+pub(crate) unsafe fn switch(
+    save: *mut StackPointer,
+    to: StackPointer,
+    message: Message,
+) -> Message {
     let (word, kind);
     // SAFETY: the caller vouches for `save` and `to`. The core preserves what the ABI says
     // a callee preserves and hands over word and kind; all else is declared clobbered.

@@ -45,7 +45,10 @@ impl fmt::Display for StackError {
                 io::Error::from_raw_os_error(errno)
             ),
             Self::TooLarge { bytes } => {
-                write!(f, "a greenlet's stack of {bytes} bytes does not fit the address space")
+                write!(
+                    f,
+                    "a greenlet's stack of {bytes} bytes does not fit the address space"
+                )
             }
         }
     }

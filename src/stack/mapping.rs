@@ -38,8 +38,14 @@ impl Stack {
             .stack()
             .no_reserve_swap()
             .map_anon()
-            .map_err(|error| StackError::Map { bytes, errno: errno(&error) })?;
-        let stack = Self { map: MmapRaw::from(map), guard };
+            .map_err(|error| StackError::Map {
+                bytes,
+                errno: errno(&error),
+            })?;
+        let stack = Self {
+            map: MmapRaw::from(map),
+            guard,
+        };
         stack.protect_guard()?;
         Ok(stack)
     }
@@ -47,11 +53,15 @@ impl Stack {
     fn protect_guard(&self) -> Result<(), StackError> {
         // SAFETY: the range is the lowest part of a mapping that this value owns and that
         // nobody uses yet.
-        let done = unsafe { libc::mprotect(self.map.as_mut_ptr().cast(), self.guard, libc::PROT_NONE) };
+        let done =
+            unsafe { libc::mprotect(self.map.as_mut_ptr().cast(), self.guard, libc::PROT_NONE) };
         if done == 0 {
             Ok(())
         } else {
-            Err(StackError::Guard { bytes: self.guard, errno: errno(&io::Error::last_os_error()) })
+            Err(StackError::Guard {
+                bytes: self.guard,
+                errno: errno(&io::Error::last_os_error()),
+            })
         }
     }
 

@@ -19,7 +19,9 @@ pub(crate) fn acquire(size: usize, guard: usize) -> Result<Stack, StackError> {
             Some(stack.size()) == round_up_to_page(size)
                 && Some(stack.guard_size()) == round_up_to_page(guard)
         };
-        free.iter().rposition(fits).map(|index| free.swap_remove(index))
+        free.iter()
+            .rposition(fits)
+            .map(|index| free.swap_remove(index))
     });
     match kept {
         Ok(Some(stack)) => Ok(stack),

@@ -9,13 +9,14 @@ use core::{
 };
 use std::{alloc, process};
 
-use super::{Refusal, kill};
+use super::{Membership, Refusal, Settings, kill};
 use crate::{
     Thrown,
-    arch::{Frame, Start, StackPointer},
+    arch::{Frame, StackPointer, Start},
+    local::Locals,
     raw::Context,
     stack::Stack,
-    thread,
+    thread, trace,
 };
 
 /// Where a greenlet is in its life.
@@ -79,13 +80,15 @@ pub(crate) struct Block {
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
     stack: Cell<Option<Stack>>,
+    membership: Membership,
+    locals: Locals,
     kind: &'static Kind,
-    settings: super::Settings,
+    settings: Settings,
 }
 
 impl Block {
     /// A block in state new, with one strong count, which the caller owns.
-    pub(crate) fn new(kind: &'static Kind, settings: super::Settings, parent: Option<&Block>) -> Self {
+    pub(crate) fn new(kind: &'static Kind, settings: Settings, parent: Option<&Block>) -> Self {
         let block = Self {
             context: Context::new(),
             record: Cell::new([0; 2]),
@@ -96,6 +99,8 @@ impl Block {
             waits_for: Cell::new(ptr::null()),
             killer: Cell::new(ptr::null()),
             stack: Cell::new(None),
+            membership: Membership::none(),
+            locals: Locals::new(),
             kind,
             settings,
         };
@@ -119,7 +124,7 @@ impl Block {
         self.kind
     }
 
-    pub(crate) fn settings(&self) -> &super::Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
@@ -147,8 +152,35 @@ impl Block {
         unsafe { self.context.set_parent(parent.cast()) };
     }
 
+    /// Changes the parent. Returns the count of the old one, or nothing if the new one
+    /// descends from this greenlet and nothing was changed.
+    pub(crate) fn replace_parent(&self, parent: &Block) -> Option<Own> {
+        let mut ancestor = Some(parent);
+        while let Some(block) = ancestor {
+            if ptr::eq(block, self) {
+                return None;
+            }
+            ancestor = block.parent();
+        }
+        let old = NonNull::from(self.parent()?);
+        parent.retain();
+        self.set_parent_link(parent);
+        // SAFETY: the count that the old link stood for.
+        Some(unsafe { Own::from_counted(old) })
+    }
+
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The values that are this greenlet's own (rule s23).
+    pub(crate) fn locals(&self) -> &Locals {
+        &self.locals
+    }
+
     /// Marks the greenlet dead; unwinders pass through it from now on.
     pub(crate) fn set_dead(&self) {
+        self.membership.leave();
         self.state.set(State::Dead);
         self.show_record();
     }
@@ -161,7 +193,8 @@ impl Block {
         } else {
             Frame::record(self.context.parent_link())
         });
-        self.context.set_stack_pointer(StackPointer::of(self.record.as_ptr().cast_const().cast()));
+        self.context
+            .set_stack_pointer(StackPointer::of(self.record.as_ptr().cast_const().cast()));
     }
 
     /// Gives a new greenlet its stack and makes it ready to be switched to.
@@ -170,7 +203,8 @@ impl Block {
         // SAFETY: the stack is this block's alone from here until its death is settled, and
         // blocks do not move.
         unsafe {
-            self.context.prepare(stack.top(), start, ptr::from_ref(self).cast_mut().cast());
+            self.context
+                .prepare(stack.top(), start, ptr::from_ref(self).cast_mut().cast());
         }
         self.stack.set(Some(stack));
         self.state.set(State::Active);
@@ -246,7 +280,7 @@ impl Block {
 
     /// Must its next switch take the slow path?
     pub(crate) fn needs_attention(&self) -> bool {
-        self.is_exiting() || self.is_abandoned()
+        self.is_exiting() || self.is_abandoned() || trace::is_on()
     }
 
     /// Does nobody hold it any more?
@@ -261,6 +295,16 @@ impl Block {
 
     pub(crate) fn retain_weakly(&self) {
         count_up(&self.weak);
+    }
+
+    /// A strong count, unless the greenlet is over or about to be.
+    pub(crate) fn upgrade(&self) -> Option<Own> {
+        if self.state() == State::Dead || self.is_abandoned() {
+            return None;
+        }
+        self.retain();
+        // SAFETY: the count has just been made.
+        Some(unsafe { Own::from_counted(NonNull::from(self)) })
     }
 }
 
@@ -354,13 +398,13 @@ pub(crate) unsafe fn abandoned(block: *const Block) {
                 thread::set_current(Some(block));
                 return;
             }
-            State::Active => {
+            // It comes to this when its wait is over and it leaves, or dies.
+            State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => return,
+            State::Active | State::Busy => {
                 // Comes back here, through `settle`, when it is dead.
-                let _ = kill::kill(block);
+                kill::kill(block);
                 return;
             }
-            // It comes to this when its wait is over and it leaves, or dies.
-            State::Busy => return,
         }
         // A burial runs destructors, which may have taken the block out of a weak handle's
         // reach but not back to life. Somebody on the way may still hold a fresh handle.

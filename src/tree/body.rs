@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Block, Own,
+    Block, Own, Roster,
     block::{self, Kind},
     kill,
     message::{self, Content},
@@ -25,8 +25,7 @@ use super::{
 use crate::{
     Current, Thrown,
     arch::{Departure, Message},
-    stack,
-    thread,
+    stack, thread,
 };
 
 /// What a builder sets.
@@ -47,7 +46,11 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { name: None, stack_size: stack::DEFAULT_SIZE, guard_size: stack::DEFAULT_GUARD }
+        Self {
+            name: None,
+            stack_size: stack::DEFAULT_SIZE,
+            guard_size: stack::DEFAULT_GUARD,
+        }
     }
 }
 
@@ -70,38 +73,87 @@ struct BodyKind<I, P, F>(PhantomData<(I, P, F)>);
 
 impl<I, P, F> BodyKind<I, P, F>
 where
-    I: 'static,
-    P: 'static,
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
 {
-    /// Of a greenlet whose message types have an identity: its value can go on to an ancestor
-    /// that takes it, or travel in an error.
-    const STATIC: Kind = Kind {
-        inbox: || Some(TypeId::of::<I>()),
-        returns: || Some(TypeId::of::<P>()),
+    /// Of a greenlet whose types may borrow and so have no identity: a value that its parent
+    /// cannot take is dropped, and an error says so.
+    const SCOPED: Kind = Kind {
+        inbox: || None,
+        returns: || None,
         start: Some(start::<I, P, F>),
         drop_body: drop_body::<P, F>,
         discard_value: discard_value::<P, F>,
         stray_value: |block, why| {
             // SAFETY: the caller of a kind's function has a block of this kind with its value.
-            let value = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).value) };
-            Thrown::stray(Box::new(value), why)
+            kill::contain(|| unsafe { discard_value::<P, F>(block) });
+            Thrown::stray(None, why)
         },
         layout: Layout::new::<Greenlet<P, F>>(),
     };
 }
 
-/// Allocates a new greenlet under `parent`.
+impl<I, P, F> BodyKind<I, P, F>
+where
+    I: 'static,
+    P: 'static,
+    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+{
+    /// Of a greenlet whose types have an identity: its value can go on to an ancestor that
+    /// takes it, or travel in an error.
+    const STATIC: Kind = Kind {
+        inbox: || Some(TypeId::of::<I>()),
+        returns: || Some(TypeId::of::<P>()),
+        stray_value: |block, why| {
+            // SAFETY: the caller of a kind's function has a block of this kind with its value.
+            let value = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).value) };
+            Thrown::stray(Some(Box::new(value)), why)
+        },
+        ..Self::SCOPED
+    };
+}
+
+/// A new greenlet under `parent`.
 pub(crate) fn new_greenlet<I, P, F>(parent: &Current<P>, settings: Settings, body: F) -> Own
 where
     I: 'static,
     P: 'static,
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
 {
-    let block = Block::new(&BodyKind::<I, P, F>::STATIC, settings, Some(parent.block()));
+    let own = allocate(&BodyKind::<I, P, F>::STATIC, parent, settings, body);
+    thread::enroll(own.block());
+    own
+}
+
+/// A new greenlet under `parent` that may borrow, in the roster of a scope.
+///
+/// # Safety
+/// What the message types and the body borrow outlives the roster, and whoever owns the
+/// roster kills all its members before it goes.
+pub(crate) unsafe fn new_scoped_greenlet<I, P, F>(
+    roster: &Roster,
+    parent: &Current<P>,
+    settings: Settings,
+    body: F,
+) -> Own
+where
+    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+{
+    let own = allocate(&BodyKind::<I, P, F>::SCOPED, parent, settings, body);
+    // SAFETY: the roster outlives its members (contract); blocks do not move.
+    unsafe { roster.add(own.block()) };
+    own
+}
+
+/// `kind` is one of `BodyKind<I, P, F>`.
+fn allocate<I, P, F>(kind: &'static Kind, parent: &Current<P>, settings: Settings, body: F) -> Own
+where
+    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+{
     let greenlet = block::allocate(Greenlet::<P, F> {
-        block,
-        cargo: UnsafeCell::new(Cargo { body: ManuallyDrop::new(body) }),
+        block: Block::new(kind, settings, Some(parent.block())),
+        cargo: UnsafeCell::new(Cargo {
+            body: ManuallyDrop::new(body),
+        }),
     });
     // SAFETY: a fresh block's one strong count, owned by nobody else. The pointer is one to
     // the whole allocation, so that it leads to the cargo as well.
@@ -157,6 +209,7 @@ unsafe extern "C" fn start<I, P, F>(
         // SAFETY: the block's inbox type is I, and its greenlet runs.
         body(unsafe { Current::of(block) }, first)
     }));
+    kill::contain(|| block.locals().clear());
     let content = match outcome {
         Ok(Ok(value)) => {
             // SAFETY: the body is gone, so the cargo is free.
@@ -176,12 +229,15 @@ unsafe extern "C" fn start<I, P, F>(
 /// Decides who is to have the outcome of the running `block` and marks it dead. Once that is
 /// decided no destructor runs any more.
 fn die(block: &Block, content: Content<Message>) -> Departure {
-    let (receiver, message) = if let Some(killer) = block.killer() {
+    let (receiver, outcome) = if block.killer().is_some() {
         discard(block, content);
-        (killer, message::KILLED)
+        // Whether somebody still waits shows only now: what was dropped may have killed.
+        match block.killer() {
+            Some(killer) => (killer, message::KILLED),
+            None => heir(block, Content::Thrown(Thrown::exit())),
+        }
     } else {
-        let (heir, content) = heir(block, content);
-        (heir, message::of_outcome(content))
+        heir(block, content)
     };
     block.set_killer(None);
     block.set_dead();
@@ -190,7 +246,7 @@ fn die(block: &Block, content: Content<Message>) -> Departure {
     Departure {
         // SAFETY: a killer waits in its switch, and an heir is suspended.
         to: MaybeUninit::new(unsafe { receiver.context().stack_pointer() }),
-        message: MaybeUninit::new(message),
+        message: MaybeUninit::new(message::of_outcome(outcome)),
     }
 }
 
@@ -226,7 +282,11 @@ fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Messag
                 let stray = unsafe { (block.kind().stray_value)(block, refusal) };
                 content = Content::Thrown(stray);
                 // One that could not be started is left as it was.
-                first = if let Refusal::Stack(_) = refusal { ancestor(at) } else { at };
+                first = if let Refusal::Stack(_) = refusal {
+                    ancestor(at)
+                } else {
+                    at
+                };
             }
             // Nobody may go on before the one that it waits for: that one is told instead.
             (_, Refusal::Busy) => return (at.end_of_waits(), content),
@@ -242,6 +302,9 @@ fn ancestor(block: &Block) -> &Block {
 /// Cannot happen: what runs was resumed by somebody, and the thread's own stack has a root.
 #[cold]
 fn lost(block: &Block) -> ! {
-    eprintln!("greenlet {}: over, and no greenlet is left to go on", block.settings().display_name());
+    eprintln!(
+        "greenlet {}: over, and no greenlet is left to go on",
+        block.settings().display_name()
+    );
     process::abort()
 }

@@ -16,12 +16,18 @@ pub(crate) enum Killed {
     Dead,
     /// The greenlet is the one that runs: it is told to exit.
     Itself,
-    /// The greenlet waits for the one that runs: it is told to exit, and learns it when its
-    /// wait is over.
-    Later,
+    /// The greenlet is told to exit. The one that runs is a root on its stack and is told too.
+    Beneath,
+    /// The greenlet is told to exit and goes on with it, but while it did, the one that runs
+    /// was killed in turn, and no longer waits.
+    Interrupted,
 }
 
 /// Ends `victim`, whatever its state. Returns in the killer, whatever the victim's parent.
+///
+/// A victim that is busy is ended from the far end of its waits, because whoever it waits for
+/// must be over before it can go on: a nested root on its stack, or one that it is killing.
+/// If that chain of waits leads to the one that runs, the victim's own kill is interrupted.
 pub(crate) fn kill(victim: &Block) -> Killed {
     match victim.state() {
         State::Dead => return Killed::Dead,
@@ -31,31 +37,69 @@ pub(crate) fn kill(victim: &Block) -> Killed {
         }
         State::Active | State::Busy => {}
     }
+    let current = thread::current();
     let end = victim.end_of_waits();
-    let runs = ptr::eq(thread::current(), end);
-    let mut told = victim;
-    loop {
-        told.tell_to_exit();
-        match told.waits_for() {
-            // Those further along belong to the one that runs: they are not the victim's to end.
-            Some(next) if !runs => told = next,
-            _ => break,
-        }
-    }
-    if runs {
+    let interrupts = ptr::eq(current, end);
+    let end = if interrupts {
+        top_of_stack(victim)
+    } else {
+        end
+    };
+    tell_to_exit(victim, end);
+    if ptr::eq(current, end) {
         thread::set_current(Some(end));
-        return if ptr::eq(victim, end) { Killed::Itself } else { Killed::Later };
+        return if ptr::eq(victim, end) {
+            Killed::Itself
+        } else {
+            Killed::Beneath
+        };
     }
-    root::with_current(|killer| {
+    let died = root::with_current(|killer| {
+        if let (true, Some(spared)) = (interrupts, end.waits_for()) {
+            // `end` stops waiting. Who it was killing goes on dying, for nobody.
+            spared.set_killer(None);
+        }
         victim.set_killer(Some(killer));
         killer.begin_waiting_for(victim);
         // The victim's stack starts with a clean slate: what it drops, it drops there and then.
         let under_way = thread::with_burials(|burials| burials.under_way.replace(false));
-        // SAFETY: `killer` runs and now waits; `end` is suspended and told to exit.
-        unsafe { message::hop_to_kill(killer, end) };
+        // SAFETY: `killer` runs and now waits. `end` is told to exit; it is suspended, or it
+        // waits in a kill that nobody will answer any more.
+        let died = unsafe {
+            if interrupts {
+                message::hop_to_interrupt(killer, end)
+            } else {
+                message::hop_to_kill(killer, end)
+            }
+        };
         thread::with_burials(|burials| burials.under_way.set(under_way));
+        died
     });
-    Killed::Dead
+    if died {
+        Killed::Dead
+    } else {
+        Killed::Interrupted
+    }
+}
+
+/// Tells `first` to exit, and all that it waits for as far as `last`.
+fn tell_to_exit(first: &Block, last: &Block) {
+    let mut told = first;
+    told.tell_to_exit();
+    while !ptr::eq(told, last) {
+        let Some(next) = told.waits_for() else { return };
+        told = next;
+        told.tell_to_exit();
+    }
+}
+
+/// The innermost root on the stack of `block`, or `block` itself.
+fn top_of_stack(block: &Block) -> &Block {
+    let mut top = block;
+    while let Some(next) = top.waits_for().filter(|next| next.is_root()) {
+        top = next;
+    }
+    top
 }
 
 /// Ends a new greenlet: it dies without running, its body is dropped. A panic of the body's

@@ -16,12 +16,7 @@ use super::{
     block::{self, State},
     kill,
 };
-use crate::{
-    Thrown,
-    arch::Message,
-    stack::pool,
-    thread,
-};
+use crate::{Thrown, arch::Message, stack::pool, thread, trace};
 
 /// `Message::kind`: what `word` is. A plain value is zero, so that the receiver's usual case
 /// is one comparison.
@@ -35,6 +30,8 @@ const NOTHING: usize = 0b0011;
 const DIED: usize = 0b0100;
 /// `Message::kind`: nobody holds the one that left; it is to be killed.
 const ORPHANED: usize = 0b1000;
+/// `Message::kind`: the thread has a tracer, which is to hear of this.
+const TRACED: usize = 0b1_0000;
 
 /// What a switch delivers.
 pub(crate) enum Content<T> {
@@ -91,11 +88,17 @@ unsafe fn take_value<T>(word: MaybeUninit<usize>) -> T {
 
 fn of_panic(payload: Box<dyn Any + Send>) -> Message {
     let thin = Box::into_raw(Box::new(payload));
-    Message { word: MaybeUninit::new(thin.expose_provenance()), kind: PANIC }
+    Message {
+        word: MaybeUninit::new(thin.expose_provenance()),
+        kind: PANIC,
+    }
 }
 
 fn of_thrown(thrown: Thrown) -> Message {
-    Message { word: MaybeUninit::new(thrown.into_raw().expose_provenance()), kind: THROWN }
+    Message {
+        word: MaybeUninit::new(thrown.into_raw().expose_provenance()),
+        kind: THROWN,
+    }
 }
 
 /// The message of a greenlet that dies and has left its outcome in `content`; a value lies in
@@ -107,11 +110,17 @@ pub(super) fn of_outcome(content: Content<Message>) -> Message {
         Content::Panic(payload) => of_panic(payload),
     };
     message.kind |= DIED;
+    if trace::is_on() {
+        message.kind |= TRACED;
+    }
     message
 }
 
-/// The message of a greenlet that dies for somebody who killed it.
-pub(super) const KILLED: Message = Message { word: MaybeUninit::uninit(), kind: NOTHING | DIED };
+/// What a greenlet ends with as a message to the one that killed it: nothing.
+pub(super) const KILLED: Content<Message> = Content::Value(Message {
+    word: MaybeUninit::uninit(),
+    kind: NOTHING,
+});
 
 /// Switches from the running `me` to the suspended `target` with a value, and returns what
 /// `me` is resumed with.
@@ -159,27 +168,61 @@ pub(crate) unsafe fn hop_with<I, J>(me: &Block, target: &Block, content: Content
         Content::Panic(payload) => of_panic(payload),
     };
     if me.is_abandoned() {
-        thread::set_departed(me);
         message.kind |= ORPHANED;
     }
-    thread::set_current(Some(target));
-    // SAFETY: who runs and who is suspended is the caller's word.
-    unsafe { arrive(me.context().switch(target.context(), message)) }
+    // SAFETY: the caller's word.
+    unsafe { arrive(leave(me, target, message)) }
 }
 
-/// Switches from `killer` to `end`, which is told to exit, and returns when somebody dies for
-/// the killer.
+/// Switches from `killer` to `end`, which is told to exit. Returns whether somebody has died
+/// for the killer; if not, the killer was interrupted.
 ///
 /// # Safety
 /// `killer` runs and is busy; `end` is suspended and told to exit.
-pub(super) unsafe fn hop_to_kill(killer: &Block, end: &Block) {
-    thread::set_current(Some(end));
-    let message = of_thrown(Thrown::exit());
-    // SAFETY: who runs and who is suspended is the caller's word.
-    let message = unsafe { killer.context().switch(end.context(), message) };
-    debug_assert_eq!(message.kind, KILLED.kind, "only a death resumes a killer");
+pub(super) unsafe fn hop_to_kill(killer: &Block, end: &Block) -> bool {
+    // SAFETY: the caller's word.
+    unsafe { wait_in_kill(killer, end, of_thrown(Thrown::exit())) }
+}
+
+/// Switches from `killer` to `end`, which waits in a kill of its own and is told to exit: its
+/// kill returns at once. Otherwise as [`hop_to_kill`].
+///
+/// # Safety
+/// `killer` runs and is busy; `end` waits in [`hop_to_kill`] or here, and is not waited with
+/// any more by the one that it is to see dead.
+pub(super) unsafe fn hop_to_interrupt(killer: &Block, end: &Block) -> bool {
+    let message = Message {
+        word: MaybeUninit::uninit(),
+        kind: NOTHING,
+    };
+    // SAFETY: the caller's word.
+    unsafe { wait_in_kill(killer, end, message) }
+}
+
+unsafe fn wait_in_kill(killer: &Block, end: &Block, message: Message) -> bool {
+    // SAFETY: the caller's word.
+    let Message { kind, .. } = unsafe { leave(killer, end, message) };
+    let departed = thread::take_departed();
     killer.end_waiting();
-    settle(message.kind);
+    thread::set_current(Some(killer));
+    // A tracer's panic may not go on here: a kill is part of a drop.
+    let _ = announce(kind, departed, killer);
+    settle(kind, departed);
+    kind & DIED != 0
+}
+
+/// The switch of the slow path: leaves word of who left, for those who must know.
+///
+/// # Safety
+/// `me` runs, `target` is suspended, and the message is of its inbox type.
+unsafe fn leave(me: &Block, target: &Block, mut message: Message) -> Message {
+    if trace::is_on() {
+        message.kind |= TRACED;
+    }
+    thread::set_departed(me);
+    thread::set_current(Some(target));
+    // SAFETY: the caller's word.
+    unsafe { me.context().switch(target.context(), message) }
 }
 
 /// Takes a message out, in the greenlet that it reached, and then sees to the one that left.
@@ -189,7 +232,7 @@ pub(super) unsafe fn hop_to_kill(killer: &Block, end: &Block) {
 #[cold]
 pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
     let Message { word, kind } = message;
-    let content = match kind & CONTENT {
+    let mut content = match kind & CONTENT {
         // SAFETY: a value in a message to this greenlet is of its inbox type.
         VALUE => Content::Value(unsafe { take_value(word) }),
         THROWN => {
@@ -208,17 +251,32 @@ pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
         }
         _ => unreachable!("only a killer receives nothing"),
     };
-    settle(kind);
+    let departed = thread::take_departed();
+    // SAFETY: the running greenlet's block stays while it runs.
+    let me = unsafe { &*thread::current() };
+    if let Err(panic) = announce(kind, departed, me) {
+        content = Content::Panic(panic);
+    }
+    settle(kind, departed);
     content
 }
 
+/// Tells the tracer that `to` was reached by a message of this kind from `departed`.
+fn announce(kind: usize, departed: *const Block, to: &Block) -> std::thread::Result<()> {
+    if kind & TRACED == 0 {
+        return Ok(());
+    }
+    let thrown = matches!(kind & CONTENT, THROWN | PANIC);
+    // SAFETY: set by the one that left; a block is not freed between that and `settle`.
+    trace::announce(thrown, unsafe { &*departed }, to)
+}
+
 /// Sees to the one that left: buries the dead, kills the abandoned.
-fn settle(kind: usize) {
+fn settle(kind: usize, departed: *const Block) {
     if kind & (DIED | ORPHANED) == 0 {
         return;
     }
-    let departed = thread::take_departed();
-    // SAFETY: set by the one that left, just now; nothing has run that could have freed it.
+    // SAFETY: set by the one that left, and nothing frees it before this.
     let block = unsafe { &*departed };
     if kind & DIED != 0 {
         debug_assert_eq!(block.state(), State::Dead);
@@ -230,8 +288,8 @@ fn settle(kind: usize) {
             // weak count is still there.
             unsafe { block::abandoned(departed) };
         }
-    } else {
-        let _ = kill::kill(block);
+    } else if block.is_abandoned() {
+        kill::kill(block);
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `route.rs` | who receives: the target, or an ancestor in its place |
 //! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
 //! | `kill.rs` | making a suspended greenlet end |
+//! | `roster.rs` | who lives: the greenlets of a scope or thread |
 //! | `root.rs` | entering: a greenlet on a stack that is already there |
 //!
 //! Everything here belongs to one thread; nothing is atomic.
@@ -16,11 +17,13 @@ mod body;
 mod kill;
 mod message;
 mod root;
+mod roster;
 mod route;
 
-pub(crate) use block::{Block, Own, State};
-pub(crate) use body::{Settings, new_greenlet};
+pub(crate) use block::{Block, Own, State, release_weakly};
+pub(crate) use body::{Settings, new_greenlet, new_scoped_greenlet};
 pub(crate) use kill::{Killed, kill};
 pub(crate) use message::{Content, hop, hop_with, same_type};
-pub(crate) use root::enter;
+pub(crate) use root::{enter, enter_scoped};
+pub(crate) use roster::{Membership, Roster};
 pub(crate) use route::{Delivery, Refusal, admit, receiver};

@@ -8,14 +8,22 @@ use core::{alloc::Layout, any::TypeId, marker::PhantomData, ptr, ptr::NonNull};
 use super::{
     Block, Own, Settings, State,
     block::{self, Kind},
+    kill,
 };
 use crate::{Current, thread};
 
 struct RootKind<I>(PhantomData<I>);
 
 impl<I: 'static> RootKind<I> {
-    const KIND: Kind = Kind {
+    const STATIC: Kind = Kind {
         inbox: || Some(TypeId::of::<I>()),
+        ..Self::SCOPED
+    };
+}
+
+impl<I> RootKind<I> {
+    const SCOPED: Kind = Kind {
+        inbox: || None,
         returns: || None,
         start: None,
         drop_body: |_| unreachable!("a root is never new"),
@@ -40,6 +48,7 @@ impl Root {
         let own = unsafe { Own::from_counted(NonNull::from(block.as_ref())) };
         let block = own.block();
         block.settle_in();
+        thread::enroll(block);
         block.set_state(State::Active);
         let outer = thread::current();
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
@@ -49,13 +58,19 @@ impl Root {
         let on_threads_own_stack = outer.is_null() || ptr::eq(outer, thread::main());
         let main_before = on_threads_own_stack.then(|| thread::replace_main(block));
         thread::set_current(Some(block));
-        Self { own, outer, main_before }
+        Self {
+            own,
+            outer,
+            main_before,
+        }
     }
 }
 
 impl Drop for Root {
     fn drop(&mut self) {
-        self.own.block().set_dead();
+        let block = self.own.block();
+        kill::contain(|| block.locals().clear());
+        block.set_dead();
         if let Some(main) = self.main_before {
             thread::replace_main(main);
         }
@@ -70,16 +85,26 @@ impl Drop for Root {
 
 /// Runs `body` as a root greenlet of the thread and returns what it returns.
 pub(crate) fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
-    let root = Root::new(&RootKind::<I>::KIND);
+    enter_as(&RootKind::<I>::STATIC, body)
+}
+
+/// As [`enter`], for an inbox that may take what only borrows, and so has no identity.
+pub(crate) fn enter_scoped<I, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
+    enter_as(&RootKind::<I>::SCOPED, body)
+}
+
+/// `kind` is one of `RootKind<I>`.
+fn enter_as<I, R>(kind: &'static Kind, body: impl FnOnce(&Current<I>) -> R) -> R {
+    let root = Root::new(kind);
     // SAFETY: the block's inbox type is I, and its greenlet runs.
     body(unsafe { Current::of(root.own.block()) })
 }
 
 /// Runs `body` with the running greenlet; outside every greenlet, with a root for as long.
-pub(super) fn with_current(body: impl FnOnce(&Block)) {
+pub(super) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     // SAFETY: null, or the running greenlet's block, which stays while it runs.
     match unsafe { thread::current().as_ref() } {
         Some(current) => body(current),
-        None => body(Root::new(&RootKind::<()>::KIND).own.block()),
+        None => body(Root::new(&RootKind::<()>::STATIC).own.block()),
     }
 }

@@ -101,5 +101,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
 /// The parent, or for a root that is over the thread's main greenlet.
 pub(crate) fn ancestor(block: &Block) -> Option<&Block> {
     // SAFETY: null, or a root that lives while anything runs on its thread's stack.
-    block.parent().or_else(|| unsafe { thread::main().as_ref() })
+    block
+        .parent()
+        .or_else(|| unsafe { thread::main().as_ref() })
 }

@@ -1,0 +1,274 @@
+#!/usr/bin/env bash
+# Runs the test suite and the `walk` example on other architectures, under qemu-user.
+#
+#   ci/cross.sh [target…]     targets by short name or triple; default: aarch64 armv7hf riscv64
+#
+# Compilers, their C libraries and a Rust toolchain that has `std` for these targets come from
+# Debian trixie, in a chroot that is made on the first run and kept for the next.
+#
+#   GREENLET_CROSS_ROOT        where the chroot, build output and logs are kept
+#   GREENLET_CROSS_TIMEOUT     seconds that one target's suite may take: a switch gone wrong hangs
+#   GREENLET_CROSS_BUILD_STD   1: build `std` from source for every target, not only for those
+#                              without a packaged one (for days when a mirror is half updated)
+set -euo pipefail
+
+# std: "packaged" for a `std` that Debian ships, "source" for one built here.
+# The cross compiler is package gcc-GNU, the linker GNU-gcc, the sysroot /usr/GNU.
+# cpu: the least that the triple promises, so that a core which uses more is caught: no NEON and 16
+# VFP registers for armv7hf, no floating point unit at all for armel. aarch64 has every
+# extension, with the pointer authentication that is cheap to emulate.
+#
+# short     triple                              GNU                   Debian  qemu          cpu                    std
+TARGETS='
+aarch64     aarch64-unknown-linux-gnu           aarch64-linux-gnu     arm64   qemu-aarch64  max,pauth-impdef=on    packaged
+armv7hf     armv7-unknown-linux-gnueabihf       arm-linux-gnueabihf   armhf   qemu-arm      cortex-a9,neon=off     packaged
+riscv64     riscv64gc-unknown-linux-gnu         riscv64-linux-gnu     riscv64 qemu-riscv64  rv64                   packaged
+armel       arm-unknown-linux-gnueabi           arm-linux-gnueabi     armel   qemu-arm      arm1176,vfp=off        source
+thumbv7neon thumbv7neon-unknown-linux-gnueabihf arm-linux-gnueabihf   armhf   qemu-arm      cortex-a9              source
+'
+DEFAULT='aarch64 armv7hf riscv64'
+
+SUITE=trixie
+TOOLS='rustc-web cargo-web gcc libc6-dev qemu-user'
+PACKAGE=greenlet
+WALKED=/etc
+# Variables that reach the tests when they are set; nothing else of the caller's environment does.
+PASSED='RUST_BACKTRACE RUST_TEST_THREADS PROPTEST_CASES CARGO_BUILD_JOBS CARGO_TERM_COLOR'
+
+cache=${GREENLET_CROSS_ROOT:-/var/cache/greenlet-cross}
+chroot=$cache/$SUITE
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# Cargo compares modification times, so two checkouts must not share build output.
+key=$(cksum <<<"$repo" | cut -d' ' -f1)
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'cross.sh: %s\n' "$*" >&2; exit 2; }
+
+# Sets $short, $triple, … from the table's line for a short name or triple.
+choose() {
+    local row
+    row=$(awk -v name="$1" '$1 == name || $2 == name' <<<"$TARGETS")
+    [ -n "$row" ] || return 1
+    read -r short triple gnu debian qemu cpu std <<<"$row"
+    [ "${GREENLET_CROSS_BUILD_STD:-0}" = 0 ] || std=source
+}
+
+# ---- set-up
+
+# once NAME STATE COMMAND…: runs the command unless it has succeeded before in the same state.
+once() {
+    local stamp=$chroot/var/lib/greenlet-cross/$1 state=$2
+    shift 2
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ]; then return 0; fi
+    rm -f "$stamp"
+    "$@" || return 1
+    mkdir -p "$(dirname "$stamp")"
+    printf '%s\n' "$state" >"$stamp"
+}
+
+inside() { chroot "$chroot" env -u TMPDIR HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+
+# An index may be replaced while it is read: the next try gets it whole.
+apt_update() {
+    local try
+    for try in 1 2 3; do
+        "$@" apt-get update --error-on=any && return 0
+        [ "$try" = 3 ] || sleep 10
+    done
+    return 1
+}
+
+install_inside() { inside apt-get install -y --no-install-recommends "$@"; }
+
+install_debootstrap() {
+    command -v debootstrap >/dev/null && return 0
+    say 'installing debootstrap'
+    apt_update env && apt-get install -y --no-install-recommends debootstrap
+}
+
+# Under another name until it is whole, so that an interrupted one is made anew.
+make_chroot() {
+    [ -d "$chroot" ] && return 0
+    say "making a $SUITE chroot in $chroot"
+    rm -rf --one-file-system "$chroot.part"
+    debootstrap --variant=minbase --include=ca-certificates "$SUITE" "$chroot.part" || return 1
+    mv "$chroot.part" "$chroot"
+}
+
+# This script has a mount namespace of its own: however it ends, its mounts end with it.
+mount_system() {
+    mount --bind /proc "$chroot/proc"
+    mount --rbind /dev "$chroot/dev"
+    cp -L /etc/resolv.conf "$chroot/etc/resolv.conf"
+}
+
+mount_sources() {
+    local registry=${CARGO_HOME:-$HOME/.cargo}/registry
+    mkdir -p "$chroot/src" "$chroot/root/.cargo/registry"
+    mount -o bind,ro "$repo" "$chroot/src"
+    mount -o bind,ro "$registry" "$chroot/root/.cargo/registry"
+}
+
+install_tools() {
+    say "installing $TOOLS"
+    # shellcheck disable=SC2086
+    apt_update inside && install_inside $TOOLS
+}
+
+# Outside the chroot, where the network's certificates are trusted. Without a network it is enough
+# that nothing is missing.
+fetch() {
+    local manifest=$1 locked=
+    [ ! -f "$(dirname "$manifest")/Cargo.lock" ] || locked=--locked
+    cargo fetch --offline $locked --manifest-path "$manifest" 2>/dev/null ||
+        cargo fetch $locked --manifest-path "$manifest"
+}
+
+install_compiler() {
+    say "$triple: installing its compiler"
+    apt_update inside && install_inside "gcc-$gnu" "libc6-dev-$debian-cross"
+}
+
+# The tools are named again because packages of several architectures must have one version.
+install_std() {
+    say "$triple: installing std"
+    inside dpkg --add-architecture "$debian" || return 1
+    # shellcheck disable=SC2086
+    if apt_update inside && install_inside $TOOLS "libstd-rust-web-dev:$debian"; then return 0; fi
+    # An architecture that cannot be updated would spoil every later update.
+    inside dpkg --remove-architecture "$debian" || true
+    return 1
+}
+
+# Installed like a packaged one rather than built with the crate: build scripts that probe with
+# rustc find it, and nothing of the crate is compiled with RUSTC_BOOTSTRAP.
+build_std() {
+    say "$triple: building std"
+    local library work=/tmp/std-$short lib=/usr/lib/rustlib/$triple/lib
+    apt_update inside && install_inside rust-web-src || return 1
+    library=$(inside sh -c 'echo /usr/src/rustc-$(rustc --version | cut -d" " -f2)/library')
+    RUSTC_BOOTSTRAP=1 fetch "$chroot$library/Cargo.toml" || return 1
+
+    rm -rf "${chroot:?}$work"
+    mkdir -p "$chroot$work/src"
+    printf '[package]\nname = "empty"\nedition = "2024"\n' >"$chroot$work/Cargo.toml"
+    echo '#![no_std]' >"$chroot$work/src/lib.rs"
+    inside env -C "$work" RUSTC_BOOTSTRAP=1 "$(variable CARGO_TARGET LINKER)=$gnu-gcc" \
+        cargo build --release --offline --target "$triple" \
+        -Zbuild-std=std,panic_unwind,panic_abort,test || return 1
+    inside sh -ec "rm -f $work/target/$triple/release/deps/libempty-*
+        rm -rf $lib; mkdir -p $lib; cp $work/target/$triple/release/deps/*.rlib $lib; rm -r $work"
+}
+
+set_up_target() {
+    once "compiler-$short" "$gnu $debian" install_compiler || return 1
+    case $std in
+        packaged) once "std-$short" packaged install_std ;;
+        source) once "std-$short" "source $(inside rustc --version)" build_std ;;
+    esac
+}
+
+# ---- running
+
+# variable PREFIX NAME: what Cargo calls this target's setting.
+variable() {
+    local name=${triple//-/_}
+    printf '%s_%s_%s' "$1" "${name^^}" "$2"
+}
+
+# cargo_target SUBCOMMAND ARGUMENT…: cargo for the chosen target, in the chroot, under the emulator.
+cargo_target() {
+    local subcommand=$1 name under=${triple//-/_} runner="$qemu -cpu $cpu -L /usr/$gnu" settings=()
+    shift
+    for name in $PASSED; do
+        [ -z "${!name+set}" ] || settings+=("$name=${!name}")
+    done
+    settings+=(
+        "CARGO_TARGET_DIR=/target/$key"
+        "$(variable CARGO_TARGET LINKER)=$gnu-gcc"
+        "$(variable CARGO_TARGET RUNNER)=$runner"
+        "CC_$under=$gnu-gcc"
+        "AR_$under=$gnu-ar"
+        # For tests: what cannot be asked of an emulator, and what goes in front of a program that
+        # a test starts itself, as the kernel does not know how.
+        GREENLET_EMULATED=1
+        "GREENLET_RUNNER=$runner"
+    )
+    timeout --kill-after=10 "${GREENLET_CROSS_TIMEOUT:-1800}" \
+        chroot "$chroot" env -i -C /src HOME=/root LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+        "${settings[@]}" \
+        cargo "$subcommand" --locked --offline -p "$PACKAGE" --target "$triple" "$@"
+}
+
+tests_run() { awk '/^test result: / { n += $4 + $6 } END { print n + 0 }' "$1"; }
+
+# Leaves the reason in $reason when it fails. Doctests are run, too: cargo hands them to the runner.
+run_target() {
+    local log=$1
+    reason='set-up'
+    set_up_target || return 1
+
+    say "$triple: building"
+    reason=build
+    cargo_target test --no-run || return 1
+
+    say "$triple: testing"
+    reason=tests
+    cargo_target test --no-fail-fast 2>&1 | tee "$log" || return 1
+    # A suite that runs nothing shows nothing.
+    [ "$(tests_run "$log")" -gt 0 ] || return 1
+
+    say "$triple: walk $WALKED"
+    reason=walk
+    cargo_target run --release --example walk -- "$WALKED" >"$log.walk" || return 1
+    tail -n 5 "$log.walk"
+    [ -s "$log.walk" ]
+}
+
+main() {
+    local name failed=() summary=() started log verdict
+    local short triple gnu debian qemu cpu std reason
+
+    # shellcheck disable=SC2086
+    [ $# -gt 0 ] || set -- $DEFAULT
+    for name; do
+        choose "$name" || die "no target \"$name\"; there are:$(awk 'NF { printf " %s", $1 }' <<<"$TARGETS")"
+    done
+    command -v cargo >/dev/null || die 'cargo is not in PATH'
+
+    mkdir -p "$cache"
+    exec 9>"$cache/lock"
+    flock 9
+
+    install_debootstrap || die 'no debootstrap'
+    make_chroot || die 'debootstrap failed'
+    mount_system
+    once tools "$TOOLS" install_tools || die 'the tools could not be installed'
+    fetch "$repo/Cargo.toml" || die 'the dependencies could not be fetched'
+    mount_sources
+    mkdir -p "$cache/log"
+
+    for name; do
+        choose "$name"
+        log=$cache/log/$key-$short
+        rm -f "$log" "$log.walk"; : >"$log"
+        started=$SECONDS
+        if run_target "$log"; then
+            verdict=PASS
+        else
+            verdict="FAIL ($reason)"
+            failed+=("$short")
+        fi
+        summary+=("$(printf '%-16s %-36s %4d tests %5d s' "$verdict" "$triple" "$(tests_run "$log")" "$((SECONDS - started))")")
+    done
+
+    say summary
+    printf '%s\n' "${summary[@]}"
+    [ ${#failed[@]} = 0 ] || { printf 'failed: %s\n' "${failed[*]}"; exit 1; }
+}
+
+[ "$(id -u)" = 0 ] || die 'must be root, for chroot and mount: sudo env "PATH=$PATH" "HOME=$HOME" ci/cross.sh'
+if [ "${GREENLET_CROSS_UNSHARED:-}" != $$ ]; then
+    GREENLET_CROSS_UNSHARED=$$ exec unshare --mount --propagation private -- "$BASH" "${BASH_SOURCE[0]}" "$@"
+fi
+main "$@"

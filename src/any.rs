@@ -1,0 +1,48 @@
+//! A greenlet of whatever inbox, to be looked at.
+
+use core::{fmt, ptr};
+
+use crate::tree::{Block, State};
+
+/// A greenlet of whatever inbox: it can be looked at, not switched to.
+#[derive(Clone, Copy)]
+pub struct AnyGreenlet<'a>(&'a Block);
+
+impl<'a> AnyGreenlet<'a> {
+    pub(crate) fn of(block: &'a Block) -> Self {
+        Self(block)
+    }
+
+    /// The name that a [`Builder`](crate::Builder) gave it.
+    #[must_use]
+    pub fn name(&self) -> Option<&'a str> {
+        self.0.settings().name.as_deref()
+    }
+
+    /// Has it started, and is it not over?
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(self.0.state(), State::Active | State::Busy)
+    }
+
+    /// Is it over?
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.0.state() == State::Dead
+    }
+}
+
+/// The same greenlet?
+impl PartialEq for AnyGreenlet<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for AnyGreenlet<'_> {}
+
+impl fmt::Debug for AnyGreenlet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,123 @@
+//! Values that are each greenlet's own (rule s23), after [`std::thread::LocalKey`].
+
+use core::{any::Any, cell::RefCell, ptr};
+use std::rc::Rc;
+
+use crate::{thread, tree::Block};
+
+/// Declares greenlet-local keys, as [`std::thread_local!`] declares thread-local ones.
+///
+/// ```
+/// use std::cell::Cell;
+/// use greenlet::{Greenlet, enter};
+///
+/// greenlet::local! {
+///     static DEPTH: Cell<u32> = Cell::new(0);
+/// }
+///
+/// enter(|me| {
+///     DEPTH.with(|depth| depth.set(7));
+///     let child = Greenlet::new(me, |_, ()| Ok(DEPTH.with(Cell::get)));
+///     assert_eq!(me.switch(&child, ())?, 0);
+///     assert_eq!(DEPTH.with(Cell::get), 7);
+///     Ok::<(), greenlet::Thrown>(())
+/// })
+/// # .unwrap();
+/// ```
+#[macro_export]
+macro_rules! local {
+    ($($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = $initial:expr;)+) => {
+        $($(#[$attribute])*
+        $visibility static $name: $crate::LocalKey<$type> = $crate::LocalKey::new(|| $initial);)+
+    };
+}
+
+/// A key to a value of which each greenlet has its own; made by [`local!`](crate::local).
+///
+/// A new greenlet has none; the value is made when it is first asked for and dropped when the
+/// greenlet ends, on its own stack. A root (see [`enter`](crate::enter)) is a greenlet too.
+#[derive(Debug)]
+pub struct LocalKey<T: 'static> {
+    initial: fn() -> T,
+}
+
+impl<T: 'static> LocalKey<T> {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(initial: fn() -> T) -> Self {
+        Self { initial }
+    }
+
+    /// Calls `use_it` with the running greenlet's value.
+    ///
+    /// # Panics
+    /// Outside every greenlet, and in one that is ending and has dropped its values.
+    pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
+        self.try_with(use_it)
+            .expect("a greenlet-local value is used in a greenlet, before it ends")
+    }
+
+    /// As [`with`](Self::with), but `None` where that panics.
+    pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Option<R> {
+        // SAFETY: null, or the running greenlet's block, which stays while it runs.
+        let block: &Block = unsafe { thread::current().as_ref() }?;
+        let value = block
+            .locals()
+            .get(ptr::from_ref(self).cast(), || Rc::new((self.initial)()))?;
+        Some(use_it(
+            value
+                .downcast_ref()
+                .expect("a key's values are of its type"),
+        ))
+    }
+}
+
+/// One greenlet's values, by the addresses of their keys. A few at most, so a list is searched
+/// faster than a map.
+pub(crate) struct Locals(RefCell<Values>);
+
+enum Values {
+    Open(Vec<(*const (), Rc<dyn Any>)>),
+    Closed,
+}
+
+impl Locals {
+    pub(crate) const fn new() -> Self {
+        Self(RefCell::new(Values::Open(Vec::new())))
+    }
+
+    /// The value of `key`, made if there is none; `None` once the greenlet is ending.
+    fn get(&self, key: *const (), initial: impl FnOnce() -> Rc<dyn Any>) -> Option<Rc<dyn Any>> {
+        if let Some(found) = self.find(key)? {
+            return Some(found);
+        }
+        // Nothing is borrowed here: making the value may ask for others, or switch.
+        let value = initial();
+        // … and may have made this one.
+        if let Some(found) = self.find(key)? {
+            return Some(found);
+        }
+        if let Values::Open(values) = &mut *self.0.borrow_mut() {
+            values.push((key, Rc::clone(&value)));
+        }
+        Some(value)
+    }
+
+    /// The outer `None` once the greenlet is ending.
+    fn find(&self, key: *const ()) -> Option<Option<Rc<dyn Any>>> {
+        match &*self.0.borrow() {
+            Values::Open(values) => {
+                let found = values.iter().find(|(owner, _)| *owner == key);
+                Some(found.map(|(_, value)| Rc::clone(value)))
+            }
+            Values::Closed => None,
+        }
+    }
+
+    /// Drops the values, for ever.
+    pub(crate) fn clear(&self) {
+        let values = self.0.replace(Values::Closed);
+        // Nothing is borrowed here: destructors may ask for other values, in vain.
+        drop(values);
+    }
+}

@@ -1,0 +1,136 @@
+//! A callback at every switch (rule s22), with the feature `trace`.
+//!
+//! A thread that has a tracer has every switch take the slow path; one that has none pays
+//! nothing for the feature on the short one.
+
+#[cfg(feature = "trace")]
+pub use on::{Event, EventKind, Tracer, set};
+#[cfg(feature = "trace")]
+pub(crate) use on::{announce, is_on};
+
+/// Does this thread have a tracer?
+#[cfg(not(feature = "trace"))]
+pub(crate) const fn is_on() -> bool {
+    false
+}
+
+/// Tells the tracer of an arrival. `Err` is the panic of a tracer, which is removed.
+#[cfg(not(feature = "trace"))]
+#[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
+pub(crate) fn announce(
+    _thrown: bool,
+    _from: &crate::tree::Block,
+    _to: &crate::tree::Block,
+) -> std::thread::Result<()> {
+    Ok(())
+}
+
+#[cfg(feature = "trace")]
+mod on {
+    use core::{cell::RefCell, fmt};
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        rc::Rc,
+    };
+
+    use crate::{AnyGreenlet, thread, tree::Block};
+
+    /// What a tracer is called with, in the greenlet that was switched to.
+    #[derive(Debug)]
+    #[non_exhaustive]
+    pub struct Event<'a> {
+        /// What was delivered.
+        pub kind: EventKind,
+        /// Who was left.
+        pub from: AnyGreenlet<'a>,
+        /// Who arrived: the running one.
+        pub to: AnyGreenlet<'a>,
+    }
+
+    /// What a switch delivered.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum EventKind {
+        /// A value, or nothing.
+        Switch,
+        /// An error or a panic.
+        Throw,
+    }
+
+    /// A callback for every switch of its thread.
+    #[derive(Clone)]
+    pub struct Tracer(Rc<dyn Fn(&Event<'_>)>);
+
+    impl Tracer {
+        /// A tracer that calls `callback` after each arrival, also at the start and the death
+        /// of a greenlet and when one switches to itself. It may switch, having entered
+        /// again. If it panics it is removed and the panic goes on in the running greenlet.
+        pub fn new(callback: impl Fn(&Event<'_>) + 'static) -> Self {
+            Self(Rc::new(callback))
+        }
+    }
+
+    impl fmt::Debug for Tracer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_tuple("Tracer").finish_non_exhaustive()
+        }
+    }
+
+    thread_local! {
+        static TRACER: RefCell<Option<Tracer>> = const { RefCell::new(None) };
+    }
+
+    /// Sets or removes this thread's tracer and returns the one before.
+    ///
+    /// ```
+    /// use std::{cell::RefCell, rc::Rc};
+    /// use greenlet::{Builder, enter, trace};
+    ///
+    /// let seen = Rc::new(RefCell::new(Vec::new()));
+    /// enter(|me| {
+    ///     let child = Builder::new().name("child").build(me, |_, ()| Ok(()))?;
+    ///     let log = Rc::clone(&seen);
+    ///     trace::set(Some(trace::Tracer::new(move |event| {
+    ///         log.borrow_mut().push(event.to.name().unwrap_or("main").to_string());
+    ///     })));
+    ///     me.switch(&child, ()).unwrap();
+    ///     trace::set(None);
+    ///     Ok::<(), greenlet::BuildError>(())
+    /// })
+    /// # .unwrap();
+    /// assert_eq!(*seen.borrow(), ["child", "main"]);
+    /// ```
+    pub fn set(tracer: Option<Tracer>) -> Option<Tracer> {
+        let before = TRACER.with(|current| current.replace(tracer));
+        // SAFETY: null, or the running greenlet's block, which stays while it runs.
+        if let Some(current) = unsafe { thread::current().as_ref() } {
+            thread::set_current(Some(current));
+        }
+        before
+    }
+
+    pub(crate) fn is_on() -> bool {
+        // A thread that is ending may have lost its tracer.
+        TRACER
+            .try_with(|tracer| tracer.borrow().is_some())
+            .unwrap_or(false)
+    }
+
+    pub(crate) fn announce(thrown: bool, from: &Block, to: &Block) -> std::thread::Result<()> {
+        let tracer = TRACER.try_with(|tracer| tracer.borrow().clone());
+        let Ok(Some(tracer)) = tracer else {
+            return Ok(());
+        };
+        let event = Event {
+            kind: if thrown {
+                EventKind::Throw
+            } else {
+                EventKind::Switch
+            },
+            from: AnyGreenlet::of(from),
+            to: AnyGreenlet::of(to),
+        };
+        catch_unwind(AssertUnwindSafe(|| (tracer.0)(&event))).inspect_err(|_| {
+            set(None);
+        })
+    }
+}

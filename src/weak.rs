@@ -1,0 +1,70 @@
+//! Handles that do not keep a greenlet alive (rule s18).
+
+use core::{fmt, marker::PhantomData, ptr::NonNull};
+
+use crate::{
+    Greenlet, Invariant,
+    tree::{self, Block},
+};
+
+/// A handle to a greenlet that does not keep it alive.
+///
+/// ```
+/// use greenlet::{Greenlet, enter};
+///
+/// enter(|me| {
+///     let greenlet = Greenlet::new(me, |_, ()| Ok(()));
+///     let weak = greenlet.downgrade();
+///     assert!(weak.upgrade().is_some());
+///     me.switch(&greenlet, ()).unwrap();
+///     assert!(weak.upgrade().is_none(), "it is dead, though a handle is left");
+/// });
+/// ```
+pub struct WeakGreenlet<I, L = &'static ()> {
+    /// Owns one weak count.
+    block: NonNull<Block>,
+    inbox: PhantomData<Invariant<I>>,
+    bound: PhantomData<L>,
+}
+
+impl<I, L> WeakGreenlet<I, L> {
+    pub(crate) fn of(block: &Block) -> Self {
+        block.retain_weakly();
+        Self {
+            block: NonNull::from(block),
+            inbox: PhantomData,
+            bound: PhantomData,
+        }
+    }
+
+    fn block(&self) -> &Block {
+        // SAFETY: counted, so it is there.
+        unsafe { self.block.as_ref() }
+    }
+
+    /// A handle; `None` if the greenlet is dead, or is being killed because its last handle
+    /// is gone.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Greenlet<I, L>> {
+        self.block().upgrade().map(Greenlet::of)
+    }
+}
+
+impl<I, L> Clone for WeakGreenlet<I, L> {
+    fn clone(&self) -> Self {
+        Self::of(self.block())
+    }
+}
+
+impl<I, L> Drop for WeakGreenlet<I, L> {
+    fn drop(&mut self) {
+        // SAFETY: the count that this handle owns.
+        unsafe { tree::release_weakly(self.block.as_ptr()) };
+    }
+}
+
+impl<I, L> fmt::Debug for WeakGreenlet<I, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WeakGreenlet").field(self.block()).finish()
+    }
+}
