@@ -28,7 +28,7 @@ pub use error::{BuildError, KillError, ParentError, SwitchError};
 pub use greenlet::Greenlet;
 pub use local::LocalKey;
 pub use scope::{Scope, scope};
-pub use stack::StackError;
+pub use stack::{StackError, pool::set_idle_stacks};
 pub use thrown::{GreenletExit, Thrown};
 pub use weak::WeakGreenlet;
 

@@ -1,37 +1,26 @@
-//! One stack: an anonymous mapping whose lowest part faults when touched.
+//! Address space for stacks, and guards in it.
 
-use core::fmt;
+use core::sync::atomic::{AtomicU8, Ordering};
 use std::{io, sync::OnceLock};
 
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::StackError;
 
-/// A stack with its guard, unmapped when dropped.
+/// Anonymous memory, committed page by page when first touched, unmapped when dropped.
 ///
 /// # Invariants
-/// * `map` is `guard + usable` bytes, both multiples of the page size; the lowest `guard`
-///   bytes are inaccessible.
-/// * The memory is never borrowed as a slice: it belongs to whatever runs on it.
-pub struct Stack {
+/// It is never borrowed as a slice: it belongs to whatever runs on it.
+pub(super) struct Mapping {
     map: MmapRaw,
-    guard: usize,
 }
 
-impl Stack {
-    /// Maps a stack of at least `size` usable bytes above at least `guard` inaccessible ones,
-    /// both rounded up to whole pages. Pages are committed when they are first touched.
-    ///
-    /// # Errors
-    /// [`StackError`] when the sizes do not fit the address space or the system refuses.
-    pub fn map(size: usize, guard: usize) -> Result<Self, StackError> {
-        let too_large = StackError::TooLarge { bytes: size };
-        let usable = round_up_to_page(size).ok_or(too_large)?;
-        let guard = round_up_to_page(guard).ok_or(too_large)?;
-        let bytes = usable.checked_add(guard).ok_or(too_large)?;
+impl Mapping {
+    /// Maps `bytes`, a multiple of the page size.
+    pub(super) fn new(bytes: usize) -> Result<Self, StackError> {
         // A Rust object, and so a mapping, is at most isize::MAX bytes long.
         if bytes > isize::MAX as usize {
-            return Err(too_large);
+            return Err(StackError::TooLarge { bytes });
         }
         let map = MmapOptions::new()
             .len(bytes)
@@ -42,70 +31,112 @@ impl Stack {
                 bytes,
                 errno: errno(&error),
             })?;
-        let stack = Self {
-            map: MmapRaw::from(map),
-            guard,
-        };
-        stack.protect_guard()?;
-        Ok(stack)
-    }
-
-    fn protect_guard(&self) -> Result<(), StackError> {
-        // SAFETY: the range is the lowest part of a mapping that this value owns and that
-        // nobody uses yet.
-        let done =
-            unsafe { libc::mprotect(self.map.as_mut_ptr().cast(), self.guard, libc::PROT_NONE) };
-        if done == 0 {
-            Ok(())
-        } else {
-            Err(StackError::Guard {
-                bytes: self.guard,
-                errno: errno(&io::Error::last_os_error()),
-            })
+        let map = MmapRaw::from(map);
+        // A huge page would commit two megabytes for the first byte of a stack. Where there
+        // are none the advice is refused, and that is as good.
+        // SAFETY: the range is a mapping that is this value's alone.
+        #[cfg(target_os = "linux")]
+        unsafe {
+            libc::madvise(map.as_mut_ptr().cast(), bytes, libc::MADV_NOHUGEPAGE);
         }
+        Ok(Self { map })
     }
 
-    /// The address just above the stack, which grows down from there; page-aligned.
-    #[must_use]
-    pub fn top(&self) -> *mut u8 {
-        self.map.as_mut_ptr().wrapping_add(self.map.len())
+    pub(super) fn start(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
     }
 
-    /// The lowest usable address, just above the guard; page-aligned.
-    #[must_use]
-    pub fn bottom(&self) -> *mut u8 {
-        self.map.as_mut_ptr().wrapping_add(self.guard)
-    }
-
-    /// Usable bytes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.map.len() - self.guard
-    }
-
-    /// Bytes of guard below [`bottom`](Self::bottom).
-    #[must_use]
-    pub fn guard_size(&self) -> usize {
-        self.guard
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
     }
 }
 
-impl fmt::Debug for Stack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stack")
-            .field("bottom", &self.bottom())
-            .field("size", &self.size())
-            .field("guard_size", &self.guard_size())
-            .finish()
+/// Makes whole pages fault when touched.
+///
+/// # Safety
+/// They are part of a mapping, and nobody uses them.
+pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackError> {
+    // SAFETY: the caller's word.
+    unsafe { guard_range(start, bytes) }.map_err(|error| StackError::Guard {
+        bytes,
+        errno: errno(&error),
+    })
+}
+
+/// Gives whole pages back to the system; they read as zeros afterwards. Guards stay.
+///
+/// # Safety
+/// They are part of a mapping, and nobody uses them.
+pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
+    // That it fails, on locked memory, costs memory only.
+    // SAFETY: the caller's word.
+    unsafe { libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED) };
+}
+
+/// `MADV_GUARD_INSTALL` of Linux 6.13 (include/uapi/asm-generic/mman-common.h). It guards
+/// pages without splitting the mapping, so that the number of stacks is not limited by
+/// vm.max_map_count. The libc crate does not name it on every target.
+#[cfg(target_os = "linux")]
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+
+/// # Safety
+/// The range is whole mapped pages that nobody uses.
+unsafe fn guard_range(start: *mut u8, bytes: usize) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the caller's word.
+    if advice_guards(start) && unsafe { advise_guard(start, bytes) } {
+        return Ok(());
+    }
+    // SAFETY: the caller's word.
+    match unsafe { libc::mprotect(start.cast(), bytes, libc::PROT_NONE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// `bytes` rounded up to whole pages; `None` if that overflows.
-pub(crate) fn round_up_to_page(bytes: usize) -> Option<usize> {
-    bytes.checked_next_multiple_of(page_size())
+/// # Safety
+/// As for [`guard_range`].
+#[cfg(target_os = "linux")]
+unsafe fn advise_guard(start: *mut u8, bytes: usize) -> bool {
+    // Refused by older kernels, and on locked memory.
+    // SAFETY: the caller's word.
+    unsafe { libc::madvise(start.cast(), bytes, MADV_GUARD_INSTALL) == 0 }
 }
 
-fn page_size() -> usize {
+/// Does the guard advice guard? Found out once, on a page of a range that is to be guarded
+/// anyway. A success of the call is no proof: qemu's user emulation answers 0 to any advice
+/// and does nothing.
+#[cfg(target_os = "linux")]
+fn advice_guards(page: *mut u8) -> bool {
+    const UNKNOWN: u8 = 0;
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+    static ANSWER: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+    match ANSWER.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            // SAFETY: the caller is about to guard this page. Where that has worked the
+            // kernel cannot read a path there; elsewhere it finds the empty path.
+            let guards = unsafe {
+                advise_guard(page, page_size())
+                    && libc::access(page.cast(), libc::F_OK) == -1
+                    && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+            };
+            ANSWER.store(if guards { YES } else { NO }, Ordering::Relaxed);
+            guards
+        }
+        answer => answer == YES,
+    }
+}
+
+/// `bytes` rounded up to whole pages.
+pub(crate) fn round_up_to_page(bytes: usize) -> Result<usize, StackError> {
+    bytes
+        .checked_next_multiple_of(page_size())
+        .ok_or(StackError::TooLarge { bytes })
+}
+
+pub(crate) fn page_size() -> usize {
     static PAGE_SIZE: OnceLock<usize> = OnceLock::new();
     *PAGE_SIZE.get_or_init(|| {
         // SAFETY: sysconf has no precondition.

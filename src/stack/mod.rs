@@ -5,9 +5,10 @@
 mod error;
 mod mapping;
 pub(crate) mod pool;
+mod single;
 
 pub use error::StackError;
-pub use mapping::Stack;
+pub use single::Stack;
 
 /// Usable bytes of a stack whose size nobody chose.
 pub(crate) const DEFAULT_SIZE: usize = if usize::BITS >= 64 {

@@ -1,42 +1,240 @@
-//! Stacks kept for reuse: a thread's own, so that no lock is needed.
+//! Stacks for the tree: cut from slabs, a thread's own, and kept for reuse.
+//!
+//! A slab is one mapping with many slots, each a guard below a stack. Slots of one size form a
+//! shelf. A stack that comes back lies on the shelf with its pages, so that the next greenlet
+//! finds them committed and in the cache; when more than a set number lie there, the pages of
+//! the longest unused half are given back at once (giving them back one by one would cost more
+//! than a microsecond a greenlet).
 
-use std::cell::RefCell;
+use core::ptr::NonNull;
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
-use super::{Stack, StackError, mapping::round_up_to_page};
+use super::{
+    StackError,
+    mapping::{self, Mapping, round_up_to_page},
+};
 
-/// How many free stacks a thread keeps.
-const CAPACITY: usize = 64;
+/// A slab is at most this large, bytes of address space.
+const MAX_SLAB: usize = if usize::BITS >= 64 { 1 << 30 } else { 1 << 23 };
+
+/// The first slab of a shelf has this many slots; each further one as many as there are.
+const FIRST_SLOTS: usize = 8;
+
+/// So many guards are installed at a time, ahead of their first use.
+const GUARD_BATCH: usize = 32;
+
+/// How many idle stacks of one size a thread keeps with their pages, unless
+/// [`set_idle_stacks`] says otherwise.
+const DEFAULT_IDLE: usize = 256;
+
+/// Tops of stacks differ by a multiple of this, a cache line …
+const COLOUR: usize = 64;
+/// … and are so many: tops at the same offset in every page would compete for the same few
+/// sets of the first-level cache. What they cost is added to each slot.
+const COLOURS: usize = 16;
 
 thread_local! {
-    static FREE: RefCell<Vec<Stack>> = const { RefCell::new(Vec::new()) };
+    static SHELVES: RefCell<Vec<Rc<Shelf>>> = const { RefCell::new(Vec::new()) };
+    static IDLE: Cell<usize> = const { Cell::new(DEFAULT_IDLE) };
 }
 
-/// A stack of at least `size` usable bytes over at least `guard` bytes of guard.
-pub(crate) fn acquire(size: usize, guard: usize) -> Result<Stack, StackError> {
-    let kept = FREE.try_with(|free| {
-        let mut free = free.borrow_mut();
-        let fits = |stack: &Stack| {
-            Some(stack.size()) == round_up_to_page(size)
-                && Some(stack.guard_size()) == round_up_to_page(guard)
-        };
-        free.iter()
-            .rposition(fits)
-            .map(|index| free.swap_remove(index))
-    });
-    match kept {
-        Ok(Some(stack)) => Ok(stack),
-        // Nothing fits, or the thread is ending and its pool is gone.
-        Ok(None) | Err(_) => Stack::map(size, guard),
+/// Slots of one size. Every stack on loan keeps its shelf, so slabs are unmapped when the
+/// thread has ended and no stack is in use; one that is in use for ever (rule s21) keeps
+/// them.
+struct Shelf {
+    /// Bytes from one slot to the next: guard, stack, colours.
+    stride: usize,
+    /// Bytes at the low end of each slot that fault when touched.
+    guard: usize,
+    stock: RefCell<Stock>,
+}
+
+struct Stock {
+    slabs: Vec<Slab>,
+    /// Slots that have been cut and are not in use. The last `warm` of them may have pages.
+    idle: Vec<Slot>,
+    warm: usize,
+}
+
+struct Slab {
+    mapping: Mapping,
+    slots: usize,
+    /// Slots that have been handed out at least once; they come first.
+    cut: usize,
+    /// Slots that have their guard; they come first.
+    guarded: usize,
+}
+
+/// The low end of a slot.
+#[derive(Clone, Copy)]
+struct Slot(NonNull<u8>);
+
+/// A stack on loan from this thread's pool.
+pub(crate) struct Lease {
+    slot: Slot,
+    shelf: Rc<Shelf>,
+}
+
+impl Lease {
+    /// The address just above the stack; aligned as a stack's top must be.
+    pub(crate) fn top(&self) -> *mut u8 {
+        let Self { slot, shelf } = self;
+        slot.0.as_ptr().wrapping_add(shelf.stride - slot.colour())
+    }
+
+    /// Gives back the stack, on which nothing runs any more.
+    pub(crate) fn give_back(self) {
+        // As a function that takes `self`, not as a destructor: a stack that is in use is
+        // never to be given back by accident.
+        let Self { slot, shelf } = self;
+        shelf.put(slot);
     }
 }
 
-/// Takes back a stack on which nothing runs any more.
-pub(crate) fn release(stack: Stack) {
-    // When the pool is full, or gone with the thread, the stack is unmapped here.
-    let _ = FREE.try_with(|free| {
-        let mut free = free.borrow_mut();
-        if free.len() < CAPACITY {
-            free.push(stack);
+/// A stack of at least `size` usable bytes over at least `guard` bytes of guard.
+pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
+    let too_large = StackError::TooLarge { bytes: size };
+    let usable = round_up_to_page(size.checked_add(COLOUR * COLOURS).ok_or(too_large)?)?;
+    let guard = round_up_to_page(guard)?;
+    let stride = usable.checked_add(guard).ok_or(too_large)?;
+    let shelf = SHELVES
+        .try_with(|shelves| {
+            let mut shelves = shelves.borrow_mut();
+            let fits = |shelf: &&Rc<Shelf>| shelf.stride == stride && shelf.guard == guard;
+            if let Some(shelf) = shelves.iter().find(fits) {
+                return Rc::clone(shelf);
+            }
+            let shelf = Shelf::new(stride, guard);
+            shelves.push(Rc::clone(&shelf));
+            shelf
+        })
+        // The thread is ending and its shelves are gone: one for this stack alone.
+        .unwrap_or_else(|_| Shelf::new(stride, guard));
+    let slot = shelf.take()?;
+    Ok(Lease { slot, shelf })
+}
+
+/// Sets how many idle stacks of one size this thread keeps with their memory, and returns how
+/// many it was. When more lie idle, memory goes back to the system.
+///
+/// The default is 256. Address space is kept until the thread ends in any case.
+///
+/// ```
+/// let before = greenlet::set_idle_stacks(10_000);
+/// assert_eq!(before, 256);
+/// ```
+pub fn set_idle_stacks(count: usize) -> usize {
+    IDLE.replace(count)
+}
+
+impl Shelf {
+    fn new(stride: usize, guard: usize) -> Rc<Self> {
+        Rc::new(Self {
+            stride,
+            guard,
+            stock: RefCell::new(Stock {
+                slabs: Vec::new(),
+                idle: Vec::new(),
+                warm: 0,
+            }),
+        })
+    }
+
+    fn take(&self) -> Result<Slot, StackError> {
+        let stock = &mut *self.stock.borrow_mut();
+        if let Some(slot) = stock.idle.pop() {
+            stock.warm = stock.warm.saturating_sub(1);
+            return Ok(slot);
         }
-    });
+        if stock.slabs.last().is_none_or(|slab| slab.cut == slab.slots) {
+            let there = stock.slabs.iter().map(|slab| slab.slots).sum();
+            stock.slabs.push(Slab::new(self.stride, there)?);
+        }
+        let slab = stock.slabs.last_mut().expect("just looked at or pushed");
+        slab.cut(self.stride, self.guard)
+    }
+
+    fn put(&self, slot: Slot) {
+        let stock = &mut *self.stock.borrow_mut();
+        stock.idle.push(slot);
+        stock.warm += 1;
+        if stock.warm > IDLE.get() {
+            self.cool_down(stock);
+        }
+    }
+
+    /// Gives back the pages of the longest unused half of the warm stacks.
+    #[cold]
+    fn cool_down(&self, stock: &mut Stock) {
+        let coldest = stock.idle.len() - stock.warm;
+        let cooled = stock.warm.div_ceil(2);
+        for slot in &stock.idle[coldest..coldest + cooled] {
+            let stack = slot.0.as_ptr().wrapping_add(self.guard);
+            // SAFETY: the stack part of an idle slot.
+            unsafe { mapping::give_back(stack, self.stride - self.guard) };
+        }
+        stock.warm -= cooled;
+    }
+}
+
+impl Slab {
+    /// Maps a slab for a shelf that has `there` slots: as many again, or fewer if the system
+    /// refuses that.
+    fn new(stride: usize, there: usize) -> Result<Self, StackError> {
+        let most = (MAX_SLAB / stride).max(1);
+        let mut slots = there.max(FIRST_SLOTS).min(most);
+        loop {
+            match Mapping::new(slots.saturating_mul(stride)) {
+                Ok(mapping) => {
+                    return Ok(Self {
+                        mapping,
+                        slots,
+                        cut: 0,
+                        guarded: 0,
+                    });
+                }
+                Err(error) if slots == 1 => return Err(error),
+                Err(_) => slots /= 2,
+            }
+        }
+    }
+
+    /// A slot that was never used, with its guard.
+    fn cut(&mut self, stride: usize, guard: usize) -> Result<Slot, StackError> {
+        if self.cut == self.guarded {
+            self.install_guards(stride, guard)?;
+        }
+        let slot = self.mapping.start().wrapping_add(self.cut * stride);
+        self.cut += 1;
+        Ok(Slot(
+            NonNull::new(slot).expect("a mapping is not at address zero"),
+        ))
+    }
+
+    fn install_guards(&mut self, stride: usize, guard: usize) -> Result<(), StackError> {
+        let count = GUARD_BATCH.min(self.slots - self.guarded);
+        for index in self.guarded..self.guarded + count {
+            let start = self.mapping.start().wrapping_add(index * stride);
+            // SAFETY: the low end of a slot that was never handed out.
+            match unsafe { mapping::guard(start, guard) } {
+                Ok(()) => self.guarded += 1,
+                // Those that have theirs can be used.
+                Err(_) if self.cut < self.guarded => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    /// How far below the end of the slot its stack begins, bytes.
+    fn colour(self) -> usize {
+        // Fibonacci hashing: neighbouring slots get colours that are far apart.
+        let page = self.0.addr().get() >> 12;
+        (page.wrapping_mul(0x9e37_79b9) >> 16) % COLOURS * COLOUR
+    }
 }

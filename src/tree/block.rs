@@ -15,7 +15,7 @@ use crate::{
     arch::{Frame, StackPointer, Start},
     local::Locals,
     raw::Context,
-    stack::Stack,
+    stack::pool::Lease,
     thread, trace,
 };
 
@@ -79,7 +79,7 @@ pub(crate) struct Block {
     weak: Cell<usize>,
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
-    stack: Cell<Option<Stack>>,
+    stack: Cell<Option<Lease>>,
     membership: Membership,
     locals: Locals,
     kind: &'static Kind,
@@ -198,7 +198,7 @@ impl Block {
     }
 
     /// Gives a new greenlet its stack and makes it ready to be switched to.
-    pub(crate) fn start_on(&self, stack: Stack) {
+    pub(crate) fn start_on(&self, stack: Lease) {
         let start = self.kind.start.expect("a root is never new");
         // SAFETY: the stack is this block's alone from here until its death is settled, and
         // blocks do not move.
@@ -210,7 +210,7 @@ impl Block {
         self.state.set(State::Active);
     }
 
-    pub(crate) fn take_stack(&self) -> Option<Stack> {
+    pub(crate) fn take_stack(&self) -> Option<Lease> {
         self.stack.take()
     }
 

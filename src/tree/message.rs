@@ -16,7 +16,7 @@ use super::{
     block::{self, State},
     kill,
 };
-use crate::{Thrown, arch::Message, stack::pool, thread, trace};
+use crate::{Thrown, arch::Message, thread, trace};
 
 /// `Message::kind`: what `word` is. A plain value is zero, so that the receiver's usual case
 /// is one comparison.
@@ -281,7 +281,7 @@ fn settle(kind: usize, departed: *const Block) {
     if kind & DIED != 0 {
         debug_assert_eq!(block.state(), State::Dead);
         if let Some(stack) = block.take_stack() {
-            pool::release(stack);
+            stack.give_back();
         }
         if block.is_abandoned() {
             // SAFETY: dead, without a strong count, and never freed before: the strong side's

@@ -1,0 +1,67 @@
+//! One stack of its own, for users of the raw layer.
+
+use core::fmt;
+
+use super::{
+    StackError,
+    mapping::{self, Mapping, round_up_to_page},
+};
+
+/// A stack with its guard, unmapped when dropped.
+pub struct Stack {
+    mapping: Mapping,
+    /// Bytes at the low end that fault when touched.
+    guard: usize,
+}
+
+impl Stack {
+    /// Maps a stack of at least `size` usable bytes above at least `guard` inaccessible ones,
+    /// both rounded up to whole pages. Pages are committed when they are first touched.
+    ///
+    /// # Errors
+    /// [`StackError`] when the sizes do not fit the address space or the system refuses.
+    pub fn map(size: usize, guard: usize) -> Result<Self, StackError> {
+        let guard = round_up_to_page(guard)?;
+        let bytes = round_up_to_page(size)?
+            .checked_add(guard)
+            .ok_or(StackError::TooLarge { bytes: size })?;
+        let mapping = Mapping::new(bytes)?;
+        // SAFETY: the lowest part of a new mapping.
+        unsafe { mapping::guard(mapping.start(), guard)? };
+        Ok(Self { mapping, guard })
+    }
+
+    /// The address just above the stack, which grows down from there; page-aligned.
+    #[must_use]
+    pub fn top(&self) -> *mut u8 {
+        self.mapping.start().wrapping_add(self.mapping.len())
+    }
+
+    /// The lowest usable address, just above the guard; page-aligned.
+    #[must_use]
+    pub fn bottom(&self) -> *mut u8 {
+        self.mapping.start().wrapping_add(self.guard)
+    }
+
+    /// Usable bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.mapping.len() - self.guard
+    }
+
+    /// Bytes of guard below [`bottom`](Self::bottom).
+    #[must_use]
+    pub fn guard_size(&self) -> usize {
+        self.guard
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack")
+            .field("bottom", &self.bottom())
+            .field("size", &self.size())
+            .field("guard_size", &self.guard_size())
+            .finish()
+    }
+}
