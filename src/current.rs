@@ -189,7 +189,7 @@ impl<I> Current<I> {
         target: &Block,
         message: J,
     ) -> Result<Result<I, Thrown>, SwitchError<J>> {
-        let delivery = Delivery::Value((target.kind().inbox)());
+        let delivery = Delivery::Value(target.kind().inbox);
         let receiver = match self.admit_to(target, delivery) {
             Ok(receiver) => receiver,
             Err(refusal) => return Err(SwitchError::new(refusal, message)),

@@ -1,6 +1,10 @@
 //! Values that are each greenlet's own (rule s23), after [`std::thread::LocalKey`].
 
-use core::{any::Any, cell::RefCell, ptr};
+use core::{
+    any::Any,
+    cell::{Cell, OnceCell, RefCell},
+    ptr,
+};
 use std::rc::Rc;
 
 use crate::{thread, tree::Block};
@@ -72,52 +76,56 @@ impl<T: 'static> LocalKey<T> {
     }
 }
 
-/// One greenlet's values, by the addresses of their keys. A few at most, so a list is searched
-/// faster than a map.
-pub(crate) struct Locals(RefCell<Values>);
-
-enum Values {
-    Open(Vec<(*const (), Rc<dyn Any>)>),
-    Closed,
+/// One greenlet's values.
+pub(crate) struct Locals {
+    /// Made for the first of them.
+    values: OnceCell<Box<RefCell<List>>>,
+    /// The greenlet is ending.
+    closed: Cell<bool>,
 }
+
+/// By the addresses of their keys. They are few, so a list is searched faster than a map.
+type List = Vec<(*const (), Rc<dyn Any>)>;
 
 impl Locals {
     pub(crate) const fn new() -> Self {
-        Self(RefCell::new(Values::Open(Vec::new())))
+        Self {
+            values: OnceCell::new(),
+            closed: Cell::new(false),
+        }
     }
 
     /// The value of `key`, made if there is none; `None` once the greenlet is ending.
     fn get(&self, key: *const (), initial: impl FnOnce() -> Rc<dyn Any>) -> Option<Rc<dyn Any>> {
-        if let Some(found) = self.find(key)? {
+        let values = self.values.get_or_init(Box::default);
+        let find = || {
+            let values = values.borrow();
+            let (_, value) = values.iter().find(|(owner, _)| *owner == key)?;
+            Some(Rc::clone(value))
+        };
+        if let Some(found) = find() {
             return Some(found);
+        }
+        if self.closed.get() {
+            return None;
         }
         // Nothing is borrowed here: making the value may ask for others, or switch.
         let value = initial();
         // … and may have made this one.
-        if let Some(found) = self.find(key)? {
+        if let Some(found) = find() {
             return Some(found);
         }
-        if let Values::Open(values) = &mut *self.0.borrow_mut() {
-            values.push((key, Rc::clone(&value)));
+        if !self.closed.get() {
+            values.borrow_mut().push((key, Rc::clone(&value)));
         }
         Some(value)
     }
 
-    /// The outer `None` once the greenlet is ending.
-    fn find(&self, key: *const ()) -> Option<Option<Rc<dyn Any>>> {
-        match &*self.0.borrow() {
-            Values::Open(values) => {
-                let found = values.iter().find(|(owner, _)| *owner == key);
-                Some(found.map(|(_, value)| Rc::clone(value)))
-            }
-            Values::Closed => None,
-        }
-    }
-
-    /// Drops the values, for ever.
-    pub(crate) fn clear(&self) {
-        let values = self.0.replace(Values::Closed);
-        // Nothing is borrowed here: destructors may ask for other values, in vain.
-        drop(values);
+    /// Takes the values out, to be dropped: there will be no others.
+    #[inline]
+    pub(crate) fn close(&self) -> Option<impl Sized + use<>> {
+        self.closed.set(true);
+        // Returned, so that nothing is borrowed when destructors ask for other values.
+        self.values.get().map(|values| values.take())
     }
 }

@@ -45,6 +45,9 @@ thread_local! {
 /// thread has ended and no stack is in use; one that is in use for ever (rule s21) keeps
 /// them.
 struct Shelf {
+    /// The sizes of stack and guard that were asked for, bytes. They are what a shelf is found
+    /// by, because rounding them needs a division.
+    asked: (usize, usize),
     /// Bytes from one slot to the next: guard, stack, colours.
     stride: usize,
     /// Bytes at the low end of each slot that fault when touched.
@@ -96,25 +99,27 @@ impl Lease {
 
 /// A stack of at least `size` usable bytes over at least `guard` bytes of guard.
 pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
-    let too_large = StackError::TooLarge { bytes: size };
-    let usable = round_up_to_page(size.checked_add(COLOUR * COLOURS).ok_or(too_large)?)?;
-    let guard = round_up_to_page(guard)?;
-    let stride = usable.checked_add(guard).ok_or(too_large)?;
-    let shelf = SHELVES
-        .try_with(|shelves| {
-            let mut shelves = shelves.borrow_mut();
-            let fits = |shelf: &&Rc<Shelf>| shelf.stride == stride && shelf.guard == guard;
-            if let Some(shelf) = shelves.iter().find(fits) {
-                return Rc::clone(shelf);
-            }
-            let shelf = Shelf::new(stride, guard);
-            shelves.push(Rc::clone(&shelf));
-            shelf
-        })
+    let shelf = match SHELVES.try_with(|shelves| shelf_for(&mut shelves.borrow_mut(), size, guard))
+    {
+        Ok(shelf) => shelf?,
         // The thread is ending and its shelves are gone: one for this stack alone.
-        .unwrap_or_else(|_| Shelf::new(stride, guard));
+        Err(_) => Shelf::new(size, guard)?,
+    };
     let slot = shelf.take()?;
     Ok(Lease { slot, shelf })
+}
+
+fn shelf_for(
+    shelves: &mut Vec<Rc<Shelf>>,
+    size: usize,
+    guard: usize,
+) -> Result<Rc<Shelf>, StackError> {
+    if let Some(shelf) = shelves.iter().find(|shelf| shelf.asked == (size, guard)) {
+        return Ok(Rc::clone(shelf));
+    }
+    let shelf = Shelf::new(size, guard)?;
+    shelves.push(Rc::clone(&shelf));
+    Ok(shelf)
 }
 
 /// Sets how many idle stacks of one size this thread keeps with their memory, and returns how
@@ -131,16 +136,21 @@ pub fn set_idle_stacks(count: usize) -> usize {
 }
 
 impl Shelf {
-    fn new(stride: usize, guard: usize) -> Rc<Self> {
-        Rc::new(Self {
-            stride,
+    fn new(size: usize, guard: usize) -> Result<Rc<Self>, StackError> {
+        let asked = (size, guard);
+        let too_large = StackError::TooLarge { bytes: size };
+        let usable = round_up_to_page(size.checked_add(COLOUR * COLOURS).ok_or(too_large)?)?;
+        let guard = round_up_to_page(guard)?;
+        Ok(Rc::new(Self {
+            asked,
+            stride: usable.checked_add(guard).ok_or(too_large)?,
             guard,
             stock: RefCell::new(Stock {
                 slabs: Vec::new(),
                 idle: Vec::new(),
                 warm: 0,
             }),
-        })
+        }))
     }
 
     fn take(&self) -> Result<Slot, StackError> {

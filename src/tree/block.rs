@@ -7,9 +7,9 @@ use core::{
     fmt,
     ptr::{self, NonNull},
 };
-use std::{alloc, process};
+use std::process;
 
-use super::{Membership, Refusal, Settings, kill};
+use super::{Membership, Refusal, Settings, kill, memory};
 use crate::{
     Thrown,
     arch::{Frame, StackPointer, Start},
@@ -438,16 +438,11 @@ pub(crate) unsafe fn release_weakly(block: *const Block) {
     };
     if weak == 0 {
         let memory = block.cast_mut();
-        // SAFETY: the last count of any kind is gone. The block was made by `allocate` with
+        // SAFETY: the last count of any kind is gone. The memory is from `memory::allocate` with
         // its kind's layout, and its body is gone since it died.
         unsafe {
             memory.drop_in_place();
-            alloc::dealloc(memory.cast(), layout);
+            memory::free(memory.cast(), layout);
         }
     }
-}
-
-/// Allocates room for a value that begins with a block.
-pub(crate) fn allocate<T>(value: T) -> NonNull<T> {
-    NonNull::from(Box::leak(Box::new(value)))
 }

@@ -17,8 +17,8 @@ use std::{
 
 use super::{
     Block, Own, Roster,
-    block::{self, Kind},
-    kill,
+    block::Kind,
+    kill, memory,
     message::{self, Content},
     route::{self, Delivery, ExitUnwind, Refusal},
 };
@@ -149,7 +149,7 @@ fn allocate<I, P, F>(kind: &'static Kind, parent: &Current<P>, settings: Setting
 where
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
 {
-    let greenlet = block::allocate(Greenlet::<P, F> {
+    let greenlet = memory::allocate(Greenlet::<P, F> {
         block: Block::new(kind, settings, Some(parent.block())),
         cargo: UnsafeCell::new(Cargo {
             body: ManuallyDrop::new(body),
@@ -209,7 +209,7 @@ unsafe extern "C" fn start<I, P, F>(
         // SAFETY: the block's inbox type is I, and its greenlet runs.
         body(unsafe { Current::of(block) }, first)
     }));
-    kill::contain(|| block.locals().clear());
+    kill::drop_locals(block);
     let content = match outcome {
         Ok(Ok(value)) => {
             // SAFETY: the body is gone, so the cargo is free.
@@ -269,7 +269,7 @@ fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Messag
     }
     loop {
         let delivery = match content {
-            Content::Value(_) => Delivery::Value((block.kind().returns)()),
+            Content::Value(_) => Delivery::Value(block.kind().returns),
             Content::Thrown(_) | Content::Panic(_) => Delivery::Thrown,
         };
         let (refusal, at) = match route::receiver(first, delivery) {

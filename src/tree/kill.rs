@@ -129,6 +129,14 @@ pub(crate) fn bury(block: &Block) {
     });
 }
 
+/// Drops the values that are the greenlet's own; it is ending.
+#[inline]
+pub(crate) fn drop_locals(block: &Block) {
+    if let Some(values) = block.locals().close() {
+        contain(|| drop(values));
+    }
+}
+
 /// Runs destructors whose panic nobody can be told of, beyond what the panic hook said.
 pub(crate) fn contain(run: impl FnOnce()) {
     let mut outcome = catch_unwind(AssertUnwindSafe(run));

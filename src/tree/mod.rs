@@ -3,6 +3,7 @@
 //! | file | one concept |
 //! |---|---|
 //! | `block.rs` | the control block, its states, counts and invariants |
+//! | `memory.rs` | where blocks lie, and how their memory is used again |
 //! | `message.rs` | what travels in a switch and how it is taken out on arrival |
 //! | `route.rs` | who receives: the target, or an ancestor in its place |
 //! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
@@ -15,6 +16,7 @@
 mod block;
 mod body;
 mod kill;
+mod memory;
 mod message;
 mod root;
 mod roster;

@@ -5,11 +5,7 @@
 
 use core::{alloc::Layout, any::TypeId, marker::PhantomData, ptr, ptr::NonNull};
 
-use super::{
-    Block, Own, Settings, State,
-    block::{self, Kind},
-    kill,
-};
+use super::{Block, Own, Settings, State, block::Kind, kill, memory};
 use crate::{Current, thread};
 
 struct RootKind<I>(PhantomData<I>);
@@ -43,7 +39,7 @@ struct Root {
 
 impl Root {
     fn new(kind: &'static Kind) -> Self {
-        let block = block::allocate(Block::new(kind, Settings::default(), None));
+        let block = memory::allocate(Block::new(kind, Settings::default(), None));
         // SAFETY: a fresh block's one strong count, owned by nobody else.
         let own = unsafe { Own::from_counted(NonNull::from(block.as_ref())) };
         let block = own.block();
@@ -69,7 +65,7 @@ impl Root {
 impl Drop for Root {
     fn drop(&mut self) {
         let block = self.own.block();
-        kill::contain(|| block.locals().clear());
+        kill::drop_locals(block);
         block.set_dead();
         if let Some(main) = self.main_before {
             thread::replace_main(main);

@@ -27,9 +27,9 @@ pub(crate) enum Refusal {
 /// What is to be delivered, as far as it decides who can receive it.
 #[derive(Clone, Copy)]
 pub(crate) enum Delivery {
-    /// A value. The first receiver in question takes its type; another one does if the type
-    /// has this identity.
-    Value(Option<TypeId>),
+    /// A value. The first receiver in question takes its type; another one does if its inbox
+    /// type has the same identity as this.
+    Value(fn() -> Option<TypeId>),
     /// An error or a panic, which every greenlet takes.
     Thrown,
 }
@@ -72,29 +72,48 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
 /// one that is to receive an error dies instead (rule s12) and its parent is next. A refusal
 /// comes with the greenlet at which the search ended.
 pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Refusal, &Block)> {
+    match (first.state(), delivery) {
+        (State::Active, _) => Ok(first),
+        (State::New, Delivery::Value(_)) => start(first),
+        _ => receiver_in_place_of(first, delivery),
+    }
+}
+
+#[cold]
+fn receiver_in_place_of(first: &Block, delivery: Delivery) -> Result<&Block, (Refusal, &Block)> {
     let mut block = first;
     loop {
-        let takes = match delivery {
-            Delivery::Thrown => true,
-            Delivery::Value(identity) => {
-                core::ptr::eq(block, first)
-                    || (identity.is_some() && identity == (block.kind().inbox)())
+        match block.state() {
+            State::Busy => return Err((Refusal::Busy, block)),
+            State::Dead => {
+                block = ancestor(block).ok_or((Refusal::Dead, block))?;
+                let Delivery::Value(identity) = delivery else {
+                    continue;
+                };
+                let lives = block.state() != State::Dead;
+                let identity = identity();
+                if lives && (identity.is_none() || identity != (block.kind().inbox)()) {
+                    return Err((Refusal::Dead, block));
+                }
             }
-        };
-        match (block.state(), delivery) {
-            (State::Busy, _) => return Err((Refusal::Busy, block)),
-            (State::Active, _) if takes => return Ok(block),
-            (State::New, Delivery::Value(_)) if takes => {
-                let settings = block.settings();
-                let stack = pool::acquire(settings.stack_size, settings.guard_size)
-                    .map_err(|error| (Refusal::Stack(error), block))?;
-                block.start_on(stack);
-                return Ok(block);
-            }
-            (State::New, Delivery::Thrown) => kill::bury(block),
-            (State::New | State::Active, _) => return Err((Refusal::Dead, block)),
-            (State::Dead, _) => block = ancestor(block).ok_or((Refusal::Dead, block))?,
+            State::Active => return Ok(block),
+            State::New => match delivery {
+                Delivery::Value(_) => return start(block),
+                Delivery::Thrown => kill::bury(block),
+            },
         }
+    }
+}
+
+/// Makes a new greenlet ready to be switched to.
+fn start(block: &Block) -> Result<&Block, (Refusal, &Block)> {
+    let settings = block.settings();
+    match pool::acquire(settings.stack_size, settings.guard_size) {
+        Ok(stack) => {
+            block.start_on(stack);
+            Ok(block)
+        }
+        Err(error) => Err((Refusal::Stack(error), block)),
     }
 }
 
