@@ -1,12 +1,15 @@
 //! Name, stack and guard of a greenlet to be made.
 
+use alloc::boxed::Box;
+
 use crate::{
-    BuildError, Current, Greenlet, Thrown, stack,
+    BuildError, Current, Greenlet, StackMemory, Thrown,
+    stack::Plan,
     tree::{self, Settings},
 };
 
 /// Makes greenlets with a name, or a stack other than the default; after
-/// [`std::thread::Builder`].
+/// `std::thread::Builder`.
 ///
 /// ```
 /// use greenlet::{Builder, enter};
@@ -29,12 +32,18 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The smallest stack that a greenlet may have, bytes.
-    pub const MIN_STACK_SIZE: usize = stack::MIN_SIZE;
+    /// The smallest stack that a greenlet may have, bytes: enough for the crate's own frames
+    /// and, with `std`, a panic and its hook.
+    pub const MIN_STACK_SIZE: usize = if cfg!(feature = "std") {
+        16 * 1024
+    } else {
+        512
+    };
 
     /// A builder of greenlets without a name, with a stack of 256 KiB on 64-bit and 64 KiB on
     /// 32-bit targets over one guard page, or 64 KiB of guard where the compiler does not
-    /// probe the pages of large frames (32-bit arm, riscv64).
+    /// probe the pages of large frames (32-bit arm, riscv64). Without `std` there is no
+    /// default: give it a [`stack`](Self::stack).
     pub fn new() -> Self {
         Self::default()
     }
@@ -45,18 +54,43 @@ impl Builder {
         self
     }
 
-    /// Usable bytes of stack, rounded up to whole pages. Memory is committed page by page when
-    /// it is first used. Checked by [`build`](Self::build).
+    /// Usable bytes of stack, at least; rounded up to whole pages. Memory is committed page by
+    /// page when it is first used. Checked by [`build`](Self::build).
+    ///
+    /// Replaces a [`stack`](Self::stack) that was set.
+    #[cfg(feature = "std")]
     pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.settings.stack_size = bytes;
+        *self.pooled().0 = bytes;
         self
     }
 
     /// Bytes of guard below the stack, rounded up to whole pages; at least one page. A frame
     /// larger than the guard can step over it where the compiler does not probe.
+    ///
+    /// Replaces a [`stack`](Self::stack) that was set.
+    #[cfg(feature = "std")]
     pub fn guard_size(mut self, bytes: usize) -> Self {
-        self.settings.guard_size = bytes.max(1);
+        *self.pooled().1 = bytes.max(1);
         self
+    }
+
+    /// Memory of the user's own for the stack, instead of one from the pool.
+    pub fn stack(mut self, memory: impl StackMemory + 'static) -> Self {
+        self.settings.stack = Plan::own(Box::new(memory));
+        self
+    }
+
+    /// Size and guard of a stack from the pool.
+    #[cfg(feature = "std")]
+    fn pooled(&mut self) -> (&mut usize, &mut usize) {
+        let plan = &mut self.settings.stack;
+        if let Plan::Own(_) = plan {
+            *plan = Plan::default();
+        }
+        match plan {
+            Plan::Pooled { size, guard } => (size, guard),
+            Plan::Own(_) => unreachable!("just replaced by the default"),
+        }
     }
 
     /// A new greenlet under `parent`, as [`Greenlet::new`] makes it.
@@ -77,22 +111,25 @@ impl Builder {
     }
 
     pub(crate) fn checked_settings(self) -> Result<Settings, BuildError> {
-        let Settings {
-            name,
-            stack_size: bytes,
-            guard_size,
-        } = &self.settings;
+        let Settings { name, stack } = &self.settings;
         if name.as_deref().is_some_and(|name| name.contains('\0')) {
             return Err(BuildError::NameContainsNul);
         }
-        if *bytes < Self::MIN_STACK_SIZE {
-            return Err(BuildError::StackTooSmall { bytes: *bytes });
+        let (bytes, guard) = match stack {
+            #[cfg(feature = "std")]
+            Plan::Pooled { size, guard } => (*size, *guard),
+            #[cfg(not(feature = "std"))]
+            Plan::None => return Err(BuildError::NoStack),
+            Plan::Own(memory) => (memory.size(), 0),
+        };
+        if bytes < Self::MIN_STACK_SIZE {
+            return Err(BuildError::StackTooSmall { bytes });
         }
         if bytes
-            .checked_add(*guard_size)
+            .checked_add(guard)
             .is_none_or(|total| total > isize::MAX as usize)
         {
-            return Err(BuildError::StackTooLarge { bytes: *bytes });
+            return Err(BuildError::StackTooLarge { bytes });
         }
         Ok(self.settings)
     }

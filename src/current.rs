@@ -1,10 +1,9 @@
 //! The running greenlet, as the code that runs in it sees it.
 
 use core::{fmt, marker::PhantomData, ptr};
-use std::thread::panicking;
 
 use crate::{
-    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, thread,
+    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, host, thread,
     tree::{self, Block, Content, Delivery, Killed, Own, Refusal, State},
 };
 
@@ -179,7 +178,7 @@ impl<I> Current<I> {
         thread::runs_undisturbed(&self.block)
             && target.state() == State::Active
             && !ptr::eq(&raw const self.block, target)
-            && !panicking()
+            && !host::is_unwinding()
     }
 
     #[cold]

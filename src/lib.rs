@@ -1,13 +1,18 @@
 //! Stackful, symmetric coroutines in a tree, after Python's greenlet.
 
+#![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
+extern crate alloc;
+
+#[cfg(feature = "trace")]
 mod any;
 mod arch;
 mod builder;
 mod current;
 mod error;
 mod greenlet;
+mod host;
 mod local;
 pub mod raw;
 mod scope;
@@ -21,6 +26,7 @@ mod trace;
 mod tree;
 mod weak;
 
+#[cfg(feature = "trace")]
 pub use any::AnyGreenlet;
 pub use builder::Builder;
 pub use current::Current;
@@ -28,12 +34,26 @@ pub use error::{BuildError, KillError, ParentError, SwitchError};
 pub use greenlet::Greenlet;
 pub use local::LocalKey;
 pub use scope::{Scope, scope};
-pub use stack::{StackError, pool::set_idle_stacks};
+#[cfg(feature = "std")]
+pub use stack::pool::set_idle_stacks;
+pub use stack::{StackError, StackMemory};
 pub use thrown::{GreenletExit, Thrown};
 pub use weak::WeakGreenlet;
 
 /// Runs `body` as the main greenlet of this thread and returns what it returns (rules s1, s2).
+#[cfg(feature = "std")]
 pub fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
+    tree::enter(body)
+}
+
+/// Runs `body` as the main greenlet and returns what it returns (rules s1, s2).
+///
+/// # Safety
+/// Without `std` the crate does not know of threads. One thread of the program, or one core of
+/// the board, at the most uses this crate; an interrupt handler may enter too, if it returns
+/// before what it interrupts goes on.
+#[cfg(not(feature = "std"))]
+pub unsafe fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
     tree::enter(body)
 }
 

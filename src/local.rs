@@ -1,11 +1,11 @@
 //! Values that are each greenlet's own (rule s23), after [`std::thread::LocalKey`].
 
+use alloc::{boxed::Box, rc::Rc, vec::Vec};
 use core::{
     any::Any,
     cell::{Cell, OnceCell, RefCell},
     ptr,
 };
-use std::rc::Rc;
 
 use crate::{thread, tree::Block};
 

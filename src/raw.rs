@@ -44,10 +44,9 @@ use core::{cell::Cell, mem::MaybeUninit, ptr};
 
 use crate::arch::{self, Frame};
 
-pub use crate::{
-    arch::{Departure, Message, StackPointer, Start},
-    stack::Stack,
-};
+pub use crate::arch::{Departure, Message, StackPointer, Start};
+#[cfg(feature = "std")]
+pub use crate::stack::Stack;
 
 /// The record of one context: where its registers lie while it is suspended, and its parent.
 ///

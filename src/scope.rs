@@ -31,10 +31,9 @@
 //!    because its `EndOfScope` lies further down on the same stack.
 
 use core::{fmt, marker::PhantomData};
-use std::process;
 
 use crate::{
-    BuildError, Builder, Current, Greenlet, Thrown,
+    BuildError, Builder, Current, Greenlet, Thrown, host,
     tree::{self, Killed, Roster, Settings},
 };
 
@@ -188,8 +187,7 @@ impl Drop for EndOfScope {
                 Killed::Dead | Killed::Interrupted => {}
                 Killed::Itself | Killed::Beneath => {
                     // Step 3 of the argument says that this cannot be. To go on is unsound.
-                    eprintln!("{member:?} lives at the end of its scope; aborting");
-                    process::abort();
+                    host::abort(format_args!("{member:?} lives at the end of its scope"));
                 }
             }
         }

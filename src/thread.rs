@@ -12,7 +12,10 @@
 
 use core::{cell::Cell, ptr};
 
-use crate::tree::{Block, Roster};
+use crate::{
+    host::per_thread,
+    tree::{Block, Roster},
+};
 
 pub(crate) struct Thread {
     current: Cell<*const Block>,
@@ -30,16 +33,15 @@ pub(crate) struct Burials {
     pub(crate) pending: Cell<*const Block>,
 }
 
-thread_local! {
-    static THREAD: Thread = const {
+per_thread! {
+    static THREAD: Thread =
         Thread {
             current: Cell::new(ptr::null()),
             departed: Cell::new(ptr::null()),
             main: Cell::new(ptr::null()),
             burials: Burials { under_way: Cell::new(false), pending: Cell::new(ptr::null()) },
             unscoped: Roster::new(),
-        }
-    };
+        };
 }
 
 /// Blocks are aligned to more than this, so the lowest address bit is free.

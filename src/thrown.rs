@@ -1,5 +1,6 @@
 //! Errors as they travel between greenlets.
 
+use alloc::boxed::Box;
 use core::{any::Any, error::Error, fmt, ptr};
 
 use crate::tree::Refusal;

@@ -3,6 +3,9 @@
 //! A thread that has a tracer has every switch take the slow path; one that has none pays
 //! nothing for the feature on the short one.
 
+#[cfg(not(feature = "trace"))]
+use crate::host;
+
 #[cfg(feature = "trace")]
 pub use on::{Event, EventKind, Tracer, set};
 #[cfg(feature = "trace")]
@@ -21,19 +24,16 @@ pub(crate) fn announce(
     _thrown: bool,
     _from: &crate::tree::Block,
     _to: &crate::tree::Block,
-) -> std::thread::Result<()> {
+) -> Result<(), host::Panic> {
     Ok(())
 }
 
 #[cfg(feature = "trace")]
 mod on {
+    use alloc::rc::Rc;
     use core::{cell::RefCell, fmt};
-    use std::{
-        panic::{AssertUnwindSafe, catch_unwind},
-        rc::Rc,
-    };
 
-    use crate::{AnyGreenlet, thread, tree::Block};
+    use crate::{AnyGreenlet, host, thread, tree::Block};
 
     /// What a tracer is called with, in the greenlet that was switched to.
     #[derive(Debug)]
@@ -75,7 +75,7 @@ mod on {
         }
     }
 
-    thread_local! {
+    std::thread_local! {
         static TRACER: RefCell<Option<Tracer>> = const { RefCell::new(None) };
     }
 
@@ -115,7 +115,7 @@ mod on {
             .unwrap_or(false)
     }
 
-    pub(crate) fn announce(thrown: bool, from: &Block, to: &Block) -> std::thread::Result<()> {
+    pub(crate) fn announce(thrown: bool, from: &Block, to: &Block) -> Result<(), host::Panic> {
         let tracer = TRACER.try_with(|tracer| tracer.borrow().clone());
         let Ok(Some(tracer)) = tracer else {
             return Ok(());
@@ -129,7 +129,7 @@ mod on {
             from: AnyGreenlet::of(from),
             to: AnyGreenlet::of(to),
         };
-        catch_unwind(AssertUnwindSafe(|| (tracer.0)(&event))).inspect_err(|_| {
+        host::catch(|| (tracer.0)(&event)).inspect_err(|_| {
             set(None);
         })
     }

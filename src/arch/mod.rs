@@ -21,7 +21,9 @@ mod imp;
 )))]
 compile_error!("greenlet has a switch core for x86_64, aarch64, riscv64 and arm only");
 
-pub(crate) use imp::{Frame, STACK_ALIGN, STACK_PROBES, switch};
+#[cfg(feature = "std")]
+pub(crate) use imp::STACK_PROBES;
+pub(crate) use imp::{Frame, STACK_ALIGN, switch};
 
 /// Symbols and frame layout of the switch core, written by `build.rs` from the `.S` file.
 #[allow(

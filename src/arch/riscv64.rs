@@ -10,6 +10,7 @@ use super::{Message, StackPointer, Start, core_layout};
 pub(crate) const STACK_ALIGN: usize = 16;
 
 /// rustc does not probe stacks on this target.
+#[cfg(feature = "std")]
 pub(crate) const STACK_PROBES: bool = false;
 
 /// The registers of a suspended greenlet.

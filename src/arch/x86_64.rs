@@ -10,6 +10,7 @@ use super::{Message, StackPointer, Start, core_layout};
 pub(crate) const STACK_ALIGN: usize = 16;
 
 /// rustc touches every page of a large frame on this target, so one guard page catches it.
+#[cfg(feature = "std")]
 pub(crate) const STACK_PROBES: bool = true;
 
 /// The registers of a suspended greenlet.

@@ -1,7 +1,6 @@
 //! Why there is no stack.
 
 use core::fmt;
-use std::io;
 
 /// A stack could not be had. Nothing was mapped, or what was mapped is unmapped again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +35,13 @@ impl fmt::Display for StackError {
                 "cannot map a greenlet's stack of {bytes} bytes: {} (the limits are \
                  vm.max_map_count, vm.overcommit_memory and RLIMIT_AS: raise the one that is \
                  reached, or use fewer or smaller stacks)",
-                io::Error::from_raw_os_error(errno)
+                OsError(errno)
             ),
             Self::Guard { bytes, errno } => write!(
                 f,
                 "cannot protect the {bytes} bytes of guard below a greenlet's stack: {} (each \
                  guard may need two mappings: raise vm.max_map_count, or use fewer stacks)",
-                io::Error::from_raw_os_error(errno)
+                OsError(errno)
             ),
             Self::TooLarge { bytes } => {
                 write!(
@@ -55,3 +54,15 @@ impl fmt::Display for StackError {
 }
 
 impl core::error::Error for StackError {}
+
+/// An error number in words, where there is a system to give them.
+struct OsError(i32);
+
+impl fmt::Display for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[cfg(feature = "std")]
+        return std::io::Error::from_raw_os_error(self.0).fmt(f);
+        #[cfg(not(feature = "std"))]
+        return write!(f, "error {}", self.0);
+    }
+}

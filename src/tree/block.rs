@@ -7,16 +7,15 @@ use core::{
     fmt,
     ptr::{self, NonNull},
 };
-use std::process;
 
 use super::{Membership, Refusal, Settings, kill, memory};
 use crate::{
     Thrown,
     arch::{Frame, StackPointer, Start},
+    host,
     local::Locals,
     raw::Context,
-    stack::pool::Lease,
-    thread, trace,
+    stack, thread, trace,
 };
 
 /// Where a greenlet is in its life.
@@ -79,7 +78,7 @@ pub(crate) struct Block {
     weak: Cell<usize>,
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
-    stack: Cell<Option<Lease>>,
+    stack: Cell<Option<stack::Running>>,
     membership: Membership,
     locals: Locals,
     kind: &'static Kind,
@@ -198,7 +197,7 @@ impl Block {
     }
 
     /// Gives a new greenlet its stack and makes it ready to be switched to.
-    pub(crate) fn start_on(&self, stack: Lease) {
+    pub(crate) fn start_on(&self, stack: stack::Running) {
         let start = self.kind.start.expect("a root is never new");
         // SAFETY: the stack is this block's alone from here until its death is settled, and
         // blocks do not move.
@@ -210,7 +209,7 @@ impl Block {
         self.state.set(State::Active);
     }
 
-    pub(crate) fn take_stack(&self) -> Option<Lease> {
+    pub(crate) fn take_stack(&self) -> Option<stack::Running> {
         self.stack.take()
     }
 
@@ -334,7 +333,7 @@ impl fmt::Debug for Block {
 /// must not end in a count of zero.
 fn count_up(count: &Cell<usize>) {
     let Some(more) = count.get().checked_add(1) else {
-        process::abort();
+        host::abort(format_args!("greenlet: more handles than can be counted"));
     };
     count.set(more);
 }

@@ -2,6 +2,7 @@
 //! body, and when that is over hands its outcome to whoever is to have it (rules s6, s7, s11,
 //! s13, s16).
 
+use alloc::boxed::Box;
 use core::{
     alloc::Layout,
     any::TypeId,
@@ -10,48 +11,25 @@ use core::{
     mem::{ManuallyDrop, MaybeUninit},
     ptr,
 };
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    process,
-};
 
 use super::{
     Block, Own, Roster,
     block::Kind,
     kill, memory,
     message::{self, Content},
-    route::{self, Delivery, ExitUnwind, Refusal},
+    route::{self, Delivery, Refusal},
 };
 use crate::{
     Current, Thrown,
     arch::{Departure, Message},
-    stack, thread,
+    host, stack, thread,
 };
 
 /// What a builder sets.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
-    /// Usable bytes of stack.
-    pub(crate) stack_size: usize,
-    /// Bytes of guard below it.
-    pub(crate) guard_size: usize,
-}
-
-impl Settings {
-    pub(crate) fn display_name(&self) -> &str {
-        self.name.as_deref().unwrap_or("<unnamed>")
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            name: None,
-            stack_size: stack::DEFAULT_SIZE,
-            guard_size: stack::DEFAULT_GUARD,
-        }
-    }
+    pub(crate) stack: stack::Plan,
 }
 
 /// A block with its body; after the body has been moved out to run, with what it returned.
@@ -85,7 +63,7 @@ where
         discard_value: discard_value::<P, F>,
         stray_value: |block, why| {
             // SAFETY: the caller of a kind's function has a block of this kind with its value.
-            kill::contain(|| unsafe { discard_value::<P, F>(block) });
+            host::contain(|| unsafe { discard_value::<P, F>(block) });
             Thrown::stray(None, why)
         },
         layout: Layout::new::<Greenlet<P, F>>(),
@@ -201,14 +179,14 @@ unsafe extern "C" fn start<I, P, F>(
 {
     // SAFETY: a running greenlet's block is not freed.
     let block = unsafe { &*argument.cast_const().cast::<Block>() };
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    let outcome = host::catch(|| {
         // SAFETY: it was new, so its cargo is its body.
         let body = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).body) };
         // SAFETY: the message has just arrived, and the inbox type is I.
         let first = unsafe { message::open::<I>(Message { word, kind }) }?;
         // SAFETY: the block's inbox type is I, and its greenlet runs.
         body(unsafe { Current::of(block) }, first)
-    }));
+    });
     kill::drop_locals(block);
     let content = match outcome {
         Ok(Ok(value)) => {
@@ -218,7 +196,7 @@ unsafe extern "C" fn start<I, P, F>(
             Content::Value(message::of_value(slot))
         }
         Ok(Err(thrown)) => Content::Thrown(thrown),
-        Err(payload) if payload.is::<ExitUnwind>() => Content::Thrown(Thrown::exit()),
+        Err(payload) if host::was_exit(&payload) => Content::Thrown(Thrown::exit()),
         Err(payload) => Content::Panic(payload),
     };
     let last_words = die(block, content);
@@ -252,11 +230,10 @@ fn die(block: &Block, content: Content<Message>) -> Departure {
 
 /// Rule s16: what comes out of a killed greenlet is dropped.
 fn discard(block: &Block, content: Content<Message>) {
-    kill::contain(|| match content {
+    host::contain(|| match &content {
         // SAFETY: a block of its own kind, and its value lies there.
         Content::Value(_) => unsafe { (block.kind().discard_value)(block) },
-        Content::Thrown(thrown) => drop(thrown),
-        Content::Panic(payload) => drop(payload),
+        Content::Thrown(_) | Content::Panic(_) => drop(content),
     });
 }
 
@@ -302,9 +279,7 @@ fn ancestor(block: &Block) -> &Block {
 /// Cannot happen: what runs was resumed by somebody, and the thread's own stack has a root.
 #[cold]
 fn lost(block: &Block) -> ! {
-    eprintln!(
-        "greenlet {}: over, and no greenlet is left to go on",
-        block.settings().display_name()
-    );
-    process::abort()
+    host::abort(format_args!(
+        "{block:?} is over, and no greenlet is left to go on"
+    ))
 }

@@ -1,13 +1,9 @@
 //! Making a greenlet end (rules s14 to s17).
 
 use core::ptr;
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    process,
-};
 
 use super::{Block, block, message, root};
-use crate::{thread, tree::State};
+use crate::{host, thread, tree::State};
 
 /// What a kill came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +117,7 @@ pub(crate) fn bury(block: &Block) {
         while let Some(block) = unsafe { burials.pending.get().as_ref() } {
             burials.pending.set(block.take_next_burial());
             // SAFETY: new until just now, so the body is there, and it is dropped only here.
-            contain(|| unsafe { (block.kind().drop_body)(block) });
+            host::contain(|| unsafe { (block.kind().drop_body)(block) });
             // SAFETY: the count taken when this block was queued.
             unsafe { block::release_weakly(block) };
         }
@@ -133,25 +129,14 @@ pub(crate) fn bury(block: &Block) {
 #[inline]
 pub(crate) fn drop_locals(block: &Block) {
     if let Some(values) = block.locals().close() {
-        contain(|| drop(values));
-    }
-}
-
-/// Runs destructors whose panic nobody can be told of, beyond what the panic hook said.
-pub(crate) fn contain(run: impl FnOnce()) {
-    let mut outcome = catch_unwind(AssertUnwindSafe(run));
-    // The payload may have a destructor of its own that panics, with a payload …
-    while let Err(payload) = outcome {
-        outcome = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        host::contain(|| drop(values));
     }
 }
 
 /// The end of a greenlet that does not end: rule s15 leaves no other.
 #[cold]
 pub(crate) fn give_up(block: &Block) -> ! {
-    eprintln!(
-        "greenlet {}: killed, but it goes on switching and cannot be unwound; aborting",
-        block.settings().display_name()
-    );
-    process::abort()
+    host::abort(format_args!(
+        "{block:?} was killed, but goes on switching and cannot be unwound"
+    ))
 }

@@ -4,19 +4,18 @@
 //! sender, which is suspended, or in the block of the one that died, and its address travels.
 //! Either way the receiver moves it out before anything else can run (rule s10).
 
+use alloc::boxed::Box;
 use core::{
-    any::Any,
     mem::{self, ManuallyDrop, MaybeUninit},
     ptr,
 };
-use std::panic;
 
 use super::{
     Block,
     block::{self, State},
     kill,
 };
-use crate::{Thrown, arch::Message, thread, trace};
+use crate::{Thrown, arch::Message, host, thread, trace};
 
 /// `Message::kind`: what `word` is. A plain value is zero, so that the receiver's usual case
 /// is one comparison.
@@ -37,7 +36,7 @@ const TRACED: usize = 0b1_0000;
 pub(crate) enum Content<T> {
     Value(T),
     Thrown(Thrown),
-    Panic(Box<dyn Any + Send>),
+    Panic(host::Panic),
 }
 
 impl<T> Content<T> {
@@ -46,7 +45,7 @@ impl<T> Content<T> {
         match self {
             Self::Value(value) => Ok(value),
             Self::Thrown(thrown) => Err(thrown),
-            Self::Panic(payload) => panic::resume_unwind(payload),
+            Self::Panic(payload) => host::resume(payload),
         }
     }
 }
@@ -86,7 +85,7 @@ unsafe fn take_value<T>(word: MaybeUninit<usize>) -> T {
     }
 }
 
-fn of_panic(payload: Box<dyn Any + Send>) -> Message {
+fn of_panic(payload: host::Panic) -> Message {
     let thin = Box::into_raw(Box::new(payload));
     Message {
         word: MaybeUninit::new(thin.expose_provenance()),
@@ -244,9 +243,7 @@ pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
         PANIC => {
             // SAFETY: made by `of_panic`, and taken here once.
             Content::Panic(*unsafe {
-                Box::<Box<dyn Any + Send>>::from_raw(ptr::with_exposed_provenance_mut(
-                    word.assume_init(),
-                ))
+                Box::<host::Panic>::from_raw(ptr::with_exposed_provenance_mut(word.assume_init()))
             })
         }
         _ => unreachable!("only a killer receives nothing"),
@@ -262,7 +259,7 @@ pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
 }
 
 /// Tells the tracer that `to` was reached by a message of this kind from `departed`.
-fn announce(kind: usize, departed: *const Block, to: &Block) -> std::thread::Result<()> {
+fn announce(kind: usize, departed: *const Block, to: &Block) -> Result<(), host::Panic> {
     if kind & TRACED == 0 {
         return Ok(());
     }

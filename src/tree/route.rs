@@ -2,10 +2,9 @@
 //! who may send (rules s15, s19).
 
 use core::any::TypeId;
-use std::{panic, thread::panicking};
 
 use super::{Block, block::State, kill};
-use crate::{StackError, stack::pool, thread};
+use crate::{StackError, host, thread};
 
 /// Why nothing was sent.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +37,10 @@ pub(crate) enum Delivery {
 /// that the greenlet will never end (rule s15).
 const MAX_REFUSALS: u32 = 1000;
 
-/// The payload that unwinds a greenlet which goes on switching after it was told to exit.
-pub(crate) struct ExitUnwind;
-
 /// May `me` send?
 ///
 /// # Panics
-/// Unwinds with [`ExitUnwind`] from the second refusal on when `me` is told to exit.
+/// Unwinds ([`host::unwind_to_exit`]) from the second refusal on when `me` is told to exit.
 pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
     if !core::ptr::eq(thread::current(), me) {
         return Err(Refusal::NotCurrent);
@@ -54,15 +50,12 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
         if refusals > MAX_REFUSALS {
             kill::give_up(me);
         }
-        if refusals > 1 && !panicking() {
-            if cfg!(panic = "abort") {
-                kill::give_up(me);
-            }
-            panic::resume_unwind(Box::new(ExitUnwind));
+        if refusals > 1 && !host::is_unwinding() && !host::unwind_to_exit() {
+            kill::give_up(me);
         }
         return Err(Refusal::Exiting);
     }
-    if panicking() {
+    if host::is_unwinding() {
         return Err(Refusal::Unwinding);
     }
     Ok(())
@@ -107,8 +100,7 @@ fn receiver_in_place_of(first: &Block, delivery: Delivery) -> Result<&Block, (Re
 
 /// Makes a new greenlet ready to be switched to.
 fn start(block: &Block) -> Result<&Block, (Refusal, &Block)> {
-    let settings = block.settings();
-    match pool::acquire(settings.stack_size, settings.guard_size) {
+    match block.settings().stack.realize() {
         Ok(stack) => {
             block.start_on(stack);
             Ok(block)

@@ -1,0 +1,58 @@
+//! There is no system under the crate: one thread, and a panic does not return.
+
+use core::fmt;
+
+/// Panics are not caught here, so there is none to carry.
+pub(crate) enum Panic {}
+
+#[inline]
+pub(crate) fn catch<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
+    Ok(run())
+}
+
+pub(crate) fn contain(run: impl FnOnce()) {
+    run();
+}
+
+pub(crate) fn resume(panic: Panic) -> ! {
+    match panic {}
+}
+
+pub(crate) const fn is_unwinding() -> bool {
+    false
+}
+
+pub(crate) const fn unwind_to_exit() -> bool {
+    false
+}
+
+pub(crate) const fn was_exit(panic: &Panic) -> bool {
+    match *panic {}
+}
+
+/// The board's panic handler has the last word.
+#[cold]
+pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
+    panic!("{why}")
+}
+
+/// A static of the one thread: [`enter`](crate::enter) has its caller promise that there is
+/// only one.
+macro_rules! per_thread {
+    (static $name:ident: $type:ty = $value:expr;) => {
+        static $name: $crate::host::OnlyThread<$type> = $crate::host::OnlyThread($value);
+    };
+}
+pub(crate) use per_thread;
+
+/// What only the one thread uses.
+pub(crate) struct OnlyThread<T>(pub(crate) T);
+
+// SAFETY: there is one thread that uses this crate (contract of `enter`).
+unsafe impl<T> Sync for OnlyThread<T> {}
+
+impl<T> OnlyThread<T> {
+    pub(crate) fn with<R>(&self, use_it: impl FnOnce(&T) -> R) -> R {
+        use_it(&self.0)
+    }
+}

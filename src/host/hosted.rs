@@ -1,0 +1,70 @@
+//! The system under the crate is `std`.
+
+use core::{any::Any, fmt};
+use std::{
+    panic::{self, AssertUnwindSafe},
+    process, thread,
+};
+
+/// What a panic carries.
+pub(crate) type Panic = Box<dyn Any + Send>;
+
+/// The payload that unwinds a greenlet which goes on switching after it was told to exit.
+struct ExitUnwind;
+
+/// Runs `run` and catches its panic.
+#[inline]
+pub(crate) fn catch<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
+    panic::catch_unwind(AssertUnwindSafe(run))
+}
+
+/// Runs destructors whose panic nobody can be told of, beyond what the panic hook said.
+pub(crate) fn contain(run: impl FnOnce()) {
+    let mut outcome = catch(run);
+    // The payload may have a destructor of its own that panics, with a payload …
+    while let Err(payload) = outcome {
+        outcome = catch(|| drop(payload));
+    }
+}
+
+/// Goes on with a caught panic.
+pub(crate) fn resume(panic: Panic) -> ! {
+    panic::resume_unwind(panic)
+}
+
+/// Is this thread unwinding a panic?
+#[inline(always)]
+pub(crate) fn is_unwinding() -> bool {
+    thread::panicking()
+}
+
+/// Unwinds the running greenlet, without the panic hook; `false` where panics abort.
+pub(crate) fn unwind_to_exit() -> bool {
+    if cfg!(panic = "unwind") {
+        panic::resume_unwind(Box::new(ExitUnwind));
+    }
+    false
+}
+
+/// Is this the end of what [`unwind_to_exit`] began?
+pub(crate) fn was_exit(panic: &Panic) -> bool {
+    panic.is::<ExitUnwind>()
+}
+
+/// Says why on standard error and aborts the process.
+#[cold]
+pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
+    eprintln!("{why}; aborting");
+    process::abort()
+}
+
+/// Declares a static of which each thread has its own. The value has no destructor, so that
+/// reading it is a plain load and it stays usable while the thread ends.
+macro_rules! per_thread {
+    (static $name:ident: $type:ty = $value:expr;) => {
+        std::thread_local! {
+            static $name: $type = const { $value };
+        }
+    };
+}
+pub(crate) use per_thread;

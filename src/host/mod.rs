@@ -1,0 +1,12 @@
+//! What the crate asks of the system under it, apart from memory for stacks: state of a
+//! thread, catching panics, aborting. One file for programs with `std`, one for boards.
+
+#[cfg_attr(feature = "std", path = "hosted.rs")]
+#[cfg_attr(not(feature = "std"), path = "bare.rs")]
+mod imp;
+
+#[cfg(not(feature = "std"))]
+pub(crate) use imp::OnlyThread;
+pub(crate) use imp::{
+    Panic, abort, catch, contain, is_unwinding, per_thread, resume, unwind_to_exit, was_exit,
+};
