@@ -8,20 +8,19 @@
 #
 #   GREENLET_CROSS_ROOT        where the chroot, build output and logs are kept
 #   GREENLET_CROSS_TIMEOUT     seconds that one target's suite may take: a switch gone wrong hangs
-#   GREENLET_CROSS_BUILD_STD   1: build `std` from source for every target, not only for those
-#                              without a packaged one (for days when a mirror is half updated)
 set -euo pipefail
 
-# std: "packaged" for a `std` that Debian ships, "source" for one built here.
+# std: "packaged" for a `std` that Debian ships (or one built here on a day when it cannot be
+# installed: a mirror may be half updated), "source" for one that is always built here.
 # The cross compiler is package gcc-GNU, the linker GNU-gcc, the sysroot /usr/GNU.
-# cpu: the least that the triple promises, so that a core which uses more is caught: no NEON and 16
-# VFP registers for armv7hf, no floating point unit at all for armel. aarch64 has every
-# extension, with the pointer authentication that is cheap to emulate.
+# cpu: about the least that the triple promises, so that a core which uses more is caught: armel has
+# no floating point unit at all. armv7hf has more than its triple's 16 double registers because
+# rustc's own std uses 32. aarch64 has every extension, with pointer authentication made cheap.
 #
 # short     triple                              GNU                   Debian  qemu          cpu                    std
 TARGETS='
 aarch64     aarch64-unknown-linux-gnu           aarch64-linux-gnu     arm64   qemu-aarch64  max,pauth-impdef=on    packaged
-armv7hf     armv7-unknown-linux-gnueabihf       arm-linux-gnueabihf   armhf   qemu-arm      cortex-a9,neon=off     packaged
+armv7hf     armv7-unknown-linux-gnueabihf       arm-linux-gnueabihf   armhf   qemu-arm      cortex-a9              packaged
 riscv64     riscv64gc-unknown-linux-gnu         riscv64-linux-gnu     riscv64 qemu-riscv64  rv64                   packaged
 armel       arm-unknown-linux-gnueabi           arm-linux-gnueabi     armel   qemu-arm      arm1176,vfp=off        source
 thumbv7neon thumbv7neon-unknown-linux-gnueabihf arm-linux-gnueabihf   armhf   qemu-arm      cortex-a9              source
@@ -32,11 +31,13 @@ SUITE=trixie
 TOOLS='rustc-web cargo-web gcc libc6-dev qemu-user'
 PACKAGE=greenlet
 WALKED=/etc
+LIMIT=${GREENLET_CROSS_TIMEOUT:-1800}
 # Variables that reach the tests when they are set; nothing else of the caller's environment does.
 PASSED='RUST_BACKTRACE RUST_TEST_THREADS PROPTEST_CASES CARGO_BUILD_JOBS CARGO_TERM_COLOR'
 
 cache=${GREENLET_CROSS_ROOT:-/var/cache/greenlet-cross}
 chroot=$cache/$SUITE
+stamps=$chroot/var/lib/greenlet-cross
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # Cargo compares modification times, so two checkouts must not share build output.
 key=$(cksum <<<"$repo" | cut -d' ' -f1)
@@ -50,19 +51,19 @@ choose() {
     row=$(awk -v name="$1" '$1 == name || $2 == name' <<<"$TARGETS")
     [ -n "$row" ] || return 1
     read -r short triple gnu debian qemu cpu std <<<"$row"
-    [ "${GREENLET_CROSS_BUILD_STD:-0}" = 0 ] || std=source
+    if [ -f "$stamps/source-$short" ]; then std=source; fi
 }
 
 # ---- set-up
 
 # once NAME STATE COMMAND…: runs the command unless it has succeeded before in the same state.
 once() {
-    local stamp=$chroot/var/lib/greenlet-cross/$1 state=$2
+    local stamp=$stamps/$1 state=$2
     shift 2
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ]; then return 0; fi
     rm -f "$stamp"
     "$@" || return 1
-    mkdir -p "$(dirname "$stamp")"
+    mkdir -p "$stamps"
     printf '%s\n' "$state" >"$stamp"
 }
 
@@ -78,7 +79,10 @@ apt_update() {
     return 1
 }
 
-install_inside() { inside apt-get install -y --no-install-recommends "$@"; }
+install_inside() {
+    # Finishes what an interrupted run left half installed.
+    inside dpkg --configure -a && inside apt-get install -y --no-install-recommends "$@"
+}
 
 install_debootstrap() {
     command -v debootstrap >/dev/null && return 0
@@ -129,14 +133,22 @@ install_compiler() {
     apt_update inside && install_inside "gcc-$gnu" "libc6-dev-$debian-cross"
 }
 
+# With all that was compiled against it, which Cargo would not notice.
+discard_std() {
+    rm -rf "${chroot:?}/usr/lib/rustlib/$triple" "${chroot:?}/target"/*/"$triple"
+}
+
 # The tools are named again because packages of several architectures must have one version.
 install_std() {
     say "$triple: installing std"
     inside dpkg --add-architecture "$debian" || return 1
     # shellcheck disable=SC2086
-    if apt_update inside && install_inside $TOOLS "libstd-rust-web-dev:$debian"; then return 0; fi
+    if apt_update inside && discard_std && install_inside $TOOLS "libstd-rust-web-dev:$debian"; then
+        return 0
+    fi
     # An architecture that cannot be updated would spoil every later update.
     inside dpkg --remove-architecture "$debian" || true
+    echo "$triple: no packaged std to be had" >&2
     return 1
 }
 
@@ -146,6 +158,7 @@ build_std() {
     say "$triple: building std"
     local library work=/tmp/std-$short lib=/usr/lib/rustlib/$triple/lib
     apt_update inside && install_inside rust-web-src || return 1
+    # shellcheck disable=SC2016
     library=$(inside sh -c 'echo /usr/src/rustc-$(rustc --version | cut -d" " -f2)/library')
     RUSTC_BOOTSTRAP=1 fetch "$chroot$library/Cargo.toml" || return 1
 
@@ -156,16 +169,15 @@ build_std() {
     inside env -C "$work" RUSTC_BOOTSTRAP=1 "$(variable CARGO_TARGET LINKER)=$gnu-gcc" \
         cargo build --release --offline --target "$triple" \
         -Zbuild-std=std,panic_unwind,panic_abort,test || return 1
+    discard_std || return 1
     inside sh -ec "rm -f $work/target/$triple/release/deps/libempty-*
-        rm -rf $lib; mkdir -p $lib; cp $work/target/$triple/release/deps/*.rlib $lib; rm -r $work"
+        mkdir -p $lib; cp $work/target/$triple/release/deps/*.rlib $lib; rm -r $work"
 }
 
 set_up_target() {
     once "compiler-$short" "$gnu $debian" install_compiler || return 1
-    case $std in
-        packaged) once "std-$short" packaged install_std ;;
-        source) once "std-$short" "source $(inside rustc --version)" build_std ;;
-    esac
+    if [ "$std" = packaged ] && once "packaged-$short" '' install_std; then return 0; fi
+    once "source-$short" "$(inside rustc --version)" build_std
 }
 
 # ---- running
@@ -178,7 +190,7 @@ variable() {
 
 # cargo_target SUBCOMMAND ARGUMENT…: cargo for the chosen target, in the chroot, under the emulator.
 cargo_target() {
-    local subcommand=$1 name under=${triple//-/_} runner="$qemu -cpu $cpu -L /usr/$gnu" settings=()
+    local subcommand=$1 name under=${triple//-/_} runner="$qemu -cpu $cpu -L /usr/$gnu" settings=() status
     shift
     for name in $PASSED; do
         [ -z "${!name+set}" ] || settings+=("$name=${!name}")
@@ -194,10 +206,14 @@ cargo_target() {
         GREENLET_EMULATED=1
         "GREENLET_RUNNER=$runner"
     )
-    timeout --kill-after=10 "${GREENLET_CROSS_TIMEOUT:-1800}" \
+    timeout --kill-after=10 "$LIMIT" \
         chroot "$chroot" env -i -C /src HOME=/root LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
         "${settings[@]}" \
-        cargo "$subcommand" --locked --offline -p "$PACKAGE" --target "$triple" "$@"
+        cargo "$subcommand" --locked --offline -p "$PACKAGE" --target "$triple" "$@" || {
+        status=$?
+        [ $status != 124 ] || echo "$triple: stopped after $LIMIT s" >&2
+        return $status
+    }
 }
 
 tests_run() { awk '/^test result: / { n += $4 + $6 } END { print n + 0 }' "$1"; }
@@ -267,6 +283,7 @@ main() {
     [ ${#failed[@]} = 0 ] || { printf 'failed: %s\n' "${failed[*]}"; exit 1; }
 }
 
+# shellcheck disable=SC2016
 [ "$(id -u)" = 0 ] || die 'must be root, for chroot and mount: sudo env "PATH=$PATH" "HOME=$HOME" ci/cross.sh'
 if [ "${GREENLET_CROSS_UNSHARED:-}" != $$ ]; then
     GREENLET_CROSS_UNSHARED=$$ exec unshare --mount --propagation private -- "$BASH" "${BASH_SOURCE[0]}" "$@"

@@ -68,18 +68,8 @@ struct Side {
 impl Side {
     fn new(name: &'static str) -> Self {
         let none = [0; arch::REGISTERS.len()];
-        let banks = Banks {
-            set: none,
-            seen: none,
-            word: 0,
-            kind: 0,
-        };
-        Self {
-            name,
-            round: 0,
-            banks,
-            lost: String::new(),
-        }
+        let banks = Banks { set: none, seen: none, word: 0, kind: 0 };
+        Self { name, round: 0, banks, lost: String::new() }
     }
 
     /// Another value in each register of each side in each round.
@@ -97,21 +87,13 @@ impl Side {
     }
 
     fn check(&mut self) {
-        let Self {
-            name,
-            round,
-            banks,
-            lost,
-        } = self;
+        let Self { name, round, banks, lost } = self;
         for ((set, seen), (register, tested, _)) in
             banks.set.iter().zip(banks.seen).zip(arch::REGISTERS)
         {
             if (set ^ seen) & tested != 0 {
-                writeln!(
-                    lost,
-                    "{name}, round {round}: {register} was {set:#x}, is {seen:#x}"
-                )
-                .unwrap();
+                writeln!(lost, "{name}, round {round}: {register} was {set:#x}, is {seen:#x}")
+                    .unwrap();
             }
         }
         *round += 1;
@@ -130,8 +112,6 @@ fn scramble(seed: u64) -> u64 {
 struct Pair {
     sides: [Side; 2],
     contexts: [Context; 2],
-    /// Where the core stores the stack pointers: a context gives its own away only for reading.
-    saved: [MaybeUninit<StackPointer>; 2],
 }
 
 /// Switches from the side `me` of `pair` to the other one and checks what comes back.
@@ -139,17 +119,16 @@ struct Pair {
 /// # Safety
 /// `me` runs, the other one is suspended.
 unsafe fn switch(pair: *mut Pair, me: usize) -> (usize, usize) {
-    // No reference to the pair lives across the switch: the other side has one then.
+    // SAFETY: no reference to the pair is kept across the switch, so the other side may use it.
+    // A context begins with its stack pointer.
     unsafe {
-        (*pair).sides[me].fill();
-        let to = (*pair).saved[1 - me].assume_init();
-        filled_switch(
-            &raw mut (*pair).sides[me].banks,
-            (*pair).saved[me].as_mut_ptr(),
-            to,
-        );
-        (*pair).sides[me].check();
-        ((*pair).sides[me].banks.word, (*pair).sides[me].banks.kind)
+        let side = &raw mut (*pair).sides[me];
+        let save = (&raw mut (*pair).contexts[me]).cast::<StackPointer>();
+        let to = (*pair).contexts[1 - me].stack_pointer();
+        (*side).fill();
+        filled_switch(&raw mut (*side).banks, save, to);
+        (*side).check();
+        ((*side).banks.word, (*side).banks.kind)
     }
 }
 
@@ -160,6 +139,7 @@ unsafe extern "C" fn start(
     departure: *mut Departure,
 ) {
     let pair = pair.cast::<Pair>();
+    // SAFETY: `pair` is the test's; its main side waits, and `departure` is valid for a write.
     unsafe {
         let mut received = (word.assume_init(), kind);
         for round in 0..ROUNDS {
@@ -170,11 +150,8 @@ unsafe extern "C" fn start(
             received = switch(pair, 1);
         }
         departure.write(Departure {
-            to: (*pair).saved[0],
-            message: MaybeUninit::new(Message {
-                word: MaybeUninit::new(ROUNDS),
-                kind: 8,
-            }),
+            to: MaybeUninit::new((*pair).contexts[0].stack_pointer()),
+            message: MaybeUninit::new(Message { word: MaybeUninit::new(ROUNDS), kind: 8 }),
         });
     }
 }
@@ -185,7 +162,6 @@ fn raw_switch_preserves_all() {
     let mut pair = Pair {
         sides: [Side::new("main"), Side::new("greenlet")],
         contexts: [const { Context::new() }; 2],
-        saved: [MaybeUninit::uninit(); 2],
     };
     let at = &raw mut pair;
     // SAFETY: the pair and the stack are there until the greenlet is over; each switch goes to
@@ -194,7 +170,6 @@ fn raw_switch_preserves_all() {
         let [main, greenlet] = &(*at).contexts;
         greenlet.set_parent(main);
         greenlet.prepare(stack.top(), start, at.cast());
-        (*at).saved[1] = MaybeUninit::new(greenlet.stack_pointer());
         // One round more than the greenlet has: it is over then, and its end also switches.
         for round in 0..=ROUNDS {
             assert_eq!(switch(at, 0), (round, "greenlet".len()));
@@ -205,48 +180,51 @@ fn raw_switch_preserves_all() {
 }
 
 /// A switch of the safe API, in the form that `filled_call` calls.
-struct SafeSwitch<'a> {
-    me: &'a Current<()>,
-    to: &'a Greenlet<()>,
-    result: Option<Result<(), Thrown>>,
+struct SafeSwitch<'a, I, J> {
+    me: &'a Current<I>,
+    to: &'a Greenlet<J>,
+    message: Option<J>,
+    received: Option<Result<I, Thrown>>,
 }
 
-unsafe extern "C" fn safe_switch(switch: *mut ()) {
-    let switch = unsafe { &mut *switch.cast::<SafeSwitch>() };
-    switch.result = Some(switch.me.switch(switch.to, ()));
+unsafe extern "C" fn safe_switch<I, J>(switch: *mut ()) {
+    // SAFETY: `switch_safely` calls this with its own.
+    let switch = unsafe { &mut *switch.cast::<SafeSwitch<'_, I, J>>() };
+    switch.received = Some(switch.me.switch(switch.to, switch.message.take().unwrap()));
 }
 
-fn switch_safely(side: &mut Side, me: &Current<()>, to: &Greenlet<()>) -> Result<(), Thrown> {
+fn switch_safely<I, J>(
+    side: &mut Side,
+    me: &Current<I>,
+    to: &Greenlet<J>,
+    message: J,
+) -> Result<I, Thrown> {
     side.fill();
-    let mut switch = SafeSwitch {
-        me,
-        to,
-        result: None,
-    };
-    // SAFETY: the function is called with what it takes.
-    unsafe { filled_call(&mut side.banks, safe_switch, (&raw mut switch).cast()) };
+    let mut switch = SafeSwitch { me, to, message: Some(message), received: None };
+    // SAFETY: the function is called with what it takes, and does not unwind.
+    unsafe { filled_call(&mut side.banks, safe_switch::<I, J>, (&raw mut switch).cast()) };
     side.check();
-    switch.result.unwrap()
+    switch.received.unwrap()
 }
 
 #[test]
 fn safe_switch_preserves_all() {
     let lost = enter(|me| {
         let main = me.handle();
-        let mut side = Side::new("main");
         let greenlet = Greenlet::new(me, move |me, ()| {
             let mut side = Side::new("greenlet");
             for _ in 0..ROUNDS {
-                switch_safely(&mut side, me, &main)?;
+                switch_safely(&mut side, me, &main, String::new())?;
             }
-            assert!(side.lost.is_empty(), "not preserved:\n{}", side.lost);
-            Ok(())
+            Ok(side.lost)
         });
+        let mut side = Side::new("main");
+        let mut lost = String::new();
         for _ in 0..=ROUNDS {
-            switch_safely(&mut side, me, &greenlet).unwrap();
+            lost += &switch_safely(&mut side, me, &greenlet, ()).unwrap();
         }
         assert!(greenlet.is_dead());
-        side.lost
+        lost + &side.lost
     });
     assert!(lost.is_empty(), "not preserved:\n{lost}");
 }

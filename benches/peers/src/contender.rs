@@ -1,0 +1,97 @@
+//! What is asked of every contender.
+
+use std::{fmt::Display, io, process::Command, time::Duration};
+
+use crate::{mxcsr::Status, population::Watch};
+
+/// Usable bytes of every stack: far more than any workload needs, and the same for all.
+pub const STACK_SIZE: usize = 64 * 1024;
+
+/// How long the operations took that were asked for, without what prepares and ends them.
+pub type Outcome = Result<Duration, Skip>;
+
+/// Why there is no figure.
+#[derive(Clone, Debug)]
+pub enum Skip {
+    /// The contender has no such operation.
+    NotOffered,
+    /// It has, but not here or not so many.
+    Because(String),
+}
+
+impl Skip {
+    pub fn because(reason: impl Display) -> Self {
+        Self::Because(reason.to_string())
+    }
+}
+
+impl From<io::Error> for Skip {
+    fn from(error: io::Error) -> Self {
+        Self::because(error)
+    }
+}
+
+/// One library, or one way of using it. Each method prepares what it needs, measures `ops`
+/// operations of one workload, and takes everything down again.
+pub trait Contender {
+    fn name(&self) -> &'static str;
+
+    /// Round trips: a number goes there and comes back. Once everything is suspended, the main
+    /// side's MXCSR gets `status`.
+    fn flat(&self, _ops: u64, _status: Status) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Round trips of a message of 256 bytes.
+    fn message(&self, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Round trips whose switches lie `here` frames deep on the main side and `there` frames deep
+    /// on the other; all of these frames are returned through every time.
+    fn framed(&self, _here: usize, _there: usize, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Hops from each of `size` to the next, through a resumer where it must be.
+    fn ring(&self, _size: usize, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Round trips to all of as many as `order` is long, in that order, `passes` times over.
+    fn round_robin(&self, _order: &[usize], _passes: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Lives: create, run, finish, on a stack that was used before.
+    fn pooled(&self, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Lives on stacks that come from the system and go back to it.
+    fn fresh(&self, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Deaths of suspended ones with `frames` frames that own something to be dropped.
+    fn kill(&self, _frames: usize, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// An error goes from one side to the other, which handles it. Where none can be thrown at a
+    /// suspended one, it is a panic out of one, and a new one on the same stack.
+    fn throw(&self, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Creates and enters `count`, and while all of them are suspended reports how long that
+    /// took. Returns only if it could not.
+    fn populate(&self, _count: usize, _watch: &Watch) -> Skip {
+        Skip::NotOffered
+    }
+
+    /// The process that does `populate`, if it is not this program.
+    fn population_command(&self, _count: usize) -> Option<Command> {
+        None
+    }
+}

@@ -1,0 +1,232 @@
+//! This crate.
+
+use std::{cell::OnceCell, rc::Rc, thread, time::Instant};
+
+use greenlet::{Builder, Current, Greenlet, Thrown, enter};
+
+use crate::{
+    contender::{Contender, Outcome, STACK_SIZE, Skip},
+    mxcsr::Status,
+    population::Watch,
+    work::{self, BATCH, Message, SmallError, time},
+};
+
+pub struct Greenlets;
+
+impl From<Thrown> for Skip {
+    fn from(thrown: Thrown) -> Self {
+        Self::because(thrown)
+    }
+}
+
+impl Contender for Greenlets {
+    fn name(&self) -> &'static str {
+        "greenlet"
+    }
+
+    fn flat(&self, ops: u64, status: Status) -> Outcome {
+        enter(|me| {
+            let main = me.handle();
+            let adder = Greenlet::new(me, move |me, mut x: u64| {
+                loop {
+                    x = me.switch(&main, x + 1)?;
+                }
+            });
+            let mut x = me.switch(&adder, 0)?;
+            let elapsed =
+                status.during(|| time(ops, || x = me.switch(&adder, x).expect("it answers")));
+            assert_eq!(x, ops + 1);
+            Ok(elapsed)
+        })
+    }
+
+    fn message(&self, ops: u64) -> Outcome {
+        enter(|me| {
+            let main = me.handle();
+            let adder = Greenlet::new(me, move |me, mut message: Message| {
+                loop {
+                    message[0] += 1;
+                    message = me.switch(&main, message)?;
+                }
+            });
+            let mut message = me.switch(&adder, [0; 32])?;
+            let elapsed = time(ops, || {
+                message = me.switch(&adder, message).expect("it answers");
+            });
+            assert_eq!(message[0], ops + 1);
+            Ok(elapsed)
+        })
+    }
+
+    fn framed(&self, here: usize, there: usize, ops: u64) -> Outcome {
+        enter(|me| {
+            let main = me.handle();
+            let adder = Greenlet::new(me, move |me, mut x: u64| {
+                loop {
+                    x = work::deep(there, || me.switch(&main, x + 1))?;
+                }
+            });
+            let mut x = me.switch(&adder, 0)?;
+            let elapsed = time(ops, || {
+                x = work::deep(here, || me.switch(&adder, x)).expect("it answers");
+            });
+            assert_eq!(x, ops + 1);
+            Ok(elapsed)
+        })
+    }
+
+    fn ring(&self, size: usize, ops: u64) -> Outcome {
+        enter(|me| {
+            let all = Rc::new(OnceCell::<Vec<Greenlet<u64>>>::new());
+            let ring = (0..size).map(|index| {
+                let main = me.handle();
+                let all = Rc::clone(&all);
+                Greenlet::new(me, move |me, _: u64| {
+                    let mut hops = me.switch(&main, 0)?;
+                    let ring = all.get().expect("set before anybody is switched to again");
+                    let next = &ring[(index + 1) % ring.len()];
+                    loop {
+                        hops = match hops.checked_sub(1) {
+                            Some(left) => me.switch(next, left)?,
+                            None => me.switch(&main, 0)?,
+                        };
+                    }
+                })
+            });
+            let ring = all.get_or_init(|| ring.collect());
+            for member in ring {
+                me.switch(member, 0)?;
+            }
+            me.switch(&ring[0], 2 * size as u64)?;
+            let elapsed = time(1, || {
+                me.switch(&ring[0], ops).expect("it answers");
+            });
+            for member in ring {
+                me.kill(member).expect("it dies");
+            }
+            Ok(elapsed)
+        })
+    }
+
+    fn round_robin(&self, order: &[usize], passes: u64) -> Outcome {
+        enter(|me| {
+            let adders = suspended(me, order.len())?;
+            let mut x = 0;
+            let elapsed = time(passes, || {
+                for &index in order {
+                    x = me.switch(&adders[index], x).expect("it answers");
+                }
+            });
+            assert_eq!(x, passes * order.len() as u64);
+            Ok(elapsed)
+        })
+    }
+
+    fn pooled(&self, ops: u64) -> Outcome {
+        enter(|me| {
+            let mut x = 0;
+            let elapsed = time(ops, || {
+                let adder = Greenlet::new(me, |_, x: u64| Ok(x + 1));
+                x = me.switch(&adder, x).expect("it returns");
+            });
+            assert_eq!(x, ops);
+            Ok(elapsed)
+        })
+    }
+
+    /// A thread begins with an empty pool, and nobody finishes before all have started: so every
+    /// stack is new. The thread's end gives them back.
+    fn fresh(&self, ops: u64) -> Outcome {
+        work::batches(ops, 1000)
+            .map(|batch| {
+                let start = Instant::now();
+                thread::spawn(move || {
+                    enter(|me| {
+                        for adder in suspended(me, batch as usize)? {
+                            me.switch(&adder, FINISH)?;
+                        }
+                        Ok::<(), Skip>(())
+                    })
+                })
+                .join()
+                .expect("nothing panics")?;
+                Ok(start.elapsed())
+            })
+            .sum()
+    }
+
+    fn kill(&self, frames: usize, ops: u64) -> Outcome {
+        enter(|me| {
+            work::batches(ops, BATCH)
+                .map(|batch| {
+                    let victims = (0..batch).map(|_| {
+                        let main = me.handle();
+                        let victim = Greenlet::new(me, move |me, x: u64| {
+                            work::owning(frames, &mut || me.switch(&main, x))
+                        });
+                        me.switch(&victim, 0)?;
+                        Ok(victim)
+                    });
+                    let mut victims = victims.collect::<Result<Vec<_>, Thrown>>()?.into_iter();
+                    Ok(time(batch, || {
+                        let victim = victims.next().expect("one for each");
+                        me.kill(&victim).expect("it dies");
+                    }))
+                })
+                .sum()
+        })
+    }
+
+    fn throw(&self, ops: u64) -> Outcome {
+        enter(|me| {
+            let main = me.handle();
+            let catcher = Greenlet::new(me, move |me, mut x: u64| {
+                loop {
+                    x = match me.switch(&main, x) {
+                        Ok(x) => x,
+                        Err(thrown) => thrown.downcast::<SmallError>()?.0 + 1,
+                    };
+                }
+            });
+            let mut x = me.switch(&catcher, 0)?;
+            let elapsed = time(ops, || {
+                x = me.throw(&catcher, SmallError(x)).expect("it answers");
+            });
+            assert_eq!(x, ops);
+            Ok(elapsed)
+        })
+    }
+
+    fn populate(&self, count: usize, watch: &Watch) -> Skip {
+        enter(|me| {
+            let start = Instant::now();
+            match suspended(me, count) {
+                Ok(_adders) => watch.report(start.elapsed()),
+                Err(skip) => skip,
+            }
+        })
+    }
+}
+
+/// Told to one of `suspended`, it returns.
+const FINISH: u64 = u64::MAX;
+
+/// That many adders, each on a stack of its own and waiting for its second number.
+fn suspended(me: &Current<u64>, count: usize) -> Result<Vec<Greenlet<u64>>, Skip> {
+    (0..count)
+        .map(|_| {
+            let main = me.handle();
+            let adder = Builder::new()
+                .stack_size(STACK_SIZE)
+                .build(me, move |me, mut x: u64| {
+                    while x != FINISH {
+                        x = me.switch(&main, x + 1)?;
+                    }
+                    Ok(x)
+                })
+                .map_err(Skip::because)?;
+            me.switch(&adder, 0)?;
+            Ok(adder)
+        })
+        .collect()
+}

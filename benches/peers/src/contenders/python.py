@@ -1,0 +1,215 @@
+"""The workloads for Python's greenlet; see python.rs.
+
+Each line of the input is a workload and its arguments, each line of the output what came of it
+in JSON. With arguments, they are the one line.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+
+try:
+    from greenlet import GreenletExit, getcurrent, greenlet
+except ImportError as error:
+    unavailable = f"{sys.executable}: {error}"
+else:
+    unavailable = None
+
+
+class Owned:
+    def __del__(self):
+        pass
+
+
+class SmallError(Exception):
+    pass
+
+
+def deep(frames, switch, x):
+    return switch(x) if frames == 0 else deep(frames - 1, switch, x)
+
+
+def owning(frames, switch, x):
+    if frames == 0:
+        return switch(x)
+    owned = Owned()
+    return owning(frames - 1, switch, x)
+
+
+def start(body):
+    """A greenlet that has run up to its first switch."""
+    made = greenlet(body)
+    made.switch(0)
+    return made
+
+
+def clock():
+    return time.perf_counter_ns()
+
+
+def adder():
+    switch = getcurrent().switch
+
+    def body(x):
+        while True:
+            x = switch(x + 1)
+
+    return body
+
+
+def flat(ops):
+    switch = start(adder()).switch
+    x = 0
+    begin = clock()
+    for _ in range(ops):
+        x = switch(x)
+    return clock() - begin
+
+
+def message(ops):
+    main = getcurrent().switch
+
+    def body(x):
+        while True:
+            x = main(x)
+
+    switch = start(body).switch
+    x = bytes(256)
+    begin = clock()
+    for _ in range(ops):
+        x = switch(x)
+    return clock() - begin
+
+
+def framed(here, there, ops):
+    main = getcurrent().switch
+
+    def body(x):
+        while True:
+            x = deep(there, main, x + 1)
+
+    switch = start(body).switch
+    x = 0
+    begin = clock()
+    for _ in range(ops):
+        x = deep(here, switch, x)
+    return clock() - begin
+
+
+def ring(size, ops):
+    main = getcurrent()
+    members = []
+
+    def member(index):
+        def body(_):
+            hops = main.switch()
+            switch = members[(index + 1) % size].switch
+            while True:
+                hops = switch(hops - 1) if hops else main.switch()
+
+        return body
+
+    members.extend([start(member(index)) for index in range(size)])
+    members[0].switch(2 * size)
+    begin = clock()
+    members[0].switch(ops)
+    return clock() - begin
+
+
+def round_robin(count, passes):
+    body = adder()
+    order = [start(body) for _ in range(count)]
+    random.shuffle(order)
+    x = 0
+    begin = clock()
+    for _ in range(passes):
+        for each in order:
+            x = each.switch(x)
+    return clock() - begin
+
+
+def pooled(ops):
+    def body(x):
+        return x + 1
+
+    x = 0
+    begin = clock()
+    for _ in range(ops):
+        x = greenlet(body).switch(x)
+    return clock() - begin
+
+
+def kill(frames, ops):
+    main = getcurrent().switch
+
+    def body(x):
+        owning(frames, main, x)
+
+    elapsed = 0
+    while ops > 0:
+        victims = [start(body) for _ in range(min(ops, 64))]
+        ops -= len(victims)
+        begin = clock()
+        for victim in victims:
+            victim.throw(GreenletExit)
+        elapsed += clock() - begin
+    return elapsed
+
+
+def throw(ops):
+    main = getcurrent().switch
+
+    def body(x):
+        while True:
+            try:
+                x = main(x)
+            except SmallError as error:
+                x = error.args[0] + 1
+
+    throw = start(body).throw
+    x = 0
+    begin = clock()
+    for _ in range(ops):
+        x = throw(SmallError(x))
+    return clock() - begin
+
+
+def populate(count):
+    """Nanoseconds, and the bytes that it took."""
+    body = adder()
+    resident, page_tables = memory()
+    begin = clock()
+    everybody = [start(body) for _ in range(count)]
+    elapsed = clock() - begin
+    after = memory()
+    # Without taking down what may be a million.
+    answer({"ns": elapsed, "resident": after[0] - resident, "page_tables": after[1] - page_tables})
+    os._exit(0)
+
+
+def memory():
+    with open("/proc/self/status") as status:
+        lines = dict(line.split(":", 1) for line in status)
+    return [int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmPTE")]
+
+
+def answer(result):
+    print(json.dumps(result), flush=True)
+
+
+WORKLOADS = [flat, message, framed, ring, round_robin, pooled, kill, throw, populate]
+
+
+def main():
+    by_name = {workload.__name__: workload for workload in WORKLOADS}
+    for line in [" ".join(sys.argv[1:])] if sys.argv[1:] else sys.stdin:
+        if unavailable:
+            answer({"skip": unavailable})
+            continue
+        name, *arguments = line.split()
+        answer({"ns": by_name[name](*map(int, arguments))})
+
+
+main()

@@ -1,0 +1,80 @@
+//! Pieces of workloads that are the same for all contenders written in Rust.
+
+use std::{
+    arch::asm,
+    fmt,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+/// A message that does not fit into registers.
+pub type Message = [u64; 32];
+
+/// How many are killed in a row: enough to hide the clock, few enough for any pool of stacks.
+pub const BATCH: u64 = 64;
+
+#[inline(always)]
+pub fn time(ops: u64, mut op: impl FnMut()) -> Duration {
+    let start = Instant::now();
+    for _ in 0..ops {
+        op();
+    }
+    start.elapsed()
+}
+
+/// `ops` in batches of `most` at most.
+pub fn batches(ops: u64, most: u64) -> impl Iterator<Item = u64> {
+    (0..ops.div_ceil(most)).map(move |batch| most.min(ops - batch * most))
+}
+
+/// Calls `f` that many frames further down, none of which is inlined.
+#[inline(always)]
+pub fn deep<T>(frames: usize, mut f: impl FnMut() -> T) -> T {
+    if frames == 0 {
+        f()
+    } else {
+        nest(frames, &mut f)
+    }
+}
+
+#[inline(never)]
+fn nest<T>(frames: usize, f: &mut impl FnMut() -> T) -> T {
+    let result = if frames == 1 {
+        f()
+    } else {
+        nest(frames - 1, f)
+    };
+    // SAFETY: empty. It keeps the call above from becoming a jump.
+    unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
+    result
+}
+
+/// Calls `f` below that many frames that own something to be dropped.
+#[inline(never)]
+pub fn owning<T>(frames: usize, f: &mut impl FnMut() -> T) -> T {
+    if frames == 0 {
+        return f();
+    }
+    let _owned = Owned(frames);
+    owning(frames - 1, f)
+}
+
+struct Owned(usize);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        black_box(self.0);
+    }
+}
+
+/// What is thrown.
+#[derive(Debug)]
+pub struct SmallError(pub u64);
+
+impl fmt::Display for SmallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error {}", self.0)
+    }
+}
+
+impl std::error::Error for SmallError {}

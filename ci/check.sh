@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Checks what no test sees: format, lints, documentation, and what a package holds.
+# Does all of them, says at the end which failed, and fails if any did.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# All that `cargo package` may take along, one extended regular expression a line, and each must
+# match something: what a user needs to build the crate, and what they may want to know of it.
+PACKAGED='
+Cargo\.(toml|toml\.orig|lock)
+\.cargo_vcs_info\.json
+build\.rs
+asm/([a-z0-9_]+\.(S|h)|README\.md)
+src/([a-z0-9_]+/)*[a-z0-9_]+\.rs
+README\.md
+CHANGELOG\.md
+LICENSE-(MIT|APACHE)
+'
+
+format() {
+    cargo fmt --all --check &&
+        # A package of its own, which only its test can build.
+        rustfmt --check --edition 2024 tests/two-versions/src/main.rs
+}
+
+lint() {
+    cargo clippy --locked --all-targets -- -D warnings &&
+        cargo clippy --locked --all-targets --all-features -- -D warnings &&
+        cargo clippy --locked --no-default-features -- -D warnings
+}
+
+document() {
+    RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --locked --no-deps --all-features
+}
+
+package() {
+    local listed patterns pattern surplus status=0
+    listed=$(cargo package --list --locked --allow-dirty) || return 1
+    patterns=$(sed '/^$/d; s/.*/^(&)$/' <<<"$PACKAGED")
+    if surplus=$(grep -vE "$patterns" <<<"$listed"); then
+        printf 'not for users: %s\n' $surplus >&2
+        status=1
+    fi
+    while read -r pattern; do
+        if ! grep -qE "$pattern" <<<"$listed"; then
+            printf 'nothing matches %s\n' "$pattern" >&2
+            status=1
+        fi
+    done <<<"$patterns"
+    return "$status"
+}
+
+failed=()
+for check in format lint document package; do
+    printf '\n== %s\n' "$check"
+    "$check" || failed+=("$check")
+done
+if [ ${#failed[@]} != 0 ]; then
+    printf '\nfailed: %s\n' "${failed[*]}" >&2
+    exit 1
+fi
+printf '\nall checks passed\n'

@@ -1,0 +1,132 @@
+//! What the crate adds to a program that it is linked into.
+
+mod process;
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use object::{
+    LittleEndian, Object, ObjectSection,
+    elf::{self, FileHeader32, FileHeader64},
+    read::{
+        archive::ArchiveFile,
+        elf::{FileHeader, ProgramHeader},
+    },
+};
+
+/// Where `build.rs` has put the assembled core.
+const CORE: &str = concat!(env!("OUT_DIR"), "/libgreenlet_core.a");
+
+/// The flags of the program's stack, if it says any; without, the system may make it executable.
+fn stack_flags<Elf: FileHeader<Endian = LittleEndian>>(program: &[u8]) -> Option<u32> {
+    let header = Elf::parse(program).expect("an ELF file");
+    let segments = header
+        .program_headers(LittleEndian, program)
+        .expect("program headers");
+    let stack = segments
+        .iter()
+        .find(|segment| segment.p_type(LittleEndian) == elf::PT_GNU_STACK)?;
+    Some(stack.p_flags(LittleEndian))
+}
+
+#[test]
+fn a_program_with_the_crate_has_no_executable_stack() {
+    let program = fs::read(env::current_exe().unwrap()).unwrap();
+    let flags = if cfg!(target_pointer_width = "64") {
+        stack_flags::<FileHeader64<LittleEndian>>(&program)
+    } else {
+        stack_flags::<FileHeader32<LittleEndian>>(&program)
+    };
+    assert_eq!(flags, Some(elf::PF_R | elf::PF_W));
+}
+
+#[test]
+fn each_object_of_the_core_says_that_it_needs_no_executable_stack() {
+    let archive = fs::read(CORE).unwrap();
+    let members = ArchiveFile::parse(&*archive).unwrap();
+    let mut objects = 0;
+    for member in members.members() {
+        // Aligned, as in a file of its own.
+        let data = member.unwrap().data(&*archive).unwrap().to_vec();
+        let object = object::File::parse(&*data).expect("an object file");
+        let note = object.section_by_name(".note.GNU-stack").expect("the note");
+        let object::SectionFlags::Elf { sh_flags } = note.flags() else {
+            panic!("not an ELF section: {:?}", note.flags());
+        };
+        assert_eq!(sh_flags & u64::from(elf::SHF_EXECINSTR), 0);
+        objects += 1;
+    }
+    assert!(objects > 0);
+}
+
+/// A directory of this test's own, empty.
+fn fresh_directory(name: &str) -> io::Result<PathBuf> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    match fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        return fs::copy(from, to).map(drop);
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let name = entry?.file_name();
+        copy_all(&from.join(&name), &to.join(&name))?;
+    }
+    Ok(())
+}
+
+/// Copies the crate, with a version number. What its manifest names must be there, used or not.
+fn copy_crate(to: &Path, version: &str) -> io::Result<()> {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::create_dir_all(to)?;
+    for part in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "build.rs",
+        "asm",
+        "src",
+        "tests",
+        "examples",
+        "benches",
+    ] {
+        if from.join(part).exists() {
+            copy_all(&from.join(part), &to.join(part))?;
+        }
+    }
+    let manifest = fs::read_to_string(to.join("Cargo.toml"))?;
+    let line = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"\n");
+    assert_eq!(manifest.matches(line).count(), 1, "the version's line");
+    let manifest = manifest.replace(line, &format!("version = \"{version}\"\n"));
+    fs::write(to.join("Cargo.toml"), manifest)
+}
+
+#[test]
+fn two_versions_of_the_crate_switch_in_one_program() {
+    let Some(mut cargo) = process::cargo("run") else {
+        return eprintln!("skipped: not started by cargo, which is needed to build a program");
+    };
+    let root = fresh_directory("two-versions").unwrap();
+    let this = root.join("this");
+    copy_crate(&this, env!("CARGO_PKG_VERSION")).unwrap();
+    copy_crate(&root.join("other"), "0.0.99").unwrap();
+    let program = this.join("tests/two-versions");
+    // Its dependencies in the versions that are there.
+    fs::copy(this.join("Cargo.lock"), program.join("Cargo.lock")).unwrap();
+
+    let output = cargo.arg("--quiet").current_dir(&program).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said == "two versions switch\n",
+        "{output:?}"
+    );
+}

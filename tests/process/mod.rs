@@ -1,0 +1,143 @@
+//! Processes that tests look at from outside: forked children, programs, Cargo.
+
+#![allow(dead_code, reason = "each test uses its own part")]
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read, Write},
+    mem::ManuallyDrop,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::ExitStatusExt,
+    },
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    process::{Command, ExitStatus},
+};
+
+/// Does an emulator run this test, which the kernel knows nothing of?
+fn emulated() -> bool {
+    env::var_os("GREENLET_EMULATED").is_some()
+}
+
+/// A command that runs `program`, built for the test's own target.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let runner = env::var("GREENLET_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    match words.next() {
+        None => Command::new(program),
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.args(words).arg(program);
+            command
+        }
+    }
+}
+
+/// The Cargo that started the test, to build something else for the same target; `None` if it
+/// was started by hand.
+pub fn cargo(subcommand: &str) -> Option<Command> {
+    let mut cargo = Command::new(env::var_os("CARGO")?);
+    let target_directory = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    cargo.args([subcommand, "--offline"]).env(
+        "CARGO_TARGET_DIR",
+        target_directory.expect("Cargo's layout"),
+    );
+    if emulated() {
+        // target/TRIPLE/PROFILE/deps/TEST
+        let test = env::current_exe().expect("the test knows its path");
+        let triple = test.ancestors().nth(3).and_then(Path::file_name);
+        cargo.arg("--target").arg(triple.expect("Cargo's layout"));
+    }
+    Some(cargo)
+}
+
+/// How a child ended, and what it wrote to standard error.
+#[derive(Debug)]
+pub struct Ending {
+    pub status: ExitStatus,
+    pub stderr: String,
+}
+
+impl Ending {
+    /// Did it come to the end of what it had to do?
+    pub fn is_success(&self) -> bool {
+        self.status.success()
+    }
+
+    /// Did it touch memory that it must not touch?
+    pub fn is_fault(&self) -> bool {
+        matches!(self.status.signal(), Some(libc::SIGSEGV | libc::SIGBUS))
+    }
+
+    pub fn is_abort(&self) -> bool {
+        self.status.signal() == Some(libc::SIGABRT)
+    }
+}
+
+/// Runs `act` in a fork of this process, of which only the calling thread is left.
+///
+/// A fork has what the parent has, at the same addresses, and needs no kernel that can run the
+/// test's program, which may be one for a foreign processor.
+pub fn in_child(act: impl FnOnce()) -> Ending {
+    let (reader, writer) = pipe();
+    // SAFETY: the C library keeps its allocator usable in the child of a process with threads;
+    // no other lock that one of them may have held is taken there, and it never returns.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork: {}", io::Error::last_os_error()),
+        0 => {
+            let no_core_file = libc::rlimit {
+                rlim_cur: 0,
+                rlim_max: 0,
+            };
+            // SAFETY: system calls with valid arguments.
+            unsafe {
+                libc::setrlimit(libc::RLIMIT_CORE, &no_core_file);
+                libc::dup2(writer.as_raw_fd(), libc::STDERR_FILENO);
+            }
+            // Past libtest, which keeps what a test prints, and past the lock of std.
+            panic::set_hook(Box::new(|panic| {
+                // SAFETY: it stays open, and is not closed here.
+                let stderr = unsafe { File::from_raw_fd(libc::STDERR_FILENO) };
+                let _ = writeln!(&*ManuallyDrop::new(stderr), "{panic}");
+            }));
+            let outcome = panic::catch_unwind(AssertUnwindSafe(act));
+            // SAFETY: ends this process, without what the parent has registered for its end.
+            unsafe { libc::_exit(if outcome.is_ok() { 0 } else { 101 }) }
+        }
+        child => {
+            drop(writer);
+            let mut stderr = Vec::new();
+            File::from(reader)
+                .read_to_end(&mut stderr)
+                .expect("a pipe can be read");
+            Ending {
+                status: wait(child),
+                stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            }
+        }
+    }
+}
+
+fn wait(child: libc::pid_t) -> ExitStatus {
+    let mut status = 0;
+    // SAFETY: `status` is writable.
+    while unsafe { libc::waitpid(child, &mut status, 0) } == -1 {
+        let error = io::Error::last_os_error();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted, "waitpid: {error}");
+    }
+    ExitStatus::from_raw(status)
+}
+
+/// A pipe's ends, for reading and for writing. Programs that are started do not inherit them.
+pub fn pipe() -> (OwnedFd, OwnedFd) {
+    let mut ends = [-1; 2];
+    // SAFETY: there is room for two descriptors, which nobody else owns.
+    unsafe {
+        let done = libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC);
+        assert_eq!(done, 0, "pipe2: {}", io::Error::last_os_error());
+        (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
+    }
+}

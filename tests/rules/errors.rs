@@ -1,0 +1,364 @@
+//! s11: an error or panic at the end. s12: throw. s13: exits.
+
+use std::{cell::RefCell, rc::Rc};
+
+use greenlet::{Current, Greenlet, GreenletExit, SwitchError, enter};
+
+use crate::{
+    support::{
+        Number, assert_child_exit,
+        census::{Cargo, Census},
+        log::Log,
+        number,
+        panics::{catch, heard, text_of},
+    },
+    with_each_cargo,
+};
+
+#[test]
+fn s11_an_error_at_the_end_is_what_the_parents_switch_returns() {
+    enter(|me: &Current<()>| {
+        let g = Greenlet::new(me, |_, ()| Err(Number(1).into()));
+        assert_eq!(number(me.switch(&g, ())), 1);
+        assert!(g.is_dead());
+        let parses = Greenlet::new(me, |_, text: &'static str| {
+            text.parse::<u8>()?;
+            Ok(())
+        });
+        let thrown = me.switch(&parses, "x").unwrap_err();
+        assert!(thrown.downcast::<std::num::ParseIntError>().is_ok());
+    });
+}
+
+#[test]
+fn s11_an_error_goes_to_the_parent_not_to_who_switched_in() {
+    enter(|me: &Current<()>| {
+        let g = Greenlet::new(me, |_, ()| Err(Number(1).into()));
+        let caller = Greenlet::new(me, move |me, ()| {
+            let killed = me.switch(&g, ()).unwrap_err();
+            assert!(killed.is_exit());
+            Err(killed)
+        });
+        assert_eq!(number(me.switch(&caller, ())), 1);
+        assert!(caller.is_active());
+    });
+}
+
+#[test]
+fn s11_an_error_passes_over_dead_parents() {
+    enter(|me: &Current<()>| {
+        let parent = Greenlet::new(me, |_, ()| Ok(()));
+        let g = Greenlet::new(me, |_, ()| Err(Number(2).into()));
+        g.set_parent(&parent).unwrap();
+        me.switch(&parent, ()).unwrap();
+        assert_eq!(number(me.switch(&g, ())), 2);
+    });
+}
+
+#[test]
+fn s11_a_new_parent_dies_of_an_error_without_running() {
+    fn check<T: Cargo>() {
+        let census = Census::new();
+        enter(|me: &Current<()>| {
+            let parent = Greenlet::new(me, {
+                let held = T::new(&census, 0);
+                move |_, ()| {
+                    let _held = held;
+                    unreachable!("it does not run")
+                }
+            });
+            let g = Greenlet::new(me, |_, ()| Err(Number(3).into()));
+            g.set_parent(&parent).unwrap();
+            assert_eq!(census.alive(), 1);
+            assert_eq!(number(me.switch(&g, ())), 3);
+            assert!(parent.is_dead());
+            assert_eq!(census.alive(), 0);
+        });
+    }
+    with_each_cargo!(check);
+}
+
+#[test]
+fn s11_an_error_of_a_busy_parents_child_reaches_who_it_waits_for() {
+    enter(|me: &Current<u8>| {
+        let g = Greenlet::new(me, |_, ()| Err(Number(4).into()));
+        enter(|inner: &Current<()>| assert_eq!(number(inner.switch(&g, ())), 4));
+    });
+}
+
+#[test]
+fn s11_a_panic_resumes_in_the_parents_switch() {
+    let (outcome, heard) = heard(|| {
+        catch(|| {
+            enter(|me: &Current<()>| {
+                let g = Greenlet::new(me, |_, ()| panic!("by the child"));
+                let _ = me.switch(&g, ());
+                unreachable!("the panic goes on in this switch")
+            })
+        })
+    });
+    assert_eq!(text_of(&*outcome.unwrap_err()), "by the child");
+    assert_eq!(heard, 1, "the hook hears of it where it happens, and only there");
+}
+
+#[test]
+fn s11_a_panic_can_be_caught_in_the_parent() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let g = Greenlet::new(me, {
+            let log = log.clone();
+            move |_, ()| {
+                let _dropped = log.at_drop("unwound");
+                std::panic::panic_any(7_u16)
+            }
+        });
+        let payload = catch(|| me.switch(&g, ())).unwrap_err();
+        assert_eq!(*payload.downcast::<u16>().unwrap(), 7);
+        assert_eq!(log.take(), ["unwound"]);
+        assert!(g.is_dead());
+        let again = Greenlet::new(me, |_, ()| Ok(()));
+        me.switch(&again, ()).unwrap();
+    });
+}
+
+#[test]
+fn s11_a_panic_goes_from_parent_to_parent() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let outer = Greenlet::new(me, {
+            let log = log.clone();
+            move |me: &Current<()>, ()| {
+                let _dropped = log.at_drop("outer");
+                let inner = Greenlet::new(me, {
+                    let log = log.clone();
+                    move |_, ()| {
+                        let _dropped = log.at_drop("inner");
+                        panic!("deep")
+                    }
+                });
+                me.switch(&inner, ())
+            }
+        });
+        let payload = catch(|| me.switch(&outer, ())).unwrap_err();
+        assert_eq!(text_of(&*payload), "deep");
+        assert!(outer.is_dead());
+    });
+    assert_eq!(log.take(), ["inner", "outer"]);
+}
+
+#[test]
+fn s11_a_new_parent_dies_of_a_panic_without_running() {
+    enter(|me: &Current<()>| {
+        let parent = Greenlet::new(me, |_, ()| unreachable!("it does not run"));
+        let g = Greenlet::new(me, |_, ()| panic!("by the child"));
+        g.set_parent(&parent).unwrap();
+        let payload = catch(|| me.switch(&g, ())).unwrap_err();
+        assert_eq!(text_of(&*payload), "by the child");
+        assert!(parent.is_dead());
+    });
+}
+
+#[test]
+fn s12_throw_into_suspended_is_what_its_switch_returns() {
+    enter(|me: &Current<u32>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, move |me, ()| {
+            let caught = number(me.switch(&main, 1));
+            number(me.switch(&main, caught));
+            Ok(9)
+        });
+        assert_eq!(me.switch(&g, ()).unwrap(), 1);
+        assert_eq!(me.throw(&g, Number(5)).unwrap(), 5);
+        assert_eq!(me.throw(&g, Number(6)).unwrap(), 9);
+    });
+}
+
+#[test]
+fn s12_throw_into_new_goes_to_its_parent() {
+    let census = Census::new();
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let slot = Rc::new(RefCell::new(None));
+        let parent = Greenlet::new(me, {
+            let (slot, log) = (Rc::clone(&slot), log.clone());
+            let (main, token) = (me.handle(), census.token());
+            move |me, ()| {
+                slot.replace(Some(Greenlet::new(me, move |_, ()| {
+                    drop(token);
+                    unreachable!("it does not run")
+                })));
+                log.add(number(me.switch(&main, ())));
+                Ok(())
+            }
+        });
+        me.switch(&parent, ()).unwrap();
+        let new = slot.take().unwrap();
+        assert_eq!(census.alive(), 1);
+        me.throw(&new, Number(7)).unwrap();
+        assert_eq!(log.take(), [7]);
+        assert!(new.is_dead() && parent.is_dead());
+        assert_eq!(census.alive(), 0);
+    });
+}
+
+#[test]
+fn s12_throw_into_a_new_child_of_the_thrower_comes_back_at_once() {
+    enter(|me: &Current<()>| {
+        let new = Greenlet::new(me, |_, ()| unreachable!("it does not run"));
+        assert_eq!(number(me.throw(&new, Number(7))), 7);
+        assert!(new.is_dead());
+    });
+}
+
+#[test]
+fn s12_throw_into_new_kills_new_parents_too() {
+    enter(|me: &Current<()>| {
+        let chain = [(); 3].map(|()| Greenlet::new(me, |_, ()| unreachable!("none runs")));
+        chain[0].set_parent(&chain[1]).unwrap();
+        chain[1].set_parent(&chain[2]).unwrap();
+        assert_eq!(number(me.throw(&chain[0], Number(8))), 8);
+        assert!(chain.iter().all(Greenlet::is_dead));
+    });
+}
+
+#[test]
+fn s12_throw_into_dead_goes_to_its_first_live_ancestor() {
+    let log = Log::new();
+    enter(|me: &Current<u32>| {
+        let main = me.handle();
+        let live = Greenlet::new(me, {
+            let log = log.clone();
+            move |me, n: u32| {
+                log.add(number(me.switch(&main, n)));
+                Ok(0)
+            }
+        });
+        me.switch(&live, 1).unwrap();
+        let [dead, deader] = [(); 2].map(|()| Greenlet::new(me, |_, n: u32| Ok(n)));
+        dead.set_parent(&live).unwrap();
+        deader.set_parent(&dead).unwrap();
+        me.kill(&dead).unwrap();
+        me.kill(&deader).unwrap();
+        assert_eq!(me.throw(&deader, Number(3)).unwrap(), 0);
+        assert_eq!(log.take(), [3]);
+        // Now that is the thrower.
+        assert_eq!(number(me.throw(&deader, Number(4))), 4);
+    });
+}
+
+#[test]
+fn s12_throw_into_oneself_returns_the_error_at_once() {
+    enter(|me: &Current<()>| {
+        assert_eq!(number(me.throw(&me.handle(), Number(2))), 2);
+        let thrown = me.throw(&me.handle(), GreenletExit).unwrap_err();
+        assert!(thrown.is_exit());
+        let g = Greenlet::new(me, |me: &Current<()>, ()| me.throw(&me.handle(), Number(3)));
+        assert_eq!(number(me.switch(&g, ())), 3);
+        assert!(g.is_dead());
+    });
+}
+
+#[test]
+fn s12_an_error_that_is_refused_comes_back() {
+    let past = enter(|me: &Current<()>| me.handle());
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        enter(|inner: &Current<()>| match inner.try_throw(&main, Number(5)) {
+            Err(SwitchError::Busy(thrown)) => assert_eq!(number::<()>(Err(thrown)), 5),
+            _ => panic!("thrown at one that waits"),
+        });
+        // A main that is over has the next one for an ancestor.
+        assert_eq!(number(me.throw(&past, Number(6))), 6);
+    });
+}
+
+#[test]
+fn s12_uncaught_it_goes_on_to_the_targets_parent_not_to_the_thrower() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let thrower_main = main.clone();
+        let target = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
+        me.switch(&target, ()).unwrap();
+        let thrower = Greenlet::new(me, {
+            let (target, log) = (target.clone(), log.clone());
+            move |me, ()| {
+                log.add("throws");
+                me.throw(&target, Number(1))?;
+                log.add("goes on");
+                me.switch(&thrower_main, ())
+            }
+        });
+        assert_eq!(number(me.switch(&thrower, ())), 1);
+        assert_eq!(log.take(), ["throws"]);
+        assert!(target.is_dead() && thrower.is_active());
+    });
+}
+
+#[test]
+fn s13_an_exit_reaches_the_parent_as_news() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
+        me.switch(&g, ()).unwrap();
+        assert_child_exit(me.throw(&g, GreenletExit));
+        assert!(g.is_dead());
+    });
+}
+
+#[test]
+fn s13_the_greenlet_itself_sees_an_exit_and_not_news() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, {
+            let log = log.clone();
+            move |me, ()| {
+                let thrown = me.switch(&main, ()).unwrap_err();
+                log.add((thrown.is_exit(), thrown.is_child_exit()));
+                assert_eq!(thrown.downcast_ref(), Some(&GreenletExit));
+                assert!(thrown.downcast::<GreenletExit>().is_ok());
+                Ok(())
+            }
+        });
+        me.switch(&g, ()).unwrap();
+        me.throw(&g, GreenletExit).unwrap();
+    });
+    assert_eq!(log.take(), [(true, false)]);
+}
+
+#[test]
+fn s13_a_question_mark_does_not_make_the_parents_own_exit_of_it() {
+    enter(|me: &Current<u8>| {
+        let parent = Greenlet::new(me, |me: &Current<()>, ()| {
+            let child = Greenlet::new(me, |_, ()| Err(GreenletExit.into()));
+            let news = me.switch(&child, ()).unwrap_err();
+            assert!(news.is_child_exit() && !news.is_exit());
+            assert!(news.downcast_ref::<GreenletExit>().is_none());
+            Err(news)
+        });
+        let thrown = me.switch(&parent, ()).unwrap_err();
+        assert!(thrown.is_child_exit() && !thrown.is_exit());
+        let thrown = thrown.downcast::<GreenletExit>().unwrap_err();
+        assert!(thrown.is_child_exit(), "what is not taken out stays what it is");
+    });
+}
+
+#[test]
+fn s13_an_exit_thrown_at_a_new_or_dead_greenlet_is_news_too() {
+    enter(|me: &Current<()>| {
+        let g = Greenlet::new(me, |_, ()| Ok(()));
+        assert_child_exit(me.throw(&g, GreenletExit));
+        assert!(g.is_dead());
+        assert_child_exit(me.throw(&g, GreenletExit));
+        // To another ancestor than the thrower as well.
+        let main = me.handle();
+        let live = Greenlet::new(me, move |me, ()| {
+            assert_child_exit(me.switch(&main, ()));
+            Err(Number(1).into())
+        });
+        me.switch(&live, ()).unwrap();
+        g.set_parent(&live).unwrap();
+        assert_eq!(number(me.throw(&g, GreenletExit)), 1);
+    });
+}

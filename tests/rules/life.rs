@@ -1,0 +1,204 @@
+//! s5: new, active, dead; and the stack.
+
+use greenlet::{Builder, Current, Greenlet, StackError, SwitchError, enter};
+
+use crate::support::{
+    Number,
+    census::{Cargo, Census, Word},
+    is_new,
+};
+
+#[test]
+fn s5_a_greenlet_is_new_then_active_then_dead() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, move |me, ()| {
+            assert!(me.handle().is_active(), "running");
+            me.switch(&main, ())?;
+            enter(|_: &Current<()>| assert!(me.handle().is_active(), "busy"));
+            Ok(())
+        });
+        assert!(is_new(&g));
+        me.switch(&g, ()).unwrap();
+        assert!(g.is_active() && !g.is_dead(), "suspended");
+        me.switch(&g, ()).unwrap();
+        assert!(!g.is_active() && g.is_dead());
+    });
+}
+
+#[test]
+fn s5_debug_says_the_state() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let build = Builder::new().name("walker");
+        let g = build.build(me, move |me, ()| {
+            assert!(format!("{me:?}").contains("current active started"));
+            enter(|_: &Current<()>| assert!(format!("{me:?}").contains("busy active started")));
+            me.switch(&main, ())
+        });
+        let g = g.unwrap();
+        assert!(format!("{g:?}").contains("\"walker\""));
+        assert!(format!("{g:?}").contains("pending"));
+        me.switch(&g, ()).unwrap();
+        assert!(format!("{g:?}").contains("suspended active started"));
+        me.switch(&g, ()).unwrap();
+        let words = format!("{g:?}");
+        assert!(words.contains("dead"));
+        for word in ["pending", "active", "started", "suspended", "current"] {
+            assert!(!words.contains(word), "{words}");
+        }
+    });
+}
+
+#[test]
+fn s5_dead_is_final() {
+    enter(|me: &Current<u32>| {
+        let other = Greenlet::new(me, |_, n: u32| Ok(n));
+        let ends: [Greenlet<u32>; 4] = [
+            Greenlet::new(me, |_, n| Ok(n)),
+            Greenlet::new(me, |_, _| Err(Number(1).into())),
+            Greenlet::new(me, |_, _| unreachable!("killed when new")),
+            Greenlet::new(me, |_, _| unreachable!("thrown at when new")),
+        ];
+        me.kill(&ends[2]).unwrap();
+        let _ = me.throw(&ends[3], Number(2));
+        for (index, g) in ends.iter().enumerate() {
+            if index < 2 {
+                let _ = me.switch(g, 0);
+            }
+            for _ in 0..2 {
+                assert!(g.is_dead(), "{index}");
+                let _ = me.switch(g, 1);
+                let _ = me.throw(g, Number(3));
+                me.kill(g).unwrap();
+                let _ = g.set_parent(&other);
+            }
+            assert!(g.is_dead(), "{index}");
+        }
+    });
+}
+
+/// A quarter of the address space, of which no more than three can be had.
+const QUARTER: usize = 1 << (usize::BITS - 2);
+
+#[test]
+fn s5_an_unstarted_greenlet_costs_no_stack() {
+    enter(|me: &Current<()>| {
+        let many: Vec<_> = (0..1000)
+            .map(|_| {
+                let build = Builder::new().stack_size(QUARTER);
+                build.build(me, |_, ()| Ok(())).unwrap()
+            })
+            .collect();
+        assert!(many.iter().all(is_new));
+    });
+}
+
+#[test]
+fn s5_without_a_stack_the_message_comes_back_and_the_target_stays_new() {
+    let census = Census::new();
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let mut started = Vec::new();
+        // On 32 bits some can be had.
+        for _ in 0..4 {
+            let main = main.clone();
+            let build = Builder::new().stack_size(QUARTER);
+            let g = build.build(me, move |me, _: Word| me.switch(&main, ()).map(drop));
+            let g = g.unwrap();
+            match me.try_switch(&g, Word::new(&census, 5)) {
+                Ok(arrived) => arrived.unwrap(),
+                Err(SwitchError::Stack(word, error)) => {
+                    assert_eq!(word.value(), 5);
+                    assert!(matches!(error, StackError::Map { bytes, .. } if bytes > QUARTER));
+                    assert!(is_new(&g));
+                    // Still new: an error thrown at it goes to its parent.
+                    let thrown = me.throw(&g, Number(6)).unwrap_err();
+                    assert_eq!(thrown.downcast::<Number>().unwrap(), Number(6));
+                    assert!(g.is_dead());
+                    return;
+                }
+                Err(refusal) => panic!("{refusal}"),
+            }
+            started.push(g);
+        }
+        panic!("all of the address space was had");
+    });
+}
+
+/// 64-bit only: there a stack can be so large that the next one does not fit, and is there
+/// again when it is given back.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn s5_a_start_that_failed_can_be_tried_again() {
+    enter(|me: &Current<u32>| {
+        let main = me.handle();
+        let mut started = Vec::new();
+        // 64 TiB: one or three of them fit.
+        for n in 0..5 {
+            let main = main.clone();
+            let build = Builder::new().stack_size(1 << 46);
+            let g = build.build(me, move |me, n: u32| me.switch(&main, n));
+            let g = g.unwrap();
+            match me.try_switch(&g, n) {
+                Ok(arrived) => assert_eq!(arrived.unwrap(), n),
+                Err(SwitchError::Stack(back, _)) => {
+                    assert_eq!(back, n);
+                    if started.pop().is_none() {
+                        eprintln!("skipped: not even one stack of 64 TiB fits here");
+                        return;
+                    }
+                    assert_eq!(me.switch(&g, back).unwrap(), n);
+                    assert!(g.is_active());
+                    return;
+                }
+                Err(refusal) => panic!("{refusal}"),
+            }
+            started.push(g);
+        }
+        panic!("five stacks of 64 TiB were had");
+    });
+}
+
+#[test]
+fn s5_a_dead_greenlet_has_given_its_stack_back() {
+    // The next one gets the same stack.
+    const NEAR: usize = 32 * 1024;
+    fn address_of_a_local() -> usize {
+        let local = 0_u8;
+        std::hint::black_box(&raw const local).addr()
+    }
+    enter(|me: &Current<usize>| {
+        let main = me.handle();
+        let first = Greenlet::new(me, |_, ()| Ok(address_of_a_local()));
+        let there = me.switch(&first, ()).unwrap();
+        let second = Greenlet::new(me, {
+            let main = main.clone();
+            move |me, ()| {
+                me.switch(&main, address_of_a_local())?;
+                Ok(0)
+            }
+        });
+        assert!(me.switch(&second, ()).unwrap().abs_diff(there) < NEAR);
+        let third = Greenlet::new(me, |_, ()| Ok(address_of_a_local()));
+        assert!(me.switch(&third, ()).unwrap().abs_diff(there) > NEAR);
+        me.kill(&second).unwrap();
+        let fourth = Greenlet::new(me, |_, ()| Ok(address_of_a_local()));
+        assert!(me.switch(&fourth, ()).unwrap().abs_diff(there) < NEAR);
+    });
+}
+
+#[test]
+fn s5_the_size_of_a_stack_is_the_builders() {
+    fn deep(levels: u32) -> u32 {
+        let frame = [levels as u8; 1024];
+        std::hint::black_box(&frame);
+        if levels == 0 { 0 } else { 1 + deep(levels - 1) }
+    }
+    enter(|me: &Current<u32>| {
+        // 3 MiB and more, where the default is 256 KiB.
+        let build = Builder::new().stack_size(16 << 20);
+        let g = build.build(me, |_, levels: u32| Ok(deep(levels))).unwrap();
+        assert_eq!(me.switch(&g, 3000).unwrap(), 3000);
+    });
+}

@@ -1,0 +1,22 @@
+//! The rules of a greenlet, s1 to s23 and s28, each by tests that name it: one for each of its
+//! clauses. s27, what does not compile, is in `tests/compile_fail.md`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod drops;
+mod errors;
+mod exiting;
+mod foreign;
+mod kill;
+mod life;
+mod locals;
+mod parents;
+mod roots;
+mod scope;
+mod thread_exit;
+#[cfg(feature = "trace")]
+mod trace;
+mod unwinding;
+mod values;
+mod weak;

@@ -1,0 +1,209 @@
+//! s3: the default parent. s4: another parent.
+
+use greenlet::{Current, Greenlet, ParentError, enter, scope};
+
+use crate::support::{Number, is_new, log::Log, number};
+
+#[test]
+fn s3_the_parent_is_the_greenlet_that_runs_at_construction() {
+    enter(|me: &Current<Option<Greenlet<()>>>| {
+        let main = me.handle();
+        let maker = Greenlet::new(me, move |me, _: u32| {
+            let child = Greenlet::new(me, |_, ()| Ok(7));
+            let heard = me.switch(&main, Some(child))?;
+            assert_eq!(heard, 7);
+            Ok(None)
+        });
+        let child = me.switch(&maker, 0).unwrap().unwrap();
+        assert!(me.switch(&child, ()).unwrap().is_none());
+        assert!(child.is_dead() && maker.is_dead());
+    });
+}
+
+#[test]
+fn s3_a_child_holds_its_parent() {
+    let log = Log::new();
+    enter(|me: &Current<Option<Greenlet<()>>>| {
+        let main = me.handle();
+        let parent = Greenlet::new(me, {
+            let log = log.clone();
+            move |me, ()| {
+                let _dropped = log.at_drop("parent");
+                let back = main.clone();
+                let child = Greenlet::new(me, move |me, ()| {
+                    let _dropped = log.at_drop("child");
+                    me.switch(&back, None)
+                });
+                me.switch(&main, Some(child))?;
+                Ok(None)
+            }
+        });
+        let child = me.switch(&parent, ()).unwrap().unwrap();
+        me.switch(&child, ()).unwrap();
+        drop(parent);
+        assert_eq!(log.take(), [""; 0]);
+        drop(child);
+        assert_eq!(log.take(), ["child", "parent"]);
+    });
+}
+
+/// A greenlet that passes numbers on to its parent, a hundred higher.
+fn relay(me: &Current<u32>) -> Greenlet<u32> {
+    Greenlet::new(me, |_, n| Ok(n + 100))
+}
+
+#[test]
+fn s4_the_parent_of_a_new_greenlet_can_be_set() {
+    enter(|me| {
+        let child = Greenlet::new(me, |_, n: u32| Ok(n));
+        let relay = relay(me);
+        child.set_parent(&relay).unwrap();
+        assert_eq!(me.switch(&child, 1).unwrap(), 101);
+        assert!(relay.is_dead());
+    });
+}
+
+#[test]
+fn s4_the_parent_of_a_suspended_greenlet_can_be_set() {
+    enter(|me| {
+        let main = me.handle();
+        let child = Greenlet::new(me, move |me, n: u32| me.switch(&main, n));
+        let relay = relay(me);
+        assert_eq!(me.switch(&child, 1).unwrap(), 1);
+        child.set_parent(&relay).unwrap();
+        assert_eq!(me.switch(&child, 2).unwrap(), 102);
+    });
+}
+
+#[test]
+fn s4_the_parent_of_the_running_greenlet_can_be_set() {
+    enter(|me| {
+        let relay = relay(me);
+        let child = Greenlet::new(me, move |me, n: u32| {
+            me.handle().set_parent(&relay).unwrap();
+            Ok(n)
+        });
+        assert_eq!(me.switch(&child, 1).unwrap(), 101);
+    });
+}
+
+#[test]
+fn s4_the_parent_of_a_busy_greenlet_can_be_set() {
+    enter(|me| {
+        let relay = relay(me);
+        let child = Greenlet::new(me, move |me, n: u32| {
+            enter(|_: &Current<()>| me.handle().set_parent(&relay)).unwrap();
+            Ok(n)
+        });
+        assert_eq!(me.switch(&child, 1).unwrap(), 101);
+    });
+}
+
+#[test]
+fn s4_the_parent_of_a_dead_greenlet_can_be_set() {
+    enter(|me| {
+        let child = Greenlet::new(me, |_, n: u32| Ok(n));
+        assert_eq!(me.switch(&child, 1).unwrap(), 1);
+        let relay = relay(me);
+        child.set_parent(&relay).unwrap();
+        assert!(is_new(&relay));
+        assert_eq!(me.switch(&child, 2).unwrap(), 102);
+    });
+}
+
+#[test]
+fn s4_a_cycle_is_an_error_and_changes_nothing() {
+    enter(|me: &Current<u32>| {
+        let first = relay(me);
+        let second = relay(me);
+        let third = relay(me);
+        second.set_parent(&first).unwrap();
+        third.set_parent(&second).unwrap();
+        assert_eq!(first.set_parent(&first), Err(ParentError::Cycle));
+        assert_eq!(first.set_parent(&second), Err(ParentError::Cycle));
+        assert_eq!(first.set_parent(&third), Err(ParentError::Cycle));
+        assert_eq!(me.switch(&third, 1).unwrap(), 301);
+    });
+}
+
+#[test]
+fn s4_a_cycle_through_the_running_greenlet_is_an_error() {
+    enter(|me: &Current<u32>| {
+        let outer = Greenlet::new(me, |me: &Current<u32>, n: u32| {
+            let inner = Greenlet::new(me, |_, n: u32| Ok(n));
+            assert_eq!(me.handle().set_parent(&inner), Err(ParentError::Cycle));
+            me.switch(&inner, n + 1)
+        });
+        assert_eq!(me.switch(&outer, 1).unwrap(), 2);
+    });
+}
+
+#[test]
+fn s4_a_parent_that_does_not_take_what_the_body_returns_is_refused() {
+    enter(|me: &Current<u32>| {
+        let child = Greenlet::new(me, |_, n: u32| Ok(n));
+        let text = Greenlet::new(me, |_, text: String| Ok(text.len() as u32));
+        assert_eq!(child.set_parent(&text), Err(ParentError::WrongType));
+        assert_eq!(me.switch(&child, 1).unwrap(), 1);
+        assert!(is_new(&text));
+    });
+}
+
+#[test]
+fn s4_types_that_borrow_are_not_compared() {
+    scope(|s, me: &Current<u32>| {
+        let child = s.greenlet(me, |_, n: u32| Ok(n));
+        let relay = s.greenlet(me, |_, n: u32| Ok(n + 100));
+        assert_eq!(child.set_parent(&relay), Err(ParentError::WrongType));
+        assert_eq!(child.set_parent(&me.handle()), Err(ParentError::WrongType));
+        assert_eq!(me.switch(&child, 1).unwrap(), 1);
+    });
+}
+
+#[test]
+fn s4_the_old_parent_is_released_and_the_new_one_held() {
+    let log = Log::new();
+    enter(|me: &Current<u32>| {
+        let main = me.handle();
+        let parent = |name| {
+            let (log, main) = (log.clone(), main.clone());
+            let parent = Greenlet::new(me, move |me, n: u32| {
+                let _dropped = log.at_drop(name);
+                me.switch(&main, n)
+            });
+            assert_eq!(me.switch(&parent, 0).unwrap(), 0);
+            parent
+        };
+        let child = Greenlet::new(me, |_, n: u32| Ok(n));
+        let (old, new) = (parent("old"), parent("new"));
+        child.set_parent(&old).unwrap();
+        drop(old);
+        assert_eq!(log.take(), [""; 0]);
+        child.set_parent(&new).unwrap();
+        assert_eq!(log.take(), ["old"]);
+        drop(new);
+        assert_eq!(log.take(), [""; 0]);
+        drop(child);
+        assert_eq!(log.take(), ["new"]);
+    });
+}
+
+#[test]
+fn s4_an_error_goes_to_the_parent_at_that_moment() {
+    let log = Log::new();
+    enter(|me: &Current<u32>| {
+        let main = me.handle();
+        let other = Greenlet::new(me, {
+            let log = log.clone();
+            move |me, n: u32| {
+                log.add(number(me.switch(&main, n)));
+                Ok(9)
+            }
+        });
+        let child = Greenlet::new(me, |_, ()| Err(Number(3).into()));
+        assert_eq!(me.switch(&other, 1).unwrap(), 1);
+        child.set_parent(&other).unwrap();
+        assert_eq!(me.switch(&child, ()).unwrap(), 9);
+        assert_eq!(log.take(), [3]);
+    });
+}

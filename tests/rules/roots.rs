@@ -1,0 +1,262 @@
+//! s1: the main greenlet. s2: entering again.
+
+use std::{
+    sync::{Arc, Barrier},
+    thread,
+};
+
+use greenlet::{Builder, Current, Greenlet, KillError, ParentError, SwitchError, enter};
+
+use crate::support::{
+    Number,
+    census::{Cargo, Census, Word},
+    number,
+    panics::catch,
+};
+
+#[test]
+fn s1_enter_returns_what_its_closure_returns() {
+    assert_eq!(enter(|_: &Current<()>| 42), 42);
+}
+
+#[test]
+fn s1_main_is_active_while_its_closure_runs_and_dead_after() {
+    let main = enter(|me: &Current<()>| {
+        let main = me.handle();
+        assert!(main.is_active() && !main.is_dead());
+        let child = Greenlet::new(me, {
+            let main = main.clone();
+            move |_, ()| {
+                assert!(main.is_active() && !main.is_dead());
+                Ok(())
+            }
+        });
+        me.switch(&child, ()).unwrap();
+        main
+    });
+    assert!(!main.is_active() && main.is_dead());
+}
+
+#[test]
+fn s1_main_is_dead_after_a_panic_of_its_closure() {
+    let mut escaped = None;
+    let panic = catch(|| {
+        enter(|me: &Current<()>| {
+            escaped = Some(me.handle());
+            panic!("out")
+        })
+    });
+    assert!(panic.is_err());
+    assert!(escaped.unwrap().is_dead());
+    assert_eq!(enter(|_: &Current<()>| "entered"), "entered");
+}
+
+#[test]
+fn s1_main_has_no_parent() {
+    enter(|me: &Current<()>| {
+        let child = Greenlet::new(me, |_, ()| Ok(()));
+        assert_eq!(me.handle().set_parent(&child), Err(ParentError::Root));
+        assert_eq!(me.handle().set_parent(&me.handle()), Err(ParentError::Root));
+    });
+}
+
+#[test]
+fn s1_main_cannot_be_killed() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        assert_eq!(me.kill(&main), Err(KillError::Root));
+        let child = Greenlet::new(me, move |me, ()| {
+            assert_eq!(me.kill(&main), Err(KillError::Root));
+            Ok(())
+        });
+        me.switch(&child, ()).unwrap();
+        // It was not told to exit either.
+        let child = Greenlet::new(me, |_, ()| Ok(()));
+        me.switch(&child, ()).unwrap();
+    });
+}
+
+#[test]
+fn s1_each_thread_has_a_main_of_its_own() {
+    let together = Arc::new(Barrier::new(4));
+    let threads: Vec<_> = (0..4_u64)
+        .map(|number| {
+            let together = Arc::clone(&together);
+            thread::spawn(move || {
+                enter(|me| {
+                    let main = me.handle();
+                    let child = Greenlet::new(me, move |me, mut value: u64| {
+                        for _ in 0..3 {
+                            value = me.switch(&main, value * 10 + number)?;
+                        }
+                        Ok(value)
+                    });
+                    let mut value = number;
+                    while !child.is_dead() {
+                        together.wait();
+                        value = me.switch(&child, value).unwrap();
+                    }
+                    value
+                })
+            })
+        })
+        .collect();
+    for (number, thread) in threads.into_iter().enumerate() {
+        assert_eq!(thread.join().unwrap(), number as u64 * 1111);
+    }
+}
+
+#[test]
+fn s2_entering_in_a_greenlet_gives_its_stack_an_inbox_of_another_type() {
+    enter(|me: &Current<u32>| {
+        let child = Greenlet::new(me, |_, number: u32| {
+            let text = enter(|library: &Current<String>| {
+                let helper = Greenlet::new(library, |_, n: u32| Ok(n.to_string()));
+                library.switch(&helper, number)
+            })?;
+            Ok(text.len() as u32)
+        });
+        assert_eq!(me.switch(&child, 12345).unwrap(), 5);
+    });
+}
+
+#[test]
+fn s2_the_greenlets_of_a_library_may_be_left_suspended_and_found_again() {
+    enter(|me: &Current<u32>| {
+        let child = Greenlet::new(me, |me, mut n: u32| {
+            let (counter, first) = enter(|library: &Current<String>| {
+                let root = library.handle();
+                let counter = Greenlet::new(library, move |me, ()| {
+                    me.switch(&root, "one".to_string())?;
+                    Ok("two".to_string())
+                });
+                let first = library.switch(&counter, ()).unwrap();
+                (counter, first)
+            });
+            n += first.len() as u32;
+            // The root that it was made by is over; the next one of the same type is its heir.
+            n += enter(|again: &Current<String>| {
+                counter.set_parent(&again.handle()).unwrap();
+                again.switch(&counter, ())
+            })?
+            .len() as u32;
+            let _ = me;
+            Ok(n)
+        });
+        assert_eq!(me.switch(&child, 1).unwrap(), 7);
+    });
+}
+
+#[test]
+fn s2_the_outer_greenlet_is_busy_meanwhile_and_nothing_is_transferred() {
+    let census = Census::new();
+    enter(|me: &Current<Word>| {
+        let main = me.handle();
+        enter(|inner: &Current<()>| {
+            assert!(main.is_active() && !main.is_dead());
+            let message = Word::new(&census, 7);
+            match inner.try_switch(&main, message) {
+                Err(SwitchError::Busy(message)) => assert_eq!(message.value(), 7),
+                _ => panic!("the outer greenlet received"),
+            }
+            match inner.try_throw(&main, Number(8)) {
+                Err(SwitchError::Busy(thrown)) => assert_eq!(number::<()>(Err(thrown)), 8),
+                _ => panic!("the outer greenlet received"),
+            }
+        });
+        let child = Greenlet::new(me, |_, word: Word| Ok(word));
+        let back = me.switch(&child, Word::new(&census, 9)).unwrap();
+        assert_eq!(back.value(), 9);
+    });
+}
+
+#[test]
+fn s2_a_busy_greenlet_can_be_switched_to_when_the_closure_is_done() {
+    enter(|me: &Current<u32>| {
+        let main = me.handle();
+        let busy = Greenlet::new(me, move |me, n: u32| {
+            let n = enter(|inner: &Current<u32>| {
+                let seen = Greenlet::new(inner, move |_, ()| Ok(n + 1));
+                inner.switch(&seen, ())
+            })?;
+            let n = me.switch(&main, n)?;
+            Ok(n * 2)
+        });
+        assert_eq!(me.switch(&busy, 1).unwrap(), 2);
+        assert_eq!(me.switch(&busy, 10).unwrap(), 20);
+    });
+}
+
+#[test]
+fn s2_siblings_find_it_busy_too() {
+    enter(|me: &Current<()>| {
+        let busy = Greenlet::new(me, |me, ()| {
+            let outer = me.handle();
+            enter(|inner: &Current<bool>| {
+                let sibling = Greenlet::new(inner, move |me, ()| {
+                    Ok(matches!(
+                        me.try_switch(&outer, ()),
+                        Err(SwitchError::Busy(()))
+                    ))
+                });
+                assert!(inner.switch(&sibling, ()).unwrap());
+            });
+            Ok(())
+        });
+        me.switch(&busy, ()).unwrap();
+    });
+}
+
+#[test]
+fn s2_the_outer_current_is_not_the_running_one_meanwhile() {
+    let census = Census::new();
+    enter(|me: &Current<()>| {
+        let child = Greenlet::new(me, |_, _: Word| Ok(()));
+        enter(|_: &Current<()>| {
+            match me.try_switch(&child, Word::new(&census, 1)) {
+                Err(SwitchError::NotCurrent(word)) => assert_eq!(word.value(), 1),
+                _ => panic!("switched from a greenlet that waits"),
+            }
+            let outcome = me.try_throw(&child, Number(2));
+            assert!(matches!(outcome, Err(SwitchError::NotCurrent(_))));
+        });
+        me.switch(&child, Word::new(&census, 3)).unwrap();
+    });
+}
+
+#[test]
+fn s2_a_panic_of_the_inner_closure_ends_the_outer_ones_wait() {
+    enter(|me: &Current<()>| {
+        let panic = catch(|| enter(|_: &Current<u8>| panic!("out")));
+        assert!(panic.is_err());
+        let child = Greenlet::new(me, |_, ()| Ok(()));
+        me.switch(&child, ()).unwrap();
+    });
+}
+
+#[test]
+fn s2_roots_nest_to_any_depth() {
+    fn deeper(depth: u32) -> u32 {
+        enter(|me: &Current<u32>| {
+            let child = Greenlet::new(me, move |_, ()| {
+                Ok(if depth == 0 {
+                    0
+                } else {
+                    1 + deeper(depth - 1)
+                })
+            });
+            me.switch(&child, ()).unwrap()
+        })
+    }
+    assert_eq!(deeper(20), 20);
+}
+
+#[test]
+fn s1_debug_says_that_it_is_main() {
+    enter(|me: &Current<()>| {
+        let words = format!("{me:?}");
+        assert!(words.contains("current active started main"), "{words}");
+        let child = Builder::new().name("n").build(me, |_, ()| Ok(())).unwrap();
+        assert!(!format!("{child:?}").contains("main"));
+    });
+}

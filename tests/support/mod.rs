@@ -1,0 +1,83 @@
+//! What several tests need: counted payloads, logs, quiet panics, child processes.
+
+#![allow(dead_code, reason = "no test binary uses all of it")]
+
+pub mod census;
+pub mod child;
+pub mod log;
+pub mod panics;
+
+use std::{cell::RefCell, rc::Rc};
+
+use greenlet::{Current, Greenlet, SwitchError, Thrown};
+
+/// An error that has a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number(pub u32);
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "number {}", self.0)
+    }
+}
+
+impl std::error::Error for Number {}
+
+/// The number that was thrown.
+#[track_caller]
+pub fn number<T>(outcome: Result<T, Thrown>) -> u32 {
+    match outcome {
+        Ok(_) => panic!("a value came in place of a number"),
+        Err(thrown) => thrown.downcast::<Number>().expect("a number").0,
+    }
+}
+
+/// What was thrown is the news that a child has exited, and not a request.
+#[track_caller]
+pub fn assert_child_exit<T>(outcome: Result<T, Thrown>) {
+    let thrown = outcome.err().expect("news, not a value");
+    assert!(thrown.is_child_exit(), "{thrown:?}");
+    assert!(!thrown.is_exit());
+}
+
+/// The refusal that a `switch` or `throw` came to.
+#[track_caller]
+pub fn refusal<T>(outcome: Result<T, Thrown>) -> SwitchError<()> {
+    outcome
+        .err()
+        .expect("a refusal, not a value")
+        .downcast()
+        .expect("a refusal")
+}
+
+/// Not started, and not over.
+pub fn is_new<I, L>(greenlet: &Greenlet<I, L>) -> bool {
+    !greenlet.is_active() && !greenlet.is_dead()
+}
+
+/// Do the tests run under an emulator, where each thing takes ten times as long?
+pub fn emulated() -> bool {
+    std::env::var_os("GREENLET_EMULATED").is_some()
+}
+
+/// Runs `body` in a child of `me` to which no handle is left.
+pub fn run_without_handles<T: 'static>(
+    me: &Current<T>,
+    body: impl FnOnce(&Current<()>) -> Result<T, Thrown> + 'static,
+) -> Result<T, Thrown> {
+    let slot = Rc::new(RefCell::new(None::<Greenlet<()>>));
+    let child = Greenlet::new(me, {
+        let slot = Rc::clone(&slot);
+        move |me, ()| {
+            let holder = slot.take().expect("it was put there");
+            me.kill(&holder).expect("it is suspended");
+            body(me)
+        }
+    });
+    // Owns the only handle, and loses it when it is killed.
+    let holder = Greenlet::new(me, move |me, ()| {
+        me.switch(&child, ()).map(|()| unreachable!("it is killed"))
+    });
+    slot.replace(Some(holder.clone()));
+    me.switch(&holder, ())
+}

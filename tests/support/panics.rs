@@ -1,0 +1,67 @@
+//! Panics that are expected: without noise, and counted as the panic hook hears of them.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    panic::{self, AssertUnwindSafe},
+    sync::Once,
+    thread,
+};
+
+use super::log::on_drop;
+
+thread_local! {
+    static HEARD: Cell<usize> = const { Cell::new(0) };
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+fn install() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            HEARD.set(HEARD.get() + 1);
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+}
+
+/// Runs without a word of the panic hook on this thread; says how often it was called.
+pub fn heard<R>(run: impl FnOnce() -> R) -> (R, usize) {
+    install();
+    let before = HEARD.get();
+    let quiet = QUIET.replace(true);
+    let restore = on_drop(move || QUIET.set(quiet));
+    let result = run();
+    drop(restore);
+    (result, HEARD.get() - before)
+}
+
+/// Runs without a word of the panic hook on this thread.
+pub fn quietly<R>(run: impl FnOnce() -> R) -> R {
+    heard(run).0
+}
+
+/// Catches a panic, quietly.
+pub fn catch<R>(run: impl FnOnce() -> R) -> thread::Result<R> {
+    quietly(|| panic::catch_unwind(AssertUnwindSafe(run)))
+}
+
+/// The text that `run` panics with.
+#[track_caller]
+pub fn panic_text<R>(run: impl FnOnce() -> R) -> String {
+    match catch(run) {
+        Ok(_) => panic!("no panic"),
+        Err(payload) => text_of(&*payload).to_string(),
+    }
+}
+
+pub fn text_of(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .expect("a panic with a text")
+}

@@ -1,0 +1,32 @@
+//! Greenlets of one version of the crate that switch inside greenlets of another.
+
+/// In a greenlet of the one version a loop that counts, which in each step asks a greenlet of
+/// the other to add.
+macro_rules! count_with {
+    ($outer:ident, $inner:ident) => {
+        $outer::enter(|me: &$outer::Current<u64>| {
+            let main = me.handle();
+            let counter = $outer::Greenlet::new(me, move |me, mut number: u64| {
+                while number < 1_000 {
+                    let sum = $inner::enter(|inner| {
+                        let add = $inner::Greenlet::new(inner, |_, n: u64| Ok(n + 1));
+                        inner.switch(&add, number).unwrap()
+                    });
+                    number = me.switch(&main, sum)?;
+                }
+                Ok(number)
+            });
+            let mut number = 0;
+            while !counter.is_dead() {
+                number = me.switch(&counter, number).unwrap();
+            }
+            number
+        })
+    };
+}
+
+fn main() {
+    assert_eq!(count_with!(this, other), 1_000);
+    assert_eq!(count_with!(other, this), 1_000);
+    println!("two versions switch");
+}

@@ -1,0 +1,129 @@
+//! A backtrace of a greenlet goes on in its parent, where that waits, and ends in the thread's
+//! own frames.
+
+#![cfg(not(miri))]
+
+use std::{
+    backtrace::Backtrace,
+    cell::{Cell, OnceCell},
+    hint::black_box,
+    rc::Rc,
+};
+
+use greenlet::{Current, Greenlet, Thrown, enter};
+
+/// What the greenlets of a test share.
+#[derive(Default)]
+struct Shared {
+    third: OnceCell<Greenlet<()>>,
+    trace: Cell<String>,
+}
+
+/// Fails unless these names are in the trace, in this order.
+fn assert_in_order(trace: &str, names: &[&str]) {
+    let mut rest = trace;
+    for name in names {
+        match rest.split_once(name) {
+            Some((_, after)) => rest = after,
+            None => panic!(
+                "{name} is missing or too early in
+{trace}"
+            ),
+        }
+    }
+}
+
+// Each of these functions has a frame of its own while it waits: it is not inlined, what it
+// calls it does not call last, and no two have the same code, which would be merged.
+
+#[inline(never)]
+fn third_captures(shared: &Shared) {
+    shared.trace.set(Backtrace::force_capture().to_string());
+}
+
+#[inline(never)]
+fn second_waits(me: &Current<()>, main: &Greenlet<()>) -> Result<(), Thrown> {
+    black_box("second");
+    black_box(me.switch(main, ()))
+}
+
+#[inline(never)]
+fn first_waits(me: &Current<()>, second: &Greenlet<()>) -> Result<(), Thrown> {
+    black_box("first");
+    black_box(me.switch(second, ()))
+}
+
+#[inline(never)]
+fn main_waits(me: &Current<()>, target: &Greenlet<()>) -> Result<(), Thrown> {
+    black_box("main");
+    black_box(me.switch(target, ()))
+}
+
+/// Makes main, first, second, third, each the parent of the next. If the second does
+/// not wait it is over when the third runs.
+#[inline(never)]
+fn run_tree(second_is_over: bool) -> String {
+    let shared = Rc::<Shared>::default();
+    enter(|me| {
+        let main = me.handle();
+        let for_first = Rc::clone(&shared);
+        let first = Greenlet::new(me, move |me, ()| {
+            let for_second = Rc::clone(&for_first);
+            let for_third = Rc::clone(&for_first);
+            let second = Greenlet::new(me, move |me, ()| {
+                let third = Greenlet::new(me, move |_, ()| {
+                    third_captures(&for_third);
+                    Ok(())
+                });
+                for_second.third.set(third).unwrap();
+                if second_is_over { Ok(()) } else { second_waits(me, &main) }
+            });
+            first_waits(me, &second)?;
+            if second_is_over {
+                let third = for_first.third.get().unwrap();
+                first_waits(me, third)?;
+            }
+            Ok(())
+        });
+        main_waits(me, &first).unwrap();
+        // The third is resumed by main, and yet its caller is the second, its parent.
+        if !second_is_over {
+            main_waits(me, shared.third.get().unwrap()).unwrap();
+        }
+    });
+    shared.trace.take()
+}
+
+#[test]
+fn goes_on_in_the_parents() {
+    let trace = run_tree(false);
+    assert_in_order(
+        &trace,
+        &[
+            "unwind::third_captures",
+            "unwind::second_waits",
+            "unwind::first_waits",
+            "unwind::main_waits",
+            "unwind::run_tree",
+            // libtest, which called the test
+            "test::",
+        ],
+    );
+}
+
+#[test]
+fn passes_through_a_dead_parent() {
+    let trace = run_tree(true);
+    assert_in_order(
+        &trace,
+        &[
+            "unwind::third_captures",
+            "unwind::first_waits",
+            "unwind::main_waits",
+            "unwind::run_tree",
+            // libtest, which called the test
+            "test::",
+        ],
+    );
+    assert!(!trace.contains("unwind::second_waits"), "{trace}");
+}

@@ -1,0 +1,289 @@
+//! The example `walk`, as its user sees it.
+
+mod process;
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+/// The program, which `cargo test` builds before it runs any test.
+fn program() -> PathBuf {
+    // target/PROFILE/deps/TEST and target/PROFILE/examples/walk
+    let test = env::current_exe().expect("the test knows its path");
+    let profile = test.ancestors().nth(2).expect("Cargo's layout");
+    let program = profile.join("examples/walk");
+    assert!(
+        program.exists(),
+        "{}: `cargo test --examples` builds it",
+        program.display()
+    );
+    program
+}
+
+fn walk(arguments: &[&OsStr]) -> Output {
+    let mut command = process::command(program());
+    command.args(arguments).output().expect("walk starts")
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("UTF-8, whatever the names are")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("UTF-8, whatever the names are")
+}
+
+/// Walks `root` and wants success; without the root's own path, which is another each time.
+fn lines_of(root: &Path) -> Vec<String> {
+    let output = walk(&[root.as_os_str()]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stderr(&output), "");
+    let root = root.to_str().expect("a temporary name");
+    stdout(&output)
+        .lines()
+        .map(|line| line.replace(root, "ROOT"))
+        .collect()
+}
+
+/// A directory with everything that has a line of its own, made in no order.
+fn sample() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    fs::create_dir_all(path("b/deep/deeper")).unwrap();
+    fs::write(path("z"), [0; 1023]).unwrap();
+    fs::write(path("b/deep/deeper/one"), [0; 1]).unwrap();
+    fs::write(path("a"), [0; 10]).unwrap();
+    fs::write(path("b/y"), [0; 1024]).unwrap();
+    fs::write(path("b/deep/x"), [0; 1536]).unwrap();
+    fs::create_dir(path("empty")).unwrap();
+    root
+}
+
+const SAMPLE: [&str; 10] = [
+    "      10 B  ┌── a",
+    "       1 B  │     ┌── one",
+    "       1 B  │   ┌─┴ deeper",
+    "   1.5 KiB  │   ├── x",
+    "   1.5 KiB  │ ┌─┴ deep",
+    "   1.0 KiB  │ ├── y",
+    "   2.5 KiB  ├─┴ b",
+    "       0 B  ├── empty",
+    "    1023 B  ├── z",
+    "   3.5 KiB  ROOT",
+];
+
+#[test]
+fn prints_each_entry_once_in_order_and_each_directory_with_its_sum() {
+    assert_eq!(lines_of(sample().path()), SAMPLE);
+}
+
+#[test]
+fn walks_the_current_directory_when_no_path_is_given() {
+    let root = sample();
+    let output = process::command(program())
+        .current_dir(root.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    let [contents @ .., root] = &SAMPLE;
+    assert_eq!(lines[..contents.len()], *contents);
+    assert_eq!(lines[contents.len()..], [root.replace("ROOT", ".")]);
+}
+
+#[test]
+fn a_file_is_a_tree_of_one_line() {
+    let root = sample();
+    assert_eq!(lines_of(&root.path().join("z")), ["    1023 B  ROOT"]);
+}
+
+#[test]
+fn does_not_follow_symbolic_links() {
+    let root = tempfile::tempdir().unwrap();
+    let large = tempfile::tempdir().unwrap();
+    fs::write(large.path().join("large"), [0; 100_000]).unwrap();
+    symlink(large.path(), root.path().join("outward")).unwrap();
+    symlink(".", root.path().join("self")).unwrap();
+    symlink("nowhere", root.path().join("void")).unwrap();
+    // The size of a link is that of its target's name.
+    let outward = large.path().as_os_str().len();
+    assert_eq!(
+        lines_of(root.path()),
+        [
+            format!("{outward:>8} B  ┌── outward"),
+            "       1 B  ├── self".into(),
+            "       7 B  ├── void".into(),
+            format!("{:>8} B  ROOT", outward + 8),
+        ]
+    );
+}
+
+#[test]
+fn a_path_that_does_not_exist_is_one_clear_line_and_a_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let missing = root.path().join("missing");
+    let output = walk(&[missing.as_os_str()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let expected = format!(
+        "walk: {}: No such file or directory (os error 2)\n",
+        missing.display()
+    );
+    assert_eq!(stderr(&output), expected);
+}
+
+/// Runs `walk` as a user for whom permissions count; `None`, with a word of why, if there is no
+/// such user.
+fn walk_without_privileges(root: &Path) -> Option<Output> {
+    const NOBODY: u32 = 65534;
+    // SAFETY: no precondition.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some(walk(&[root.as_os_str()]));
+    }
+    // Where that user can reach it.
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let copy = place.path().join("walk");
+    fs::copy(program(), &copy).unwrap();
+    fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = process::command(copy);
+    match command.arg(root).uid(NOBODY).gid(NOBODY).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            eprintln!("skipped: root may read everything, and cannot become nobody: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_reported_and_the_rest_is_printed() {
+    let root = sample();
+    let locked = root.path().join("b/deep");
+    fs::set_permissions(root.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(&locked, PermissionsExt::from_mode(0o000)).unwrap();
+    let output = walk_without_privileges(root.path());
+    let output_of_locked = walk_without_privileges(&locked);
+    fs::set_permissions(&locked, PermissionsExt::from_mode(0o755)).unwrap();
+
+    let Some(output) = output else { return };
+    let report = format!(
+        "walk: {}: Permission denied (os error 13)\n",
+        locked.display()
+    );
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stderr(&output), report);
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    assert_eq!(
+        lines[..6],
+        [
+            "      10 B  ┌── a",
+            "       0 B  │ ┌── deep",
+            "   1.0 KiB  │ ├── y",
+            "   1.0 KiB  ├─┴ b",
+            "       0 B  ├── empty",
+            "    1023 B  ├── z",
+        ]
+    );
+    assert_eq!(lines.len(), 7);
+
+    // There is no rest of the path itself.
+    let output = output_of_locked.expect("as before");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!((stdout(&output), stderr(&output)), ("", report.as_str()));
+}
+
+#[test]
+fn a_name_of_any_bytes_is_one_printable_line() {
+    let root = tempfile::tempdir().unwrap();
+    for name in [
+        &b"a\xff\xfez"[..],
+        b"line\nfeed",
+        b"\x1b[31mred",
+        "é".as_bytes(),
+    ] {
+        fs::write(root.path().join(OsStr::from_bytes(name)), "").unwrap();
+    }
+    assert_eq!(
+        lines_of(root.path()),
+        [
+            "       0 B  ┌── \u{fffd}[31mred",
+            "       0 B  ├── a\u{fffd}\u{fffd}z",
+            "       0 B  ├── line\u{fffd}feed",
+            "       0 B  ├── é",
+            "       0 B  ROOT",
+        ]
+    );
+}
+
+#[test]
+fn a_tree_as_deep_as_paths_can_be_is_walked_to_its_ground() {
+    const DEPTH: usize = 1_900;
+    let root = tempfile::tempdir().unwrap();
+    let mut deepest = root.path().to_path_buf();
+    deepest.extend(std::iter::repeat_n("d", DEPTH));
+    fs::create_dir_all(&deepest).unwrap();
+    fs::write(deepest.join("f"), "1234567").unwrap();
+
+    let lines = lines_of(root.path());
+    assert_eq!(lines.len(), DEPTH + 2);
+    assert!(lines[0].ends_with("┌── f"), "{}", lines[0]);
+    assert_eq!(lines[DEPTH + 1], "       7 B  ROOT");
+}
+
+#[test]
+fn ends_quietly_when_nobody_reads_on() {
+    let root = sample();
+    let (reader, writer) = process::pipe();
+    drop(reader);
+    let mut command = process::command(program());
+    let output = command
+        .arg(root.path())
+        .stdout(Stdio::from(writer))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn says_so_when_the_output_cannot_be_written() {
+    let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else {
+        return eprintln!("skipped: there is no /dev/full");
+    };
+    let root = sample();
+    let mut command = process::command(program());
+    let output = command.arg(root.path()).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "walk: No space left on device (os error 28)\n"
+    );
+}
+
+#[test]
+fn help_is_output_and_a_second_path_is_an_error() {
+    let help = walk(&["--help".as_ref()]);
+    assert!(help.status.success());
+    assert!(
+        stdout(&help).starts_with("Usage: walk [PATH]\n"),
+        "{help:?}"
+    );
+    assert_eq!(stderr(&help), "");
+
+    let misuse = walk(&[".".as_ref(), ".".as_ref()]);
+    assert_eq!(misuse.status.code(), Some(2));
+    assert_eq!(stdout(&misuse), "");
+    assert_eq!(stderr(&misuse), stdout(&help));
+}
