@@ -59,3 +59,7 @@ pub unsafe fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
 
 /// Takes and gives a `T`: no other type will do, not even one of another lifetime.
 type Invariant<T> = fn(T) -> T;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

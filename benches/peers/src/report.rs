@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Columns of figures.
-const WIDTH: usize = 12;
+const WIDTH: usize = 15;
 /// The column of workloads.
-const FIRST: usize = 48;
+const FIRST: usize = 46;
 
 pub struct Table {
     columns: Vec<&'static str>,

@@ -14,6 +14,9 @@ pub struct Workload {
     pub run: Run,
 }
 
+/// Enough of them to hide a thread's beginning and end.
+pub const FRESH: u64 = 1000;
+
 type Run = Box<dyn Fn(&dyn Contender, u64) -> Outcome>;
 
 /// A number of them suspended at once.
@@ -96,9 +99,9 @@ pub fn all(quick: bool) -> Vec<Workload> {
     );
     add(
         "create, run, finish on a fresh stack".into(),
-        1,
+        FRESH,
         repetitions,
-        Box::new(|contender, ops| contender.fresh(ops)),
+        Box::new(|contender, times| contender.fresh(times * FRESH)),
     );
     for (frames, name) in [
         (0, "kill, no frames"),

@@ -9,6 +9,7 @@ use crate::{
     mxcsr::Status,
     population::Watch,
     work::{self, BATCH, Message, SmallError, time},
+    workload::FRESH,
 };
 
 pub struct Greenlets;
@@ -137,7 +138,7 @@ impl Contender for Greenlets {
     /// A thread begins with an empty pool, and nobody finishes before all have started: so every
     /// stack is new. The thread's end gives them back.
     fn fresh(&self, ops: u64) -> Outcome {
-        work::batches(ops, 1000)
+        work::batches(ops, FRESH)
             .map(|batch| {
                 let start = Instant::now();
                 thread::spawn(move || {
