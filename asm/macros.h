@@ -39,13 +39,15 @@
 #endif
 .endm
 
-// A plain label that another routine of the same file jumps to.
+// A label inside a routine. Mach-O: a linker that splits sections at symbols keeps it there,
+// and LLVM allows it amid CFI, only as an alternative entry.
 .macro LABEL name
     .globl \name
 #ifdef __ELF__
     .hidden \name
 #else
     .private_extern \name
+    .alt_entry \name
 #endif
 \name:
 .endm

@@ -103,12 +103,12 @@ FUNCTION SYM(switch), 4
     mov r8d, [rsp + FRAME_MXCSR]
     movzx r9d, word ptr [rsp + FRAME_X87CW]
     mov [rdi], rsp                      // from here on the caller can be resumed
+    mov rsp, rsi                        // same frame layout: the CFI above still holds
 
     // The second half, also reached from the end of `entry`:
-    //   rsi  stack pointer to resume     rdx rcx  the message
+    //   rsp  the frame to resume         rdx rcx  the message
     //   r8d  MXCSR now                   r9w      x87 control word now
 LABEL SYM(resume)
-    mov rsp, rsi                        // same frame layout: the CFI above still holds
     // Loading MXCSR costs tens of cycles when a status flag differs, and storing it is
     // slow after such a load; so it is loaded only if a control bit differs.
     xor r8d, [rsp + FRAME_MXCSR]
@@ -208,13 +208,13 @@ LABEL SYM(entry_pc)
     mov rdx, rcx                        // kind
     mov rcx, rsp                        // departure
     call rbx
-    mov rsi, [rsp]                      // Departure.to
     mov rdx, [rsp + 8]                  // Departure.word
     mov rcx, [rsp + 16]                 // Departure.kind
     stmxcsr [rsp + 24]
     fnstcw [rsp + 28]
     mov r8d, [rsp + 24]
     movzx r9d, word ptr [rsp + 28]
+    mov rsp, [rsp]                      // Departure.to; `resume`'s CFI needs its frame there
     jmp SYM(resume)
     .cfi_endproc
 END_FUNCTION SYM(entry)

@@ -7,14 +7,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # All that `cargo package` may take along, one extended regular expression a line, and each must
 # match something: what a user needs to build the crate, and what they may want to know of it.
 PACKAGED='
-Cargo\.(toml|toml\.orig|lock)
-\.cargo_vcs_info\.json
+Cargo\.toml
+Cargo\.(toml\.orig|lock)|\.cargo_vcs_info\.json
 build\.rs
-asm/([a-z0-9_]+\.(S|h)|README\.md)
+asm/(x86_64|aarch64|riscv64|arm)\.S
+asm/([a-z]+\.h|README\.md)
 src/([a-z0-9_]+/)*[a-z0-9_]+\.rs
 README\.md
 CHANGELOG\.md
-LICENSE-(MIT|APACHE)
+LICENSE-MIT
+LICENSE-APACHE
 '
 
 format() {

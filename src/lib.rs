@@ -14,8 +14,12 @@ mod error;
 mod greenlet;
 mod host;
 mod local;
+#[cfg(feature = "std")]
+mod overflow;
 pub mod raw;
 mod scope;
+#[cfg(feature = "std")]
+mod snapshot;
 mod stack;
 mod thread;
 mod thrown;
@@ -33,7 +37,11 @@ pub use current::Current;
 pub use error::{BuildError, KillError, ParentError, SwitchError};
 pub use greenlet::Greenlet;
 pub use local::LocalKey;
+#[cfg(feature = "std")]
+pub use overflow::report_stack_overflow;
 pub use scope::{Scope, scope};
+#[cfg(feature = "std")]
+pub use snapshot::{GreenletInfo, Snapshot, StackUsage};
 #[cfg(feature = "std")]
 pub use stack::pool::set_idle_stacks;
 pub use stack::{StackError, StackMemory};

@@ -33,7 +33,7 @@
 use core::{fmt, marker::PhantomData};
 
 use crate::{
-    BuildError, Builder, Current, Greenlet, Thrown, host,
+    BuildError, Builder, Current, Greenlet, Thrown, host, thread,
     tree::{self, Killed, Roster, Settings},
 };
 
@@ -161,6 +161,8 @@ impl<I> Current<I> {
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
     {
         let end = EndOfScope(Roster::new());
+        // SAFETY: `end` stays here until it is dropped, and its drop unlists the roster.
+        unsafe { thread::list(&end.0) };
         let scope = Scope {
             roster: &end.0,
             scope: PhantomData,
@@ -181,6 +183,13 @@ struct EndOfScope(Roster);
 
 impl Drop for EndOfScope {
     fn drop(&mut self) {
+        self.kill_all();
+        self.0.unlist();
+    }
+}
+
+impl EndOfScope {
+    fn kill_all(&self) {
         while let Some(member) = self.0.first() {
             match tree::kill(member) {
                 // Interrupted by the member, in a destructor, which goes on now: again.

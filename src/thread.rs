@@ -24,6 +24,7 @@ pub(crate) struct Thread {
     burials: Burials,
     /// The live greenlets that belong to no scope.
     unscoped: Roster,
+    last_id: Cell<u64>,
 }
 
 /// New greenlets whose bodies are yet to be dropped: one drop at a time a stack, so that a
@@ -41,6 +42,7 @@ per_thread! {
             main: Cell::new(ptr::null()),
             burials: Burials { under_way: Cell::new(false), pending: Cell::new(ptr::null()) },
             unscoped: Roster::new(),
+            last_id: Cell::new(0),
         };
 }
 
@@ -111,4 +113,34 @@ pub(crate) fn enroll(block: &Block) {
     // SAFETY: the thread's roster is there as long as code runs on the thread, and a block
     // that nobody reaches any more when it ends is not touched again.
     THREAD.with(|thread| unsafe { thread.unscoped.add(block) });
+}
+
+/// Enters a scope's roster in the thread's list of them.
+///
+/// # Safety
+/// It stays where it is until it is unlisted.
+pub(crate) unsafe fn list(roster: &Roster) {
+    // SAFETY: the caller's word; the thread's own roster is there as long as code runs on it.
+    THREAD.with(|thread| unsafe { roster.list_after(&thread.unscoped) });
+}
+
+/// Calls `look` with every live greenlet of the thread, scoped or not; it must make and end none.
+pub(crate) fn for_each_greenlet(mut look: impl FnMut(&Block)) {
+    THREAD.with(|thread| {
+        let mut roster = Some(&thread.unscoped);
+        while let Some(listed) = roster {
+            listed.for_each(&mut look);
+            roster = listed.next();
+        }
+    });
+}
+
+/// A number that no other greenlet of this thread has; later ones have larger ones.
+#[inline]
+pub(crate) fn next_id() -> u64 {
+    THREAD.with(|thread| {
+        let id = thread.last_id.get() + 1;
+        thread.last_id.set(id);
+        id
+    })
 }

@@ -68,8 +68,18 @@ struct Side {
 impl Side {
     fn new(name: &'static str) -> Self {
         let none = [0; arch::REGISTERS.len()];
-        let banks = Banks { set: none, seen: none, word: 0, kind: 0 };
-        Self { name, round: 0, banks, lost: String::new() }
+        let banks = Banks {
+            set: none,
+            seen: none,
+            word: 0,
+            kind: 0,
+        };
+        Self {
+            name,
+            round: 0,
+            banks,
+            lost: String::new(),
+        }
     }
 
     /// Another value in each register of each side in each round.
@@ -87,13 +97,21 @@ impl Side {
     }
 
     fn check(&mut self) {
-        let Self { name, round, banks, lost } = self;
+        let Self {
+            name,
+            round,
+            banks,
+            lost,
+        } = self;
         for ((set, seen), (register, tested, _)) in
             banks.set.iter().zip(banks.seen).zip(arch::REGISTERS)
         {
             if (set ^ seen) & tested != 0 {
-                writeln!(lost, "{name}, round {round}: {register} was {set:#x}, is {seen:#x}")
-                    .unwrap();
+                writeln!(
+                    lost,
+                    "{name}, round {round}: {register} was {set:#x}, is {seen:#x}"
+                )
+                .unwrap();
             }
         }
         *round += 1;
@@ -151,7 +169,10 @@ unsafe extern "C" fn start(
         }
         departure.write(Departure {
             to: MaybeUninit::new((*pair).contexts[0].stack_pointer()),
-            message: MaybeUninit::new(Message { word: MaybeUninit::new(ROUNDS), kind: 8 }),
+            message: MaybeUninit::new(Message {
+                word: MaybeUninit::new(ROUNDS),
+                kind: 8,
+            }),
         });
     }
 }
@@ -200,9 +221,20 @@ fn switch_safely<I, J>(
     message: J,
 ) -> Result<I, Thrown> {
     side.fill();
-    let mut switch = SafeSwitch { me, to, message: Some(message), received: None };
+    let mut switch = SafeSwitch {
+        me,
+        to,
+        message: Some(message),
+        received: None,
+    };
     // SAFETY: the function is called with what it takes, and does not unwind.
-    unsafe { filled_call(&mut side.banks, safe_switch::<I, J>, (&raw mut switch).cast()) };
+    unsafe {
+        filled_call(
+            &mut side.banks,
+            safe_switch::<I, J>,
+            (&raw mut switch).cast(),
+        )
+    };
     side.check();
     switch.received.unwrap()
 }

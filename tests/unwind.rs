@@ -76,7 +76,11 @@ fn run_tree(second_is_over: bool) -> String {
                     Ok(())
                 });
                 for_second.third.set(third).unwrap();
-                if second_is_over { Ok(()) } else { second_waits(me, &main) }
+                if second_is_over {
+                    Ok(())
+                } else {
+                    second_waits(me, &main)
+                }
             });
             first_waits(me, &second)?;
             if second_is_over {

@@ -10,6 +10,7 @@ use super::{Message, StackPointer, Start, core_layout};
 pub(crate) const STACK_ALIGN: usize = 16;
 
 /// rustc touches every page of a large frame on this target, so one guard page catches it.
+#[cfg(feature = "std")]
 pub(crate) const STACK_PROBES: bool = true;
 
 /// The registers of a suspended greenlet.
@@ -45,7 +46,10 @@ impl Frame {
     /// The frame record of a greenlet that has no frames: an unwinder passes through it to
     /// the parent. It is the beginning of a [`Frame`], as far as unwinding reads it.
     pub(crate) fn record(parent_link: *const ()) -> [usize; 2] {
-        [parent_link.expose_provenance(), core_layout::entry_pc as *const () as usize]
+        [
+            parent_link.expose_provenance(),
+            core_layout::entry_pc as *const () as usize,
+        ]
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Message, StackPointer, Start, core_layout};
 pub(crate) const STACK_ALIGN: usize = 16;
 
 /// rustc does not probe stacks on this target.
+#[cfg(feature = "std")]
 pub(crate) const STACK_PROBES: bool = false;
 
 /// The registers of a suspended greenlet.
@@ -49,7 +50,10 @@ impl Frame {
     /// The frame record of a greenlet that has no frames: an unwinder passes through it to
     /// the parent. It is the beginning of a [`Frame`], as far as unwinding reads it.
     pub(crate) fn record(parent_link: *const ()) -> [usize; 2] {
-        [parent_link.expose_provenance(), core_layout::entry_pc as *const () as usize]
+        [
+            parent_link.expose_provenance(),
+            core_layout::entry_pc as *const () as usize,
+        ]
     }
 }
 

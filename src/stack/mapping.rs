@@ -129,6 +129,27 @@ fn advice_guards(page: *mut u8) -> bool {
     }
 }
 
+/// The lowest page in memory from `bottom` up to the one that `top` ends in, or the end of
+/// that. Touches none.
+pub(crate) fn first_resident_page(bottom: *mut u8, top: *mut u8) -> *mut u8 {
+    let page = page_size();
+    let start = bottom.map_addr(|address| address.next_multiple_of(page));
+    let bytes = top.addr().next_multiple_of(page) - start.addr();
+    let mut resident = [0u8; 256];
+    for chunk in (0..bytes).step_by(resident.len() * page) {
+        let length = (bytes - chunk).min(resident.len() * page);
+        let chunk = start.wrapping_add(chunk);
+        // SAFETY: mincore looks at page tables only, and writes a byte for each page, for which
+        // there is room. Where it is refused nothing is resident, as far as we know.
+        unsafe { libc::mincore(chunk.cast(), length, resident.as_mut_ptr().cast()) };
+        let pages = &resident[..length / page];
+        if let Some(index) = pages.iter().position(|&flags| flags & 1 != 0) {
+            return chunk.wrapping_add(index * page);
+        }
+    }
+    start.wrapping_add(bytes)
+}
+
 /// `bytes` rounded up to whole pages.
 pub(crate) fn round_up_to_page(bytes: usize) -> Result<usize, StackError> {
     bytes

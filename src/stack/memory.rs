@@ -164,6 +164,19 @@ impl Running {
         }
     }
 
+    /// The lowest address of the guard, if it has one; the lowest usable one; the one just
+    /// above the stack.
+    #[cfg(feature = "std")]
+    pub(crate) fn limits(&self) -> [*mut u8; 3] {
+        match self {
+            Self::Pooled(lease) => lease.limits(),
+            Self::Own(memory) => {
+                let bottom = memory.top().wrapping_sub(memory.size());
+                [bottom, bottom, memory.top()]
+            }
+        }
+    }
+
     /// Gives the stack back; nothing runs on it any more.
     #[inline]
     pub(crate) fn give_back(self) {

@@ -12,6 +12,8 @@ pub(crate) mod pool;
 mod single;
 
 pub use error::StackError;
+#[cfg(feature = "std")]
+pub(crate) use mapping::first_resident_page;
 pub use memory::StackMemory;
 #[cfg(feature = "std")]
 pub use single::Stack;

@@ -88,6 +88,12 @@ impl Lease {
         slot.0.as_ptr().wrapping_add(shelf.stride - slot.colour())
     }
 
+    /// The lowest address of the guard, the lowest usable one, the one just above the stack.
+    pub(crate) fn limits(&self) -> [*mut u8; 3] {
+        let guard = self.slot.0.as_ptr();
+        [guard, guard.wrapping_add(self.shelf.guard), self.top()]
+    }
+
     /// Gives back the stack, on which nothing runs any more.
     pub(crate) fn give_back(self) {
         // As a function that takes `self`, not as a destructor: a stack that is in use is

@@ -81,6 +81,7 @@ pub(crate) struct Block {
     stack: Cell<Option<stack::Running>>,
     membership: Membership,
     locals: Locals,
+    id: u64,
     kind: &'static Kind,
     settings: Settings,
 }
@@ -100,6 +101,7 @@ impl Block {
             stack: Cell::new(None),
             membership: Membership::none(),
             locals: Locals::new(),
+            id: thread::next_id(),
             kind,
             settings,
         };
@@ -213,6 +215,31 @@ impl Block {
         self.stack.take()
     }
 
+    /// The stack it runs on, if it has one of its own and has started.
+    #[cfg(feature = "std")]
+    pub(crate) fn with_stack<R>(&self, look: impl FnOnce(&stack::Running) -> R) -> Option<R> {
+        let stack = self.stack.take()?;
+        let seen = look(&stack);
+        self.stack.set(Some(stack));
+        Some(seen)
+    }
+
+    /// A number that no other greenlet of the thread has; later ones have larger ones.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// State in the words of greenlet's `repr`.
+    pub(crate) fn state_words(&self) -> &'static str {
+        match self.state() {
+            State::New => "pending",
+            State::Active if ptr::eq(thread::current(), self) => "current active started",
+            State::Active => "suspended active started",
+            State::Busy => "busy active started",
+            State::Dead => "dead",
+        }
+    }
+
     /// Who must be over before this one goes on; `None` unless it is busy.
     pub(crate) fn waits_for(&self) -> Option<&Block> {
         // SAFETY: null, or a block that cannot be freed before this one's wait ends.
@@ -307,21 +334,14 @@ impl Block {
     }
 }
 
-/// Name, address and state in the words of greenlet's `repr`.
+/// Name, number and state in the words of greenlet's `repr`.
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state() {
-            State::New => "pending",
-            State::Active if ptr::eq(thread::current(), self) => "current active started",
-            State::Active => "suspended active started",
-            State::Busy => "busy active started",
-            State::Dead => "dead",
-        };
         write!(f, "<greenlet ")?;
         if let Some(name) = &self.settings.name {
             write!(f, "{name:?} ")?;
         }
-        write!(f, "at {:p} {state}", ptr::from_ref(self))?;
+        write!(f, "#{} {}", self.id, self.state_words())?;
         if self.is_root() && self.state() != State::Dead {
             f.write_str(" main")?;
         }

@@ -90,7 +90,7 @@ fn tell_to_exit(first: &Block, last: &Block) {
 }
 
 /// The innermost root on the stack of `block`, or `block` itself.
-fn top_of_stack(block: &Block) -> &Block {
+pub(crate) fn top_of_stack(block: &Block) -> &Block {
     let mut top = block;
     while let Some(next) = top.waits_for().filter(|next| next.is_root()) {
         top = next;

@@ -13,7 +13,7 @@ use core::{
 use super::{
     Block,
     block::{self, State},
-    kill,
+    kill, root,
 };
 use crate::{Thrown, arch::Message, host, thread, trace};
 
@@ -31,6 +31,9 @@ const DIED: usize = 0b0100;
 const ORPHANED: usize = 0b1000;
 /// `Message::kind`: the thread has a tracer, which is to hear of this.
 const TRACED: usize = 0b1_0000;
+/// `Message::kind`: `word` is the address of a function to be run here, for the one that left
+/// and waits for it.
+const RUN: usize = 0b10_0000;
 
 /// What a switch delivers.
 pub(crate) enum Content<T> {
@@ -200,7 +203,7 @@ pub(super) unsafe fn hop_to_interrupt(killer: &Block, end: &Block) -> bool {
 
 unsafe fn wait_in_kill(killer: &Block, end: &Block, message: Message) -> bool {
     // SAFETY: the caller's word.
-    let Message { kind, .. } = unsafe { leave(killer, end, message) };
+    let Message { kind, .. } = serve(unsafe { leave(killer, end, message) });
     let departed = thread::take_departed();
     killer.end_waiting();
     thread::set_current(Some(killer));
@@ -224,13 +227,55 @@ unsafe fn leave(me: &Block, target: &Block, mut message: Message) -> Message {
     unsafe { me.context().switch(target.context(), message) }
 }
 
+/// Runs `run` on the stack of the suspended `host`, which is current meanwhile, and comes back.
+/// It may not unwind, switch, make or end a greenlet.
+#[cfg(feature = "std")]
+pub(crate) fn run_on_stack_of(host: &Block, run: &mut dyn FnMut()) {
+    let top = kill::top_of_stack(host);
+    if ptr::eq(thread::current(), top) {
+        return run();
+    }
+    root::with_current(|asker| {
+        let message = Message {
+            word: MaybeUninit::new((&raw const run).expose_provenance()),
+            kind: RUN | NOTHING,
+        };
+        thread::set_departed(asker);
+        thread::set_current(Some(top));
+        // SAFETY: the asker runs. The top of a stack that is not the current one is suspended,
+        // in a switch or a kill, and both answer this.
+        unsafe { asker.context().switch(top.context(), message) };
+        thread::set_current(Some(asker));
+    });
+}
+
+/// Runs what others ask to be run on this stack, until the message comes that was waited for.
+fn serve(mut message: Message) -> Message {
+    while message.kind & RUN != 0 {
+        // SAFETY: set by the asker, which waits; and the running greenlet's block stays.
+        let (asker, me) = unsafe { (&*thread::take_departed(), &*thread::current()) };
+        // SAFETY: made by `run_on_stack_of`, whose frame waits.
+        let run = unsafe {
+            &mut *ptr::with_exposed_provenance_mut::<&mut dyn FnMut()>(message.word.assume_init())
+        };
+        run();
+        let done = Message {
+            word: MaybeUninit::uninit(),
+            kind: NOTHING,
+        };
+        // SAFETY: `me` runs and the asker waits.
+        message = unsafe { me.context().switch(asker.context(), done) };
+    }
+    message
+}
+
 /// Takes a message out, in the greenlet that it reached, and then sees to the one that left.
 ///
 /// # Safety
 /// The message has just arrived, in a greenlet whose inbox type is `I`.
 #[cold]
 pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
-    let Message { word, kind } = message;
+    let Message { word, kind } = serve(message);
     let mut content = match kind & CONTENT {
         // SAFETY: a value in a message to this greenlet is of its inbox type.
         VALUE => Content::Value(unsafe { take_value(word) }),

@@ -11,6 +11,10 @@ use super::Block;
 /// * Every member is there: a block leaves its roster when it dies, before it can be freed.
 pub(crate) struct Roster {
     first: Cell<*const Block>,
+    /// The next in the thread's list of rosters, which begins with that of the unscoped.
+    next: Cell<*const Roster>,
+    /// The roster before in that list; null for the first, and for one that is in no list.
+    previous: Cell<*const Roster>,
 }
 
 /// A block's place in a roster.
@@ -27,6 +31,53 @@ impl Roster {
     pub(crate) const fn new() -> Self {
         Self {
             first: Cell::new(ptr::null()),
+            next: Cell::new(ptr::null()),
+            previous: Cell::new(ptr::null()),
+        }
+    }
+
+    /// Enters the list after `before`.
+    ///
+    /// # Safety
+    /// This roster is in no list, and both stay where they are until it leaves.
+    pub(crate) unsafe fn list_after(&self, before: &Roster) {
+        let next = before.next.replace(self);
+        self.previous.set(before);
+        self.next.set(next);
+        // SAFETY: null, or a roster in the list.
+        if let Some(next) = unsafe { next.as_ref() } {
+            next.previous.set(self);
+        }
+    }
+
+    /// Leaves the list.
+    pub(crate) fn unlist(&self) {
+        let next = self.next.replace(ptr::null());
+        let previous = self.previous.replace(ptr::null());
+        // SAFETY: null, or rosters in the list.
+        unsafe {
+            if let Some(previous) = previous.as_ref() {
+                previous.next.set(next);
+            }
+            if let Some(next) = next.as_ref() {
+                next.previous.set(previous);
+            }
+        }
+    }
+
+    /// The next roster in the list.
+    pub(crate) fn next(&self) -> Option<&Roster> {
+        // SAFETY: null, or a roster in the list.
+        unsafe { self.next.get().as_ref() }
+    }
+
+    /// Calls `look` with each member; it must neither add nor remove any.
+    pub(crate) fn for_each(&self, mut look: impl FnMut(&Block)) {
+        let mut member = self.first();
+        while let Some(block) = member {
+            look(block);
+            // SAFETY: null, or a member, which is there (invariant).
+            member = unsafe { block.membership().next.get().as_ref() };
         }
     }
 

@@ -1,1 +1,299 @@
-//! todo
+//! s15: a greenlet that is being killed cannot switch.
+
+use std::{
+    cell::{Cell, RefCell},
+    panic::{self, AssertUnwindSafe},
+    rc::Rc,
+};
+
+use greenlet::{Builder, Current, Greenlet, SwitchError, enter};
+
+use crate::support::{
+    Number,
+    census::{Cargo, Census, Word},
+    child::child,
+    log::{Log, on_drop},
+    panics::heard,
+};
+
+/// Starts a greenlet that does `end` once it is told to exit, and kills it.
+fn killed(end: impl FnOnce(&Current<()>, &Greenlet<()>) + 'static) {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, move |me, ()| {
+            let thrown = me.switch(&main, ()).unwrap_err();
+            assert!(thrown.is_exit());
+            end(me, &main);
+            Err(thrown)
+        });
+        me.switch(&g, ()).unwrap();
+        let (outcome, heard) = heard(|| me.kill(&g));
+        assert_eq!(outcome, Ok(()));
+        assert!(g.is_dead());
+        assert_eq!(heard, 0, "a panic was heard of");
+        let next = Greenlet::new(me, |_, ()| Ok(()));
+        me.switch(&next, ()).unwrap();
+    });
+}
+
+#[test]
+fn s15_the_first_switch_is_refused_with_an_exit() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |me, main| {
+        assert!(me.switch(main, ()).unwrap_err().is_exit());
+        seen.add("refused");
+    });
+    assert_eq!(log.take(), ["refused"]);
+}
+
+#[test]
+fn s15_the_message_of_a_refused_switch_comes_back() {
+    let census = Rc::new(Census::new());
+    let log = Log::new();
+    enter(|me: &Current<Word>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, {
+            let (census, log) = (Rc::clone(&census), log.clone());
+            move |me, first: Word| {
+                assert!(me.switch(&main, first).unwrap_err().is_exit());
+                match me.try_switch(&main, Word::new(&census, 2)) {
+                    Err(SwitchError::Exiting(word)) => log.add(word.value()),
+                    _ => log.add(0),
+                }
+                Ok(Word::new(&census, 3))
+            }
+        });
+        let first = me.switch(&g, Word::new(&census, 1)).unwrap();
+        drop(g);
+        assert_eq!(first.value(), 1);
+    });
+    assert_eq!(log.take(), [2]);
+}
+
+#[test]
+fn s15_a_throw_is_refused_as_well() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |me, main| match me.try_throw(main, Number(4)) {
+        Err(SwitchError::Exiting(thrown)) => seen.add(thrown.downcast::<Number>().unwrap().0),
+        _ => seen.add(0),
+    });
+    assert_eq!(log.take(), [4]);
+}
+
+#[test]
+fn s15_a_switch_to_oneself_or_to_a_new_greenlet_is_refused_as_well() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |me, _| {
+        assert!(me.switch(&me.handle(), ()).unwrap_err().is_exit());
+        seen.add("refused");
+    });
+    let seen = log.clone();
+    killed(move |me, _| {
+        let child = Greenlet::new(me, |_, ()| unreachable!("it does not run"));
+        let outcome = me.try_switch(&child, ());
+        assert!(matches!(outcome, Err(SwitchError::Exiting(()))));
+        seen.add("refused");
+    });
+    assert_eq!(log.take(), ["refused", "refused"]);
+}
+
+#[test]
+fn s15_the_second_refused_switch_unwinds_without_the_panic_hook() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |me, main| {
+        let _dropped = seen.at_drop("unwound");
+        assert!(me.switch(main, ()).unwrap_err().is_exit());
+        let _ = me.switch(main, ());
+        seen.add("goes on");
+    });
+    assert_eq!(log.take(), ["unwound"]);
+}
+
+#[test]
+fn s15_a_loop_that_ignores_every_error_ends() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |me, main| {
+        let _dropped = seen.at_drop("unwound");
+        loop {
+            let _ = me.switch(main, ());
+        }
+    });
+    assert_eq!(log.take(), ["unwound"]);
+}
+
+#[test]
+fn s15_what_catches_the_unwinding_is_unwound_again() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |me, main| {
+        for _ in 0..10 {
+            let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+                let _ = me.switch(main, ());
+                seen.add("refused");
+                let _ = me.switch(main, ());
+            }));
+            assert!(caught.is_err());
+            seen.add("caught");
+        }
+    });
+    let events = log.take();
+    assert_eq!(events[..2], ["refused", "caught"]);
+    assert_eq!(events.len(), 11);
+}
+
+#[test]
+fn s15_one_that_catches_every_unwinding_aborts_by_name() {
+    let Some(ended) = child(|| {
+        enter(|me: &Current<()>| {
+            let main = me.handle();
+            let build = Builder::new().name("the stubborn");
+            let g = build.build(me, move |me, ()| {
+                loop {
+                    let _ = panic::catch_unwind(AssertUnwindSafe(|| me.switch(&main, ())));
+                }
+            });
+            let g = g.unwrap();
+            me.switch(&g, ()).unwrap();
+            drop(g);
+        });
+    }) else {
+        return;
+    };
+    ended.assert_aborted_with(&["the stubborn"]);
+}
+
+#[test]
+fn s15_a_dying_greenlet_may_enter_a_scope_of_its_own_and_switch_in_it() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |me, main| {
+        assert!(me.switch(main, ()).unwrap_err().is_exit());
+        let sum = greenlet::scope(|s, inner: &Current<u32>| {
+            let root = inner.handle();
+            let counts = s.greenlet(inner, move |me, n: u32| {
+                let n = me.switch(&root, n + 1)?;
+                Ok(n + 1)
+            });
+            let n = inner.switch(&counts, 0).unwrap();
+            inner.switch(&counts, n).unwrap()
+        });
+        seen.add(sum);
+    });
+    assert_eq!(log.take(), [2]);
+}
+
+#[test]
+fn s15_what_a_dying_greenlet_enters_in_a_destructor_works_too() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |me, main| {
+        let seen = seen.clone();
+        let _dropped = on_drop(move || {
+            enter(|inner: &Current<u32>| {
+                let g = Greenlet::new(inner, |_, n: u32| Ok(n + 1));
+                seen.add(inner.switch(&g, 1).unwrap());
+            });
+        });
+        let _ = (me, main);
+    });
+    assert_eq!(log.take(), [2]);
+}
+
+#[test]
+fn s15_a_dying_greenlet_cannot_leave_from_the_scope_to_the_outside() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed(move |_, main| {
+        enter(|inner: &Current<u8>| {
+            // The killer waits for the death: it is busy.
+            match inner.try_switch(main, ()) {
+                Err(SwitchError::Busy(())) => seen.add("busy"),
+                _ => seen.add("left"),
+            }
+        });
+    });
+    assert_eq!(log.take(), ["busy"]);
+}
+
+#[test]
+fn s15_a_dying_greenlet_can_kill_others() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let other = Greenlet::new(me, {
+            let (log, main) = (log.clone(), main.clone());
+            move |me, ()| {
+                let _dropped = log.at_drop("other");
+                me.switch(&main, ())
+            }
+        });
+        let dying = Greenlet::new(me, {
+            let (log, other) = (log.clone(), other.clone());
+            move |me, ()| {
+                let thrown = me.switch(&main, ()).unwrap_err();
+                assert!(me.switch(&main, ()).is_err());
+                me.kill(&other).unwrap();
+                log.add("dying");
+                Err(thrown)
+            }
+        });
+        me.switch(&other, ()).unwrap();
+        me.switch(&dying, ()).unwrap();
+        me.kill(&dying).unwrap();
+        assert!(other.is_dead());
+    });
+    assert_eq!(log.take(), ["other", "dying"]);
+}
+
+#[test]
+fn s15_a_greenlet_that_kills_itself_cannot_switch_either() {
+    let refused = Rc::new(Cell::new(false));
+    let census = Rc::new(Census::new());
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, {
+            let (refused, census) = (Rc::clone(&refused), Rc::clone(&census));
+            move |me, ()| {
+                let _held = census.token();
+                assert!(me.kill(&me.handle()).is_err());
+                let outcome = me.try_switch(&main, ());
+                refused.set(matches!(outcome, Err(SwitchError::Exiting(()))));
+                loop {
+                    let _ = me.switch(&main, ());
+                }
+            }
+        });
+        let news = me.switch(&g, ()).unwrap_err();
+        assert!(news.is_child_exit());
+        assert_eq!(census.alive(), 0);
+    });
+    assert!(refused.get());
+}
+
+#[test]
+fn s15_nobody_can_resurrect_it() {
+    // A handle that a dying greenlet leaves behind is one to a dead greenlet.
+    let left = Rc::new(RefCell::new(None));
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, {
+            let left = Rc::clone(&left);
+            move |me, ()| {
+                let outcome = me.switch(&main, ());
+                left.replace(Some(me.handle()));
+                outcome
+            }
+        });
+        me.switch(&g, ()).unwrap();
+        drop(g);
+        let left = left.take().unwrap();
+        assert!(left.is_dead());
+        // What is sent to it reaches its parent, which is the sender.
+        me.switch(&left, ()).unwrap();
+    });
+}

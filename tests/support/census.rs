@@ -9,7 +9,7 @@ use std::sync::{
 #[derive(Default)]
 pub struct Census(Arc<Counts>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counts {
     born: AtomicUsize,
     dropped: AtomicUsize,
@@ -43,6 +43,7 @@ impl Drop for Census {
     }
 }
 
+#[derive(Debug)]
 pub struct Token(Arc<Counts>);
 
 impl Drop for Token {
@@ -59,6 +60,7 @@ pub trait Cargo: 'static + Sized {
 }
 
 /// One word, which travels in a register.
+#[derive(Debug)]
 pub struct Word(Box<(u64, Token)>);
 
 impl Cargo for Word {
@@ -72,6 +74,7 @@ impl Cargo for Word {
 }
 
 /// More than a register has room for.
+#[derive(Debug)]
 pub struct Wide {
     values: [u64; 9],
     _token: Token,

@@ -4,11 +4,17 @@ use std::{
     any::type_name,
     env,
     os::unix::process::ExitStatusExt,
-    process::{self, Command, ExitStatus},
+    process::{self, ExitStatus},
 };
+
+use crate::process::command;
 
 const WHICH: &str = "GREENLET_TEST_IN_CHILD";
 const BEGIN: &str = "the child begins";
+const NO_CORE_FILE: libc::rlimit = libc::rlimit {
+    rlim_cur: 0,
+    rlim_max: 0,
+};
 
 pub struct Ended {
     pub status: ExitStatus,
@@ -42,25 +48,17 @@ pub fn child<F: FnOnce()>(body: F) -> Option<Ended> {
     let test = test.split("::{{closure}}").next().expect("a first part");
     if env::var_os(WHICH).is_some_and(|which| which == test) {
         eprintln!("{BEGIN}");
+        // SAFETY: a system call with a valid argument.
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &NO_CORE_FILE) };
         body();
         process::exit(0);
     }
 
-    let runner = env::var("GREENLET_RUNNER").unwrap_or_default();
-    if super::emulated() && runner.is_empty() {
+    if super::emulated() && env::var_os("GREENLET_RUNNER").is_none() {
         eprintln!("skipped: under an emulator, without GREENLET_RUNNER, no program starts itself");
         return None;
     }
-    let this = env::current_exe().expect("this program has a path");
-    let mut words = runner.split_whitespace();
-    let mut command = if let Some(emulator) = words.next() {
-        let mut command = Command::new(emulator);
-        command.args(words).arg(this);
-        command
-    } else {
-        Command::new(this)
-    };
-    let output = command
+    let output = command(env::current_exe().expect("this program has a path"))
         .args([test, "--exact", "--include-ignored", "--nocapture"])
         .env(WHICH, test)
         .output()

@@ -127,7 +127,7 @@ pub fn crowds(quick: bool) -> Vec<Crowd> {
     let counts: &[(usize, usize)] = if quick {
         &[(10_000, 1)]
     } else {
-        &[(10_000, 5), (100_000, 3), (1_000_000, 1)]
+        &[(10_000, 5), (100_000, 3), (1_000_000, 3)]
     };
     counts
         .iter()

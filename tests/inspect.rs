@@ -1,0 +1,208 @@
+//! Looking at greenlets from outside: where they are, how much stack they use, and what an
+//! overflow says.
+
+mod process;
+
+use std::hint::black_box;
+
+use greenlet::{Builder, Current, Greenlet, Snapshot, Thrown, enter, report_stack_overflow};
+
+const STACK: usize = 64 * 1024;
+
+#[inline(never)]
+fn innermost_wait(me: &Current<()>, main: &Greenlet<()>) -> Result<(), Thrown> {
+    let outcome = me.switch(main, ());
+    black_box(outcome)
+}
+
+#[inline(never)]
+fn outer_wait(me: &Current<()>, main: &Greenlet<()>) -> Result<(), Thrown> {
+    let outcome = innermost_wait(me, main);
+    black_box(outcome)
+}
+
+/// A greenlet that waits two named calls deep.
+fn waiting(me: &Current<()>, name: &str) -> Greenlet<()> {
+    let main = me.handle();
+    let greenlet = Builder::new()
+        .name(name)
+        .stack_size(STACK)
+        .build(me, move |me, ()| outer_wait(me, &main))
+        .unwrap();
+    me.switch(&greenlet, ()).unwrap();
+    greenlet
+}
+
+fn assert_in_order(text: &str, names: &[&str]) {
+    let mut rest = text;
+    for name in names {
+        let at = rest
+            .find(name)
+            .unwrap_or_else(|| panic!("no {name} in its place in:\n{text}"));
+        rest = &rest[at + name.len()..];
+    }
+}
+
+#[test]
+fn s24_a_suspended_greenlet_shows_where_it_is_and_where_its_parent_waits() {
+    #[inline(never)]
+    fn where_the_parent_waits() {
+        enter(|me| {
+            let greenlet = waiting(me, "w");
+            let backtrace = greenlet.backtrace().unwrap().to_string();
+            let names = ["innermost_wait", "outer_wait", "where_the_parent_waits"];
+            assert_in_order(&backtrace, &names);
+        });
+    }
+    where_the_parent_waits();
+}
+
+#[test]
+fn s24_looking_leaves_the_greenlet_as_it_was() {
+    enter(|me| {
+        let greenlet = waiting(me, "w");
+        for _ in 0..10 {
+            assert!(greenlet.backtrace().is_some());
+        }
+        assert!(greenlet.is_active());
+        me.switch(&greenlet, ()).unwrap();
+        assert!(greenlet.is_dead());
+    });
+}
+
+#[test]
+fn s24_new_and_dead_greenlets_have_no_backtrace() {
+    enter(|me| {
+        let greenlet = Greenlet::new(me, |_, ()| Ok(()));
+        assert!(greenlet.backtrace().is_none());
+        me.switch(&greenlet, ()).unwrap();
+        assert!(greenlet.backtrace().is_none());
+    });
+}
+
+#[test]
+fn s24_a_running_greenlet_can_look_at_one_that_waits_for_it() {
+    enter(|me| {
+        let outer = Greenlet::new(me, |_, ()| {
+            enter(|inner: &Current<()>| {
+                // The outer greenlet is busy: its stack is this very one.
+                let snapshot = Snapshot::take();
+                let busy = snapshot
+                    .greenlets()
+                    .iter()
+                    .find(|greenlet| greenlet.state.starts_with("busy"))
+                    .unwrap();
+                assert!(busy.backtrace.is_some());
+                drop(inner.handle());
+            });
+            Ok(())
+        });
+        me.switch(&outer, ()).unwrap();
+    });
+}
+
+#[test]
+fn s24_a_snapshot_prints_the_tree_with_the_innermost_frames() {
+    enter(|me| {
+        let _first = waiting(me, "first");
+        let _second = waiting(me, "second");
+        let new = Builder::new().name("third").build(me, |_, ()| Ok(()));
+        let snapshot = Snapshot::take();
+        let names: Vec<_> = snapshot
+            .greenlets()
+            .iter()
+            .map(|it| it.name.as_deref())
+            .collect();
+        assert_eq!(names, [None, Some("first"), Some("second"), Some("third")]);
+        let text = snapshot.to_string();
+        assert_in_order(
+            &text,
+            &[
+                "main current",
+                "\"first\" suspended",
+                "innermost_wait",
+                "\"second\" suspended",
+                "outer_wait",
+                "\"third\" pending",
+            ],
+        );
+        drop(new);
+    });
+}
+
+#[test]
+fn s24_a_snapshot_sees_the_greenlets_of_a_scope() {
+    enter(|me: &Current<()>| {
+        me.scope(|s| {
+            let _scoped = s.greenlet(me, |_, ()| Ok(()));
+            assert_eq!(Snapshot::take().greenlets().len(), 2);
+        });
+        assert_eq!(Snapshot::take().greenlets().len(), 1);
+    });
+}
+
+#[test]
+fn s25_stack_use_is_what_the_frames_take_and_the_peak_stays() {
+    #[inline(never)]
+    fn use_stack() {
+        let mut array = [0u8; 20_000];
+        black_box(&mut array).fill(1);
+        black_box(&array);
+    }
+    enter(|me| {
+        let main = me.handle();
+        let greenlet = Builder::new()
+            .stack_size(STACK)
+            .build(me, move |me, ()| {
+                me.switch(&main, ())?;
+                use_stack();
+                me.switch(&main, ())
+            })
+            .unwrap();
+        assert_eq!(greenlet.stack_usage(), None);
+        me.switch(&greenlet, ()).unwrap();
+        let before = greenlet.stack_usage().unwrap();
+        me.switch(&greenlet, ()).unwrap();
+        let after = greenlet.stack_usage().unwrap();
+        assert!(before.size >= STACK);
+        assert!(before.in_use > 0 && before.in_use < 16_000, "{before:?}");
+        assert!(before.peak >= before.in_use && after.in_use < 16_000);
+        assert!(after.peak >= 20_000 && after.peak < after.size, "{after:?}");
+    });
+}
+
+#[inline(never)]
+fn recurse(n: u64) -> u64 {
+    let frame = black_box([n; 64]);
+    if n == u64::MAX {
+        return 0;
+    }
+    recurse(n + 1) + frame[3]
+}
+
+#[test]
+fn s26_an_overflow_names_the_greenlet_and_its_stack() {
+    let child = process::in_child(|| {
+        report_stack_overflow().unwrap();
+        enter(|me| {
+            let deep = Builder::new()
+                .name("deep")
+                .stack_size(16 * 1024)
+                .build(me, |_, ()| {
+                    black_box(recurse(0));
+                    Ok(())
+                })
+                .unwrap();
+            let _ = me.switch(&deep, ());
+        });
+    });
+    assert!(child.is_abort(), "{child:?}");
+    assert_in_order(
+        &child.stderr,
+        &[
+            "greenlet \"deep\"",
+            "overflowed its stack of",
+            "Builder::stack_size",
+        ],
+    );
+}
