@@ -34,12 +34,14 @@ use core::{fmt, marker::PhantomData};
 
 use crate::{
     BuildError, Builder, Current, Greenlet, Thrown, host, thread,
-    tree::{self, Killed, Roster, Settings},
+    tree::{self, Block, Killed, Roster, Settings},
 };
 
 /// Where greenlets are made that may borrow from outside; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     roster: &'scope Roster,
+    /// The greenlet in which the scope is open.
+    owner: *const Block,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
@@ -71,7 +73,9 @@ impl<'scope> Scope<'scope, '_> {
     {
         // SAFETY: what is borrowed outlives 'scope, which outlives the roster, and the end of
         // the scope kills all members (see the argument above).
-        Greenlet::of(unsafe { tree::new_scoped_greenlet(self.roster, parent, settings, body) })
+        Greenlet::of(unsafe {
+            tree::new_scoped_greenlet(self.roster, self.owner, parent, settings, body)
+        })
     }
 }
 
@@ -165,6 +169,7 @@ impl<I> Current<I> {
         unsafe { thread::list(&end.0) };
         let scope = Scope {
             roster: &end.0,
+            owner: self.block(),
             scope: PhantomData,
             env: PhantomData,
         };

@@ -3,14 +3,7 @@
 
 mod process;
 
-use std::{
-    cell::{Cell, RefCell},
-    hint::black_box,
-    io,
-    mem::MaybeUninit,
-    ptr,
-    rc::Rc,
-};
+use std::{cell::Cell, hint::black_box, io, mem::MaybeUninit, ptr, rc::Rc};
 
 use greenlet::{Builder, Current, Greenlet, enter, raw::Stack};
 use process::in_child;
@@ -107,23 +100,40 @@ fn here() -> *mut u8 {
     black_box(&raw mut local)
 }
 
-/// Runs `act` with the lowest address of its stack in a greenlet that has the smallest stack
-/// and the default guard, in a forked child. Tells how the child ended, and whether it left
-/// alone what lies below the guard.
-fn at_the_bottom_of_a_stack(act: fn(bottom: *mut u8)) -> (process::Ending, bool) {
+/// Whether a stack has been used by another greenlet before.
+#[derive(Clone, Copy)]
+enum Stacks {
+    Fresh,
+    Reused,
+}
+
+/// Runs `act` in a greenlet with the smallest stack and the default guard, in a forked child,
+/// with the lowest address of the stack that it asked for; it may have got a little more. Tells
+/// how the child ended, and whether it left alone what lies below the guard.
+fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, bool) {
+    let size = Builder::MIN_STACK_SIZE.next_multiple_of(page_size());
+    let builder = || Builder::new().stack_size(Builder::MIN_STACK_SIZE);
     enter(|me: &Current<()>| {
-        let size = Builder::MIN_STACK_SIZE.next_multiple_of(page_size());
         // Those around which there was something in the way stay, so that the next is elsewhere.
         let mut greenlets = Vec::new();
         let (greenlet, witness) = loop {
+            let before = Rc::new(Cell::new(ptr::null_mut()));
+            if let Stacks::Reused = stacks {
+                let told = Rc::clone(&before);
+                let first = builder().build(me, move |_, ()| {
+                    told.set(top());
+                    Ok(())
+                });
+                me.switch(&first.unwrap(), ()).unwrap();
+            }
             let bottom = Rc::new(Cell::new(ptr::null_mut()));
             let (main, told) = (me.handle(), Rc::clone(&bottom));
-            let greenlet: Greenlet<()> = Builder::new()
-                .stack_size(Builder::MIN_STACK_SIZE)
+            let greenlet: Greenlet<()> = builder()
                 .build(me, move |me, ()| {
-                    // The frames so far lie in the topmost page.
-                    let top = here().map_addr(|address| address.next_multiple_of(page_size()));
-                    told.set(top.wrapping_sub(size));
+                    told.set(top().wrapping_sub(size));
+                    if let Stacks::Reused = stacks {
+                        assert_eq!(before.get(), top(), "another stack");
+                    }
                     // In the parent this ends with the error of a kill.
                     me.switch(&main, ())?;
                     act(told.get());
@@ -143,6 +153,12 @@ fn at_the_bottom_of_a_stack(act: fn(bottom: *mut u8)) -> (process::Ending, bool)
         let ending = in_child(|| me.switch(&greenlet, ()).unwrap());
         (ending, witness.is_untouched())
     })
+}
+
+/// The end of the topmost page of a stack, in which the first frames lie.
+#[inline(always)]
+fn top() -> *mut u8 {
+    here().map_addr(|address| address.next_multiple_of(page_size()))
 }
 
 /// Recurses as deep as the stack allows, and calls `then` there.
@@ -203,7 +219,7 @@ fn a_stack_is_writable_to_its_ends_and_its_guard_nowhere() {
 
 #[test]
 fn s26_recursion_without_end_faults() {
-    let (ending, untouched) = at_the_bottom_of_a_stack(|_| {
+    let (ending, untouched) = at_the_bottom(Stacks::Fresh, |_| {
         black_box(recurse_without_end(0));
     });
     assert!(ending.is_fault(), "{ending:?}");
@@ -214,12 +230,12 @@ fn s26_recursion_without_end_faults() {
 fn s26_a_frame_larger_than_a_page_does_not_step_over_the_guard() {
     // The recursion itself leaves enough for a function with a small frame, so what faults
     // after it is the large frame.
-    let (ending, untouched) = at_the_bottom_of_a_stack(|bottom| {
+    let (ending, untouched) = at_the_bottom(Stacks::Fresh, |bottom| {
         when_the_stack_is_nearly_used_up(bottom, small_frame);
     });
     assert!(ending.is_success() && untouched, "{ending:?}");
 
-    let (ending, untouched) = at_the_bottom_of_a_stack(|bottom| {
+    let (ending, untouched) = at_the_bottom(Stacks::Fresh, |bottom| {
         when_the_stack_is_nearly_used_up(bottom, large_frame);
     });
     assert!(ending.is_fault(), "{ending:?}");
@@ -227,29 +243,13 @@ fn s26_a_frame_larger_than_a_page_does_not_step_over_the_guard() {
 }
 
 #[test]
-fn a_stack_that_is_used_again_has_its_guard_still() {
-    enter(|me: &Current<()>| {
-        let used = Rc::new(RefCell::new(Vec::new()));
-        let build = || {
-            let used = Rc::clone(&used);
-            let greenlet: Greenlet<bool> = Builder::new()
-                .stack_size(Builder::MIN_STACK_SIZE)
-                .build(me, move |_, overflow| {
-                    used.borrow_mut().push(here().addr() / page_size());
-                    if overflow {
-                        black_box(recurse_without_end(0));
-                    }
-                    Ok(())
-                })
-                .unwrap();
-            greenlet
-        };
-        let (first, second) = (build(), build());
-        me.switch(&first, false).unwrap();
-        let ending = in_child(|| me.switch(&second, true).unwrap());
-        assert!(ending.is_fault(), "{ending:?}");
-        me.switch(&second, false).unwrap();
-        let used = used.borrow();
-        assert_eq!(used[0], used[1], "the second has the first one's stack");
-    });
+fn s26_a_stack_that_is_used_again_has_its_guard_still() {
+    // With the memory that it had and without, so of two ways back into use both are taken.
+    for idle in [1_000, 0] {
+        greenlet::set_idle_stacks(idle);
+        let (ending, untouched) = at_the_bottom(Stacks::Reused, |_| {
+            black_box(recurse_without_end(0));
+        });
+        assert!(ending.is_fault() && untouched, "{ending:?}");
+    }
 }

@@ -59,8 +59,8 @@ pub(crate) struct Kind {
 ///   released it; never for a root.
 /// * `strong` counts handles and children; the block counts once in `weak` while `strong` is
 ///   not zero or the greenlet is not dead. The allocation goes when `weak` is zero.
-/// * `parent` is counted in the parent's `strong`; null for a root, and when the counts are
-///   already given back.
+/// * `parent` is counted in the parent's `strong`; in its `weak` only, if `outlived_by_parent`.
+///   Null for a root, and when the counts are already given back.
 /// * The type that the body returns is the inbox type of `parent`.
 /// * `waits_for` is not null exactly while the state is busy (or, of a dead one, while its body
 ///   is in the list of those to be dropped). Following it from a busy greenlet
@@ -74,6 +74,11 @@ pub(crate) struct Block {
     record: Cell<[usize; 2]>,
     state: Cell<State>,
     exiting: Cell<u32>,
+    /// Was the thread unwinding a panic when this greenlet was told to exit? That panic is of
+    /// another stack: one that unwinds is never suspended (rule s19).
+    told_in_unwinding: Cell<bool>,
+    /// Has the crate begun to unwind it?
+    unwound: Cell<bool>,
     strong: Cell<usize>,
     weak: Cell<usize>,
     waits_for: Cell<*const Block>,
@@ -81,6 +86,9 @@ pub(crate) struct Block {
     stack: Cell<Option<stack::Running>>,
     membership: Membership,
     locals: Locals,
+    /// The parent owns the scope that this greenlet belongs to, so it lives longer anyway. Were
+    /// it counted, a greenlet that holds members of its own scope could never be dropped.
+    outlived_by_parent: bool,
     id: u64,
     kind: &'static Kind,
     settings: Settings,
@@ -88,12 +96,19 @@ pub(crate) struct Block {
 
 impl Block {
     /// A block in state new, with one strong count, which the caller owns.
-    pub(crate) fn new(kind: &'static Kind, settings: Settings, parent: Option<&Block>) -> Self {
+    pub(crate) fn new(
+        kind: &'static Kind,
+        settings: Settings,
+        parent: Option<&Block>,
+        outlived_by_parent: bool,
+    ) -> Self {
         let block = Self {
             context: Context::new(),
             record: Cell::new([0; 2]),
             state: Cell::new(State::New),
             exiting: Cell::new(0),
+            told_in_unwinding: Cell::new(false),
+            unwound: Cell::new(false),
             strong: Cell::new(1),
             weak: Cell::new(1),
             waits_for: Cell::new(ptr::null()),
@@ -101,12 +116,17 @@ impl Block {
             stack: Cell::new(None),
             membership: Membership::none(),
             locals: Locals::new(),
+            outlived_by_parent,
             id: thread::next_id(),
             kind,
             settings,
         };
         if let Some(parent) = parent {
-            parent.retain();
+            if outlived_by_parent {
+                parent.retain_weakly();
+            } else {
+                parent.retain();
+            }
             block.set_parent_link(parent);
         }
         block
@@ -294,7 +314,24 @@ impl Block {
 
     /// Tells it to exit, if it has not been told yet.
     pub(crate) fn tell_to_exit(&self) {
-        self.exiting.set(self.exiting.get().max(1));
+        if !self.is_exiting() {
+            self.exiting.set(1);
+            self.told_in_unwinding.set(host::is_unwinding());
+        }
+    }
+
+    /// Does its own stack unwind, as far as can be known? It runs and is told to exit.
+    pub(crate) fn unwinds(&self) -> bool {
+        if self.told_in_unwinding.get() {
+            self.unwound.get()
+        } else {
+            host::is_unwinding()
+        }
+    }
+
+    /// To be called before it is unwound.
+    pub(crate) fn set_unwound(&self) {
+        self.unwound.set(true);
     }
 
     /// Counts a switch that was refused because of that; the first refusal returns 1.
@@ -431,16 +468,35 @@ pub(crate) unsafe fn abandoned(block: *const Block) {
             return;
         }
         if let Some(parent) = block.parent() {
+            let parent = ptr::from_ref(parent);
             block.set_parent_link(ptr::null());
-            let strong = parent.strong.get() - 1;
-            parent.strong.set(strong);
-            if strong == 0 {
-                next = parent;
-            }
+            // SAFETY: the count that the link stood for, given up once with it.
+            next = unsafe { release_parent(parent, block.outlived_by_parent) };
         }
         // SAFETY: the strong side's weak count is given up once: the state is dead and no
         // strong count is left, so nobody comes here again with this block.
         unsafe { release_weakly(block) };
+    }
+}
+
+/// Gives up the count that a child has of its parent; returns the parent if nobody holds it any
+/// more.
+///
+/// # Safety
+/// The caller owns that count.
+unsafe fn release_parent(parent: *const Block, weak: bool) -> *const Block {
+    if weak {
+        // SAFETY: the caller's word.
+        unsafe { release_weakly(parent) };
+        return ptr::null();
+    }
+    // SAFETY: counted, so it is there.
+    let count = unsafe { &(*parent).strong };
+    count.set(count.get() - 1);
+    if count.get() == 0 {
+        parent
+    } else {
+        ptr::null()
     }
 }
 

@@ -97,18 +97,19 @@ where
     P: 'static,
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
 {
-    let own = allocate(&BodyKind::<I, P, F>::STATIC, parent, settings, body);
+    let own = allocate(&BodyKind::<I, P, F>::STATIC, parent, false, settings, body);
     thread::enroll(own.block());
     own
 }
 
-/// A new greenlet under `parent` that may borrow, in the roster of a scope.
+/// A new greenlet under `parent` that may borrow, in the roster of the scope of `owner`.
 ///
 /// # Safety
 /// What the message types and the body borrow outlives the roster, and whoever owns the
 /// roster kills all its members before it goes.
 pub(crate) unsafe fn new_scoped_greenlet<I, P, F>(
     roster: &Roster,
+    owner: *const Block,
     parent: &Current<P>,
     settings: Settings,
     body: F,
@@ -116,19 +117,27 @@ pub(crate) unsafe fn new_scoped_greenlet<I, P, F>(
 where
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
 {
-    let own = allocate(&BodyKind::<I, P, F>::SCOPED, parent, settings, body);
+    let under_owner = ptr::eq(parent.block(), owner);
+    let kind = &BodyKind::<I, P, F>::SCOPED;
+    let own = allocate(kind, parent, under_owner, settings, body);
     // SAFETY: the roster outlives its members (contract); blocks do not move.
     unsafe { roster.add(own.block()) };
     own
 }
 
 /// `kind` is one of `BodyKind<I, P, F>`.
-fn allocate<I, P, F>(kind: &'static Kind, parent: &Current<P>, settings: Settings, body: F) -> Own
+fn allocate<I, P, F>(
+    kind: &'static Kind,
+    parent: &Current<P>,
+    outlived_by_parent: bool,
+    settings: Settings,
+    body: F,
+) -> Own
 where
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
 {
     let greenlet = memory::allocate(Greenlet::<P, F> {
-        block: Block::new(kind, settings, Some(parent.block())),
+        block: Block::new(kind, settings, Some(parent.block()), outlived_by_parent),
         cargo: UnsafeCell::new(Cargo {
             body: ManuallyDrop::new(body),
         }),

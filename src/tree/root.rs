@@ -39,7 +39,7 @@ struct Root {
 
 impl Root {
     fn new(kind: &'static Kind) -> Self {
-        let block = memory::allocate(Block::new(kind, Settings::default(), None));
+        let block = memory::allocate(Block::new(kind, Settings::default(), None, false));
         // SAFETY: a fresh block's one strong count, owned by nobody else.
         let own = unsafe { Own::from_counted(NonNull::from(block.as_ref())) };
         let block = own.block();

@@ -50,8 +50,11 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
         if refusals > MAX_REFUSALS {
             kill::give_up(me);
         }
-        if refusals > 1 && !host::is_unwinding() && !host::unwind_to_exit() {
-            kill::give_up(me);
+        if refusals > 1 && !me.unwinds() {
+            me.set_unwound();
+            if !host::unwind_to_exit() {
+                kill::give_up(me);
+            }
         }
         return Err(Refusal::Exiting);
     }

@@ -13,7 +13,7 @@ use crate::support::{
     census::{Cargo, Census, Word},
     child::child,
     log::{Log, on_drop},
-    panics::heard,
+    panics::{catch, heard},
 };
 
 /// Starts a greenlet that does `end` once it is told to exit, and kills it.
@@ -124,6 +124,29 @@ fn s15_a_loop_that_ignores_every_error_ends() {
         }
     });
     assert_eq!(log.take(), ["unwound"]);
+}
+
+#[test]
+fn s15_a_loop_that_ignores_every_error_ends_also_when_killed_in_unwinding() {
+    let Some(ended) = child(|| {
+        enter(|me: &Current<()>| {
+            let main = me.handle();
+            let g = Greenlet::new(me, move |me, ()| {
+                loop {
+                    let _ = me.switch(&main, ());
+                }
+            });
+            me.switch(&g, ()).unwrap();
+            let caught = catch(|| {
+                let _unwound = on_drop(|| me.kill(&g).unwrap());
+                panic!("unwinds")
+            });
+            assert!(caught.is_err() && g.is_dead());
+        });
+    }) else {
+        return;
+    };
+    ended.assert_success();
 }
 
 #[test]

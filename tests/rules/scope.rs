@@ -7,6 +7,7 @@ use greenlet::{Builder, Current, Greenlet, SwitchError, enter, scope};
 use crate::support::{
     Number,
     census::{Cargo, Census, Word},
+    child::child,
     log::{Log, on_drop},
     number,
     panics::catch,
@@ -183,37 +184,43 @@ fn s20_they_are_killed_when_the_scopes_greenlet_is() {
         // The member switches out, and both are suspended.
         me.switch(&owner, ()).unwrap();
         assert!(owner.is_active());
-        drop(owner);
+        // The member, its child, holds it: to drop the handle here would not be enough.
+        me.kill(&owner).unwrap();
         assert_eq!(log.take(), ["member", "owner"]);
     });
 }
 
 #[test]
 fn s20_so_they_are_when_it_is_unwound_because_it_goes_on_switching() {
-    let log = Log::new();
-    enter(|me: &Current<()>| {
-        let main = me.handle();
-        let owner = Greenlet::new(me, {
-            let log = log.clone();
-            move |me, ()| {
-                me.scope(|s| {
-                    let (back, log) = (main.clone(), &log);
-                    let member = s.greenlet(me, move |me, ()| {
-                        let _dropped = log.at_drop("member");
+    let Some(ended) = child(|| {
+        let log = Log::new();
+        enter(|me: &Current<()>| {
+            let main = me.handle();
+            let owner = Greenlet::new(me, {
+                let log = log.clone();
+                move |me, ()| {
+                    me.scope(|s| {
+                        let (back, log) = (main.clone(), &log);
+                        let member = s.greenlet(me, move |me, ()| {
+                            let _dropped = log.at_drop("member");
+                            loop {
+                                let _ = me.switch(&back, ());
+                            }
+                        });
                         loop {
-                            let _ = me.switch(&back, ());
+                            let _ = me.switch(&member, ());
                         }
-                    });
-                    loop {
-                        let _ = me.switch(&member, ());
-                    }
-                })
-            }
+                    })
+                }
+            });
+            me.switch(&owner, ()).unwrap();
+            me.kill(&owner).unwrap();
         });
-        me.switch(&owner, ()).unwrap();
-        drop(owner);
-    });
-    assert_eq!(log.take(), ["member"]);
+        assert_eq!(log.take(), ["member"]);
+    }) else {
+        return;
+    };
+    ended.assert_success();
 }
 
 #[test]

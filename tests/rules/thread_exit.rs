@@ -1,1 +1,224 @@
-//! todo
+//! s21: the end of a thread, and of the process.
+
+use std::{
+    cell::{Cell, RefCell},
+    mem, process,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use greenlet::{Builder, Current, Greenlet, enter};
+
+use crate::support::{census::Census, child::child, log::on_drop};
+
+/// Runs `body` in a thread and waits for its end, destructors of thread-locals included.
+fn in_thread(body: impl FnOnce() + Send + 'static) {
+    thread::spawn(body).join().expect("no panic");
+}
+
+thread_local! {
+    static KEPT: RefCell<Vec<Greenlet<()>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn s21_a_greenlet_in_a_thread_local_is_killed_normally_when_the_thread_ends() {
+    let census = Arc::new(Census::new());
+    let exits = Arc::new(AtomicUsize::new(0));
+    in_thread({
+        let (census, exits) = (Arc::clone(&census), Arc::clone(&exits));
+        move || {
+            enter(|me: &Current<()>| {
+                for _ in 0..3 {
+                    let (main, exits) = (me.handle(), Arc::clone(&exits));
+                    let token = census.token();
+                    let g = Greenlet::new(me, move |me, ()| {
+                        let _held = token;
+                        let outcome = me.switch(&main, ());
+                        assert!(outcome.as_ref().is_err_and(|thrown| thrown.is_exit()));
+                        exits.fetch_add(1, SeqCst);
+                        outcome
+                    });
+                    me.switch(&g, ()).unwrap();
+                    KEPT.with_borrow_mut(|kept| kept.push(g));
+                }
+            });
+            assert_eq!(exits.load(SeqCst), 0);
+        }
+    });
+    assert_eq!(exits.load(SeqCst), 3);
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn s21_new_and_dead_ones_in_a_thread_local_are_dropped() {
+    let census = Arc::new(Census::new());
+    in_thread({
+        let census = Arc::clone(&census);
+        move || {
+            enter(|me: &Current<()>| {
+                let token = census.token();
+                let new = Greenlet::new(me, move |_, ()| {
+                    drop(token);
+                    unreachable!("it does not run")
+                });
+                let dead = Greenlet::new(me, |_, ()| Ok(()));
+                me.switch(&dead, ()).unwrap();
+                KEPT.set(vec![new, dead]);
+            });
+        }
+    });
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn s21_a_greenlet_that_is_killed_by_a_thread_local_may_itself_kill_enter_and_switch() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    in_thread({
+        let seen = Arc::clone(&seen);
+        move || {
+            enter(|me: &Current<()>| {
+                let suspended = |end: Box<dyn FnOnce()>| {
+                    let main = me.handle();
+                    let g = Greenlet::new(me, move |me, ()| {
+                        let _end = on_drop(end);
+                        me.switch(&main, ())
+                    });
+                    me.switch(&g, ()).unwrap();
+                    g
+                };
+                let log = Arc::clone(&seen);
+                let inner = suspended(Box::new(move || log.lock().unwrap().push("inner")));
+                let log = Arc::clone(&seen);
+                let outer = suspended(Box::new(move || {
+                    drop(inner);
+                    enter(|me: &Current<&str>| {
+                        let g = Greenlet::new(me, |_, ()| Ok("entered"));
+                        log.lock().unwrap().push(me.switch(&g, ()).unwrap());
+                    });
+                }));
+                KEPT.set(vec![outer]);
+            });
+        }
+    });
+    assert_eq!(*seen.lock().unwrap(), ["inner", "entered"]);
+}
+
+#[test]
+fn s21_a_thread_locals_destructor_may_make_and_run_greenlets() {
+    thread_local!(static LAST: Cell<Option<Runs>> = const { Cell::new(None) });
+    struct Runs(Arc<AtomicUsize>);
+    impl Drop for Runs {
+        fn drop(&mut self) {
+            let sum = enter(|me: &Current<usize>| {
+                let main = me.handle();
+                let g = Greenlet::new(me, move |me, n: usize| {
+                    let n = me.switch(&main, n + 1)?;
+                    Ok(n + 1)
+                });
+                let n = me.switch(&g, 0).unwrap();
+                me.switch(&g, n).unwrap()
+            });
+            self.0.fetch_add(sum, SeqCst);
+        }
+    }
+    let sum = Arc::new(AtomicUsize::new(0));
+    in_thread({
+        let sum = Arc::clone(&sum);
+        move || {
+            LAST.set(Some(Runs(Arc::clone(&sum))));
+            // So that whatever the crate keeps in thread-locals is set up later, and so is
+            // destroyed earlier, than the one above.
+            drop(Runs(sum));
+        }
+    });
+    assert_eq!(sum.load(SeqCst), 4);
+}
+
+#[test]
+fn s21_one_that_nothing_can_reach_never_runs_again_and_keeps_its_stack() {
+    let census = Arc::new(Census::new());
+    let where_it_lies = Arc::new(AtomicUsize::new(0));
+    in_thread({
+        let (census, where_it_lies) = (Arc::clone(&census), Arc::clone(&where_it_lies));
+        move || {
+            enter(|me: &Current<()>| {
+                let main = me.handle();
+                let build = Builder::new().stack_size(64 * 1024);
+                let g = build.build(me, move |me, ()| {
+                    let _held = census.token();
+                    let local = [0x5a_u8; 64];
+                    where_it_lies.store((&raw const local).expose_provenance(), SeqCst);
+                    me.switch(&main, ())?;
+                    unreachable!("{local:?}")
+                });
+                let g = g.unwrap();
+                me.switch(&g, ()).unwrap();
+                mem::forget(g);
+            });
+        }
+    });
+    assert_eq!(census.alive(), 1);
+    let local = std::ptr::with_exposed_provenance::<u8>(where_it_lies.load(SeqCst));
+    // Its locals are still there, for whoever may have a pointer to them.
+    // SAFETY: that is what the rule says, and if it is broken this faults.
+    assert_eq!(unsafe { local.add(63).read_volatile() }, 0x5a);
+    mem::forget(census);
+}
+
+#[test]
+fn s21_a_handle_that_its_own_greenlet_keeps_is_such_a_one() {
+    let census = Arc::new(Census::new());
+    in_thread({
+        let census = Arc::clone(&census);
+        move || {
+            enter(|me: &Current<()>| {
+                let main = me.handle();
+                let g = Greenlet::new(me, move |me, ()| {
+                    let _itself = me.handle();
+                    let _held = census.token();
+                    me.switch(&main, ())?;
+                    unreachable!()
+                });
+                me.switch(&g, ()).unwrap();
+            });
+        }
+    });
+    assert_eq!(census.alive(), 1);
+    mem::forget(census);
+}
+
+#[test]
+fn s21_the_process_can_exit_with_suspended_greenlets() {
+    let Some(ended) = child(|| {
+        enter(|me: &Current<()>| {
+            let main = me.handle();
+            let g = Greenlet::new(me, move |me, ()| {
+                let _dropped = on_drop(|| eprintln!("it ran"));
+                me.switch(&main, ())
+            });
+            me.switch(&g, ()).unwrap();
+            process::exit(0);
+        })
+    }) else {
+        return;
+    };
+    ended.assert_success();
+    assert!(!ended.stderr.contains("it ran"));
+}
+
+#[test]
+fn s21_the_process_can_exit_from_within_a_greenlet() {
+    let Some(ended) = child(|| {
+        enter(|me: &Current<()>| {
+            let g = Greenlet::new(me, |_, ()| process::exit(0));
+            me.switch(&g, ()).unwrap();
+            panic!("came back");
+        })
+    }) else {
+        return;
+    };
+    ended.assert_success();
+}
