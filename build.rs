@@ -21,6 +21,12 @@ fn main() {
 
     let mut core = cc::Build::new();
     core.file(&file).define("GREENLET_PREFIX", prefix.as_str());
+    // Some C compilers for 32-bit ARM make Thumb code by default. The core is best of the
+    // instruction set of the Rust code: else each switch passes through a veneer.
+    let target = env::var("TARGET").unwrap();
+    if architecture == "arm" && !target.starts_with("thumb") && !target.contains("android") {
+        core.flag("-marm");
+    }
 
     let preprocessed = core.clone().define("GREENLET_LAYOUT", None).expand();
     let preprocessed = String::from_utf8(preprocessed).expect("the preprocessor prints ASCII");

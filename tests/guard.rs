@@ -1,9 +1,20 @@
-//! A write into the guard below a stack faults, and nothing below the guard is touched
+//! A write into the guard below a stack faults, and so the stack below is not touched
 //! (rule s26). What faults does so in a forked child.
 
 mod process;
 
-use std::{cell::Cell, hint::black_box, io, mem::MaybeUninit, ptr, rc::Rc};
+use std::{
+    cell::Cell,
+    hint::black_box,
+    io,
+    mem::{self, MaybeUninit},
+    ptr,
+    rc::Rc,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicPtr, Ordering},
+    },
+};
 
 use greenlet::{Builder, Current, Greenlet, enter, raw::Stack};
 use process::in_child;
@@ -11,8 +22,12 @@ use process::in_child;
 /// Larger than a page, smaller than the guard where the compiler does not probe pages.
 const LARGE_FRAME: usize = 32 * 1024;
 
-/// How far below a stack the tests look: more than guard and large frame together.
-const WINDOW: usize = 128 * 1024;
+/// Bytes of guard below a stack, unless a builder says otherwise.
+const GUARD: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+    4096
+} else {
+    64 * 1024
+};
 
 /// Of the deep recursions: what they leave of the stack for what they call then.
 const RESERVE: usize = 3 * 1024;
@@ -24,74 +39,87 @@ fn page_size() -> usize {
         .expect("every system has pages")
 }
 
-/// The pages below a stack that the stack's mapping leaves free, made writable, and shared with
-/// forked children: what they write there is seen.
-struct Witness {
-    pages: Vec<*mut u8>,
+/// Where the first fault of a forked child was: a word that is shared with it.
+struct Fault {
+    address: *mut usize,
 }
 
-impl Witness {
-    const UNTOUCHED: u8 = 0xa5;
+impl Fault {
+    fn new() -> Self {
+        // SAFETY: a new mapping.
+        let page = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                page_size(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(
+            page,
+            libc::MAP_FAILED,
+            "mmap: {}",
+            io::Error::last_os_error()
+        );
+        FAULT.store(page.cast(), Ordering::Relaxed);
+        Self {
+            address: page.cast(),
+        }
+    }
 
-    /// All of the window below `bottom` but for the guard, whatever its size; `None` if
-    /// something else is in the way.
-    fn below(bottom: *mut u8) -> Option<Self> {
-        let mut witness = Self { pages: Vec::new() };
-        for offset in (page_size()..=WINDOW).step_by(page_size()) {
-            let wanted = bottom.wrapping_sub(offset);
-            // SAFETY: a new mapping at an address that the system is free to refuse.
-            let page = unsafe {
-                libc::mmap(
-                    wanted.cast(),
-                    page_size(),
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                    -1,
-                    0,
-                )
+    /// To be called in the child: notes the next fault, which then ends it.
+    fn watch() {
+        extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+            // SAFETY: the system fills in the address; the word is writable.
+            unsafe {
+                FAULT
+                    .load(Ordering::Relaxed)
+                    .write((*info).si_addr().addr())
             };
-            assert_ne!(
-                page,
-                libc::MAP_FAILED,
-                "mmap: {}",
-                io::Error::last_os_error()
-            );
-            witness.pages.push(page.cast());
-            if ptr::eq(page, wanted.cast()) {
-                // SAFETY: a page of our own.
-                unsafe { page.write_bytes(Self::UNTOUCHED, page_size()) };
-            } else {
-                witness.unmap_last();
+        }
+        let memory = Stack::map(64 * 1024, 4096).unwrap();
+        for signal in [libc::SIGSEGV, libc::SIGBUS] {
+            // SAFETY: the stack is leaked; the handler writes a word.
+            unsafe {
+                let stack = libc::stack_t {
+                    ss_sp: memory.bottom().cast(),
+                    ss_flags: 0,
+                    ss_size: memory.size(),
+                };
+                assert_eq!(libc::sigaltstack(&stack, ptr::null_mut()), 0);
+                let mut action: libc::sigaction = mem::zeroed();
+                action.sa_sigaction = on_fault as *const () as usize;
+                // The default is back when the instruction faults again.
+                action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
+                assert_eq!(libc::sigaction(signal, &action, ptr::null_mut()), 0);
             }
         }
-        // Half the window is more than is left of the large frame below the smallest guard.
-        (witness.pages.len() * page_size() >= WINDOW / 2).then_some(witness)
+        mem::forget(memory);
     }
 
-    fn is_untouched(&self) -> bool {
-        self.pages.iter().all(|&page| {
-            (0..page_size()).all(|offset| {
-                // SAFETY: within a page of our own; a child that has ended wrote to it.
-                unsafe { page.add(offset).read_volatile() == Self::UNTOUCHED }
-            })
-        })
-    }
-
-    fn unmap_last(&mut self) {
-        if let Some(page) = self.pages.pop() {
-            // SAFETY: a page of our own, to which nothing refers.
-            unsafe { libc::munmap(page.cast(), page_size()) };
-        }
+    /// Bytes from the fault up to `bottom`.
+    fn below(&self, bottom: *mut u8) -> usize {
+        // SAFETY: the word is there; the child that wrote it has ended.
+        bottom
+            .addr()
+            .wrapping_sub(unsafe { self.address.read_volatile() })
     }
 }
 
-impl Drop for Witness {
+impl Drop for Fault {
     fn drop(&mut self) {
-        while !self.pages.is_empty() {
-            self.unmap_last();
-        }
+        // SAFETY: a mapping of our own, to which nothing refers.
+        unsafe { libc::munmap(self.address.cast(), page_size()) };
     }
 }
+
+/// For the handler.
+static FAULT: AtomicPtr<usize> = AtomicPtr::new(ptr::null_mut());
+
+/// One test at a time uses [`FAULT`].
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Something on the caller's stack.
 #[inline(always)]
@@ -109,50 +137,45 @@ enum Stacks {
 
 /// Runs `act` in a greenlet with the smallest stack and the default guard, in a forked child,
 /// with the lowest address of the stack that it asked for; it may have got a little more. Tells
-/// how the child ended, and whether it left alone what lies below the guard.
+/// how the child ended, and whether a fault was in the guard. Below the guard there is another
+/// greenlet's stack, where a write would not fault.
 fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, bool) {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let fault = Fault::new();
     let size = Builder::MIN_STACK_SIZE.next_multiple_of(page_size());
     let builder = || Builder::new().stack_size(Builder::MIN_STACK_SIZE);
-    enter(|me: &Current<()>| {
-        // Those around which there was something in the way stay, so that the next is elsewhere.
-        let mut greenlets = Vec::new();
-        let (greenlet, witness) = loop {
-            let before = Rc::new(Cell::new(ptr::null_mut()));
-            if let Stacks::Reused = stacks {
-                let told = Rc::clone(&before);
-                let first = builder().build(me, move |_, ()| {
-                    told.set(top());
-                    Ok(())
-                });
-                me.switch(&first.unwrap(), ()).unwrap();
-            }
-            let bottom = Rc::new(Cell::new(ptr::null_mut()));
-            let (main, told) = (me.handle(), Rc::clone(&bottom));
+    let (ending, below) = enter(|me: &Current<()>| {
+        let main = me.handle();
+        let waiting = |act: Option<fn(*mut u8)>| {
+            let (main, bottom) = (main.clone(), Rc::new(Cell::new(ptr::null_mut())));
+            let told = Rc::clone(&bottom);
             let greenlet: Greenlet<()> = builder()
                 .build(me, move |me, ()| {
                     told.set(top().wrapping_sub(size));
-                    if let Stacks::Reused = stacks {
-                        assert_eq!(before.get(), top(), "another stack");
-                    }
                     // In the parent this ends with the error of a kill.
                     me.switch(&main, ())?;
-                    act(told.get());
+                    if let Some(act) = act {
+                        Fault::watch();
+                        act(told.get());
+                    }
                     Ok(())
                 })
                 .unwrap();
             me.switch(&greenlet, ()).unwrap();
-            match Witness::below(bottom.get()) {
-                Some(witness) => break (greenlet, witness),
-                None => greenlets.push(greenlet),
-            }
-            assert!(
-                greenlets.len() < 100,
-                "there is no stack with free memory below it"
-            );
+            (greenlet, bottom.get())
         };
+        let (_neighbour, neighbours_bottom) = waiting(None);
+        if let Stacks::Reused = stacks {
+            // It dies, and its stack is the next to be used.
+            drop(waiting(None));
+        }
+        let (greenlet, bottom) = waiting(Some(act));
+        let apart = bottom.addr() - neighbours_bottom.addr();
+        assert!(apart <= size + GUARD + 2 * page_size(), "no neighbour");
         let ending = in_child(|| me.switch(&greenlet, ()).unwrap());
-        (ending, witness.is_untouched())
-    })
+        (ending, fault.below(bottom))
+    });
+    (ending, (1..=GUARD + 2 * page_size()).contains(&below))
 }
 
 /// The end of the topmost page of a stack, in which the first frames lie.
@@ -219,27 +242,27 @@ fn a_stack_is_writable_to_its_ends_and_its_guard_nowhere() {
 
 #[test]
 fn s26_recursion_without_end_faults() {
-    let (ending, untouched) = at_the_bottom(Stacks::Fresh, |_| {
+    let (ending, in_guard) = at_the_bottom(Stacks::Fresh, |_| {
         black_box(recurse_without_end(0));
     });
     assert!(ending.is_fault(), "{ending:?}");
-    assert!(untouched);
+    assert!(in_guard);
 }
 
 #[test]
 fn s26_a_frame_larger_than_a_page_does_not_step_over_the_guard() {
     // The recursion itself leaves enough for a function with a small frame, so what faults
     // after it is the large frame.
-    let (ending, untouched) = at_the_bottom(Stacks::Fresh, |bottom| {
+    let (ending, _) = at_the_bottom(Stacks::Fresh, |bottom| {
         when_the_stack_is_nearly_used_up(bottom, small_frame);
     });
-    assert!(ending.is_success() && untouched, "{ending:?}");
+    assert!(ending.is_success(), "{ending:?}");
 
-    let (ending, untouched) = at_the_bottom(Stacks::Fresh, |bottom| {
+    let (ending, in_guard) = at_the_bottom(Stacks::Fresh, |bottom| {
         when_the_stack_is_nearly_used_up(bottom, large_frame);
     });
     assert!(ending.is_fault(), "{ending:?}");
-    assert!(untouched);
+    assert!(in_guard);
 }
 
 #[test]
@@ -247,9 +270,9 @@ fn s26_a_stack_that_is_used_again_has_its_guard_still() {
     // With the memory that it had and without, so of two ways back into use both are taken.
     for idle in [1_000, 0] {
         greenlet::set_idle_stacks(idle);
-        let (ending, untouched) = at_the_bottom(Stacks::Reused, |_| {
+        let (ending, in_guard) = at_the_bottom(Stacks::Reused, |_| {
             black_box(recurse_without_end(0));
         });
-        assert!(ending.is_fault() && untouched, "{ending:?}");
+        assert!(ending.is_fault() && in_guard, "{ending:?}");
     }
 }

@@ -13,22 +13,23 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    sync::LazyLock,
 };
 
 use tempfile::TempDir;
 
-/// The program, which `cargo test` builds before it runs any test.
-fn program() -> PathBuf {
-    // target/PROFILE/deps/TEST and target/PROFILE/examples/walk
-    let test = env::current_exe().expect("the test knows its path");
-    let profile = test.ancestors().nth(2).expect("Cargo's layout");
-    let program = profile.join("examples/walk");
-    assert!(
-        program.exists(),
-        "{}: `cargo test --examples` builds it",
-        program.display()
-    );
-    program
+/// The program, newly built: `cargo test --test walk` alone does not do it.
+fn program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let mut cargo = process::cargo("build").expect("the test is started by cargo");
+        let built = cargo.args(["--quiet", "--example", "walk"]).status();
+        assert!(built.expect("cargo starts").success());
+        // target/PROFILE/deps/TEST
+        let test = env::current_exe().expect("the test knows its path");
+        let target = test.ancestors().nth(3).expect("Cargo's layout");
+        target.join("debug/examples/walk")
+    });
+    &PROGRAM
 }
 
 fn walk(arguments: &[&OsStr]) -> Output {

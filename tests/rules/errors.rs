@@ -98,7 +98,10 @@ fn s11_a_panic_resumes_in_the_parents_switch() {
         })
     });
     assert_eq!(text_of(&*outcome.unwrap_err()), "by the child");
-    assert_eq!(heard, 1, "the hook hears of it where it happens, and only there");
+    assert_eq!(
+        heard, 1,
+        "the hook hears of it where it happens, and only there"
+    );
 }
 
 #[test]
@@ -263,10 +266,12 @@ fn s12_an_error_that_is_refused_comes_back() {
     let past = enter(|me: &Current<()>| me.handle());
     enter(|me: &Current<()>| {
         let main = me.handle();
-        enter(|inner: &Current<()>| match inner.try_throw(&main, Number(5)) {
-            Err(SwitchError::Busy(thrown)) => assert_eq!(number::<()>(Err(thrown)), 5),
-            _ => panic!("thrown at one that waits"),
-        });
+        enter(
+            |inner: &Current<()>| match inner.try_throw(&main, Number(5)) {
+                Err(SwitchError::Busy(thrown)) => assert_eq!(number::<()>(Err(thrown)), 5),
+                _ => panic!("thrown at one that waits"),
+            },
+        );
         // A main that is over has the next one for an ancestor.
         assert_eq!(number(me.throw(&past, Number(6))), 6);
     });
@@ -340,7 +345,10 @@ fn s13_a_question_mark_does_not_make_the_parents_own_exit_of_it() {
         let thrown = me.switch(&parent, ()).unwrap_err();
         assert!(thrown.is_child_exit() && !thrown.is_exit());
         let thrown = thrown.downcast::<GreenletExit>().unwrap_err();
-        assert!(thrown.is_child_exit(), "what is not taken out stays what it is");
+        assert!(
+            thrown.is_child_exit(),
+            "what is not taken out stays what it is"
+        );
     });
 }
 

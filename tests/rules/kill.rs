@@ -343,7 +343,12 @@ fn s17_a_greenlet_that_is_being_killed_can_kill_its_killer() {
     });
     assert_eq!(
         log.take(),
-        ["the kill is interrupted", "killer", "the killer is dead", "victim"]
+        [
+            "the kill is interrupted",
+            "killer",
+            "the killer is dead",
+            "victim"
+        ]
     );
 }
 
@@ -417,7 +422,10 @@ fn s17_the_running_greenlet_without_a_handle_can_end_as_usual() {
     let log = Log::new();
     enter(|me: &Current<u32>| {
         assert_eq!(run_without_handles(me, |_| Ok(3)).unwrap(), 3);
-        assert_eq!(number(run_without_handles(me, |_| Err(Number(4).into()))), 4);
+        assert_eq!(
+            number(run_without_handles(me, |_| Err(Number(4).into()))),
+            4
+        );
         let log = log.clone();
         let outcome = run_without_handles(me, move |me| {
             let _dropped = log.at_drop("ends");
@@ -459,7 +467,8 @@ fn s17_a_killer_whose_last_handle_goes_in_the_kill_is_freed_when_it_is_left() {
             }
         });
         let holder = Greenlet::new(me, move |me, ()| {
-            me.switch(&killer, ()).map(|()| unreachable!("it is killed"))
+            me.switch(&killer, ())
+                .map(|()| unreachable!("it is killed"))
         });
         slot.replace(Some(holder.clone()));
         me.switch(&holder, ()).unwrap();

@@ -239,11 +239,7 @@ fn s2_roots_nest_to_any_depth() {
     fn deeper(depth: u32) -> u32 {
         enter(|me: &Current<u32>| {
             let child = Greenlet::new(me, move |_, ()| {
-                Ok(if depth == 0 {
-                    0
-                } else {
-                    1 + deeper(depth - 1)
-                })
+                Ok(if depth == 0 { 0 } else { 1 + deeper(depth - 1) })
             });
             me.switch(&child, ()).unwrap()
         })

@@ -256,7 +256,11 @@ fn s20_a_member_that_kills_the_scopes_owner_ends_with_it() {
     let events = log.take();
     assert_eq!(events[0], "the owner exits");
     for event in ["member", "owner"] {
-        assert_eq!(events.iter().filter(|seen| **seen == event).count(), 1, "{events:?}");
+        assert_eq!(
+            events.iter().filter(|seen| **seen == event).count(),
+            1,
+            "{events:?}"
+        );
     }
     let place = |event| events.iter().position(|seen| *seen == event);
     assert!(place("member") < place("owner"), "{events:?}");

@@ -1,1 +1,336 @@
-//! todo
+//! s22: a callback at every switch.
+
+use std::{cell::Cell, rc::Rc, thread};
+
+use greenlet::{
+    Builder, Current, Greenlet, GreenletExit, Thrown, enter, local,
+    trace::{self, EventKind, Tracer},
+};
+
+use crate::{
+    support::{
+        Number, assert_child_exit,
+        census::{Cargo, Census},
+        log::Log,
+        number,
+        panics::{catch, text_of},
+    },
+    with_each_cargo,
+};
+
+/// A tracer that logs events as `from>to`, with `!` for a throw.
+fn tracer(log: &Log<String>) -> Tracer {
+    let log = log.clone();
+    Tracer::new(move |event| {
+        let [from, to] = [event.from, event.to].map(|g| g.name().unwrap_or("main"));
+        let sign = match event.kind {
+            EventKind::Switch => ">",
+            EventKind::Throw => "!",
+        };
+        log.add(format!("{from}{sign}{to}"));
+    })
+}
+
+/// Traces `run`; removed at its end.
+fn traced(run: impl FnOnce()) -> Vec<String> {
+    let log = Log::new();
+    assert!(trace::set(Some(tracer(&log))).is_none());
+    run();
+    assert!(trace::set(None).is_some());
+    log.take()
+}
+
+fn named<I: 'static, P: 'static>(
+    me: &Current<P>,
+    name: &str,
+    body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
+) -> Greenlet<I> {
+    Builder::new().name(name).build(me, body).unwrap()
+}
+
+#[test]
+fn s22_every_switch_is_an_event_also_the_first_and_the_death() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = named(me, "g", move |me, ()| me.switch(&main, ()));
+        let events = traced(|| {
+            me.switch(&g, ()).unwrap();
+            me.switch(&g, ()).unwrap();
+        });
+        assert_eq!(events, ["main>g", "g>main", "main>g", "g>main"]);
+    });
+}
+
+#[test]
+fn s22_a_death_by_error_or_panic_is_a_throw() {
+    enter(|me: &Current<()>| {
+        let fails = named(me, "fails", |_, ()| Err(Number(1).into()));
+        let panics = named(me, "panics", |_, ()| panic!("by the child"));
+        let events = traced(|| {
+            assert_eq!(number(me.switch(&fails, ())), 1);
+            assert!(catch(|| me.switch(&panics, ())).is_err());
+        });
+        assert_eq!(
+            events,
+            ["main>fails", "fails!main", "main>panics", "panics!main"]
+        );
+    });
+}
+
+#[test]
+fn s22_a_throw_is_one_in_the_target_and_of_its_exit_in_the_parent() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = named(me, "g", move |me, ()| me.switch(&main, ()));
+        me.switch(&g, ()).unwrap();
+        let events = traced(|| assert_child_exit(me.throw(&g, GreenletExit)));
+        assert_eq!(events, ["main!g", "g!main"]);
+    });
+}
+
+#[test]
+fn s22_a_switch_to_oneself_is_an_event() {
+    enter(|me: &Current<()>| {
+        let events = traced(|| {
+            me.switch(&me.handle(), ()).unwrap();
+            assert_eq!(number(me.throw(&me.handle(), Number(1))), 1);
+        });
+        assert_eq!(events, ["main>main", "main!main"]);
+    });
+}
+
+#[test]
+fn s22_a_kill_is_a_throw_and_its_end_a_switch() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = named(me, "g", move |me, ()| me.switch(&main, ()));
+        me.switch(&g, ()).unwrap();
+        assert_eq!(traced(|| drop(g)), ["main!g", "g>main"]);
+    });
+}
+
+#[test]
+fn s22_a_parent_that_is_switched_to_by_a_death_is_seen() {
+    enter(|me: &Current<u32>| {
+        let parent = named(me, "parent", |_, n: u32| Ok(n));
+        let child = named(me, "child", |_, n: u32| Ok(n));
+        child.set_parent(&parent).unwrap();
+        let events = traced(|| assert_eq!(me.switch(&child, 1).unwrap(), 1));
+        assert_eq!(events, ["main>child", "child>parent", "parent>main"]);
+    });
+}
+
+#[test]
+fn s22_the_tracer_is_called_in_the_target_after_the_arrival() {
+    local! {
+        static WHO: Cell<&'static str> = Cell::new("new");
+    }
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        WHO.with(|who| who.set("main"));
+        let main = me.handle();
+        let g = Greenlet::new(me, move |me, ()| {
+            WHO.with(|who| who.set("g"));
+            me.switch(&main, ())
+        });
+        let seen = log.clone();
+        trace::set(Some(Tracer::new(move |event| {
+            seen.add((
+                WHO.with(Cell::get),
+                event.from.is_dead(),
+                event.to.is_active(),
+            ));
+        })));
+        me.switch(&g, ()).unwrap();
+        me.switch(&g, ()).unwrap();
+        trace::set(None);
+    });
+    assert_eq!(
+        log.take(),
+        [
+            ("new", false, true),
+            ("main", false, true),
+            ("g", false, true),
+            ("main", true, true)
+        ]
+    );
+}
+
+#[test]
+fn s22_from_and_to_can_be_compared() {
+    enter(|me: &Current<()>| {
+        let log = Log::new();
+        let g = Greenlet::new(me, |me, ()| me.switch(&me.handle(), ()));
+        let seen = log.clone();
+        trace::set(Some(Tracer::new(move |event| {
+            seen.add(event.from == event.to)
+        })));
+        me.switch(&g, ()).unwrap();
+        trace::set(None);
+        assert_eq!(log.take(), [false, true, false]);
+    });
+}
+
+#[test]
+fn s22_each_thread_has_its_own_tracer() {
+    enter(|me: &Current<()>| {
+        let g = named(me, "g", |_, ()| Ok(()));
+        let events = traced(|| {
+            let elsewhere = thread::spawn(|| {
+                assert!(trace::set(None).is_none());
+                enter(|me: &Current<()>| {
+                    let g = Greenlet::new(me, |_, ()| Ok(()));
+                    me.switch(&g, ()).unwrap();
+                });
+            });
+            elsewhere.join().unwrap();
+            me.switch(&g, ()).unwrap();
+        });
+        assert_eq!(events, ["main>g", "g>main"]);
+    });
+}
+
+#[test]
+fn s22_a_tracer_that_panics_is_removed_and_the_panic_goes_on_in_the_target() {
+    fn check<T: Cargo>() {
+        let census = Census::new();
+        let log = Log::new();
+        enter(|me: &Current<Option<T>>| {
+            let main = me.handle();
+            let g = Greenlet::new(me, {
+                let log = log.clone();
+                move |me, ()| {
+                    let caught = catch(|| me.switch(&main, None));
+                    log.add(text_of(&*caught.err().unwrap()).to_string());
+                    Ok(None)
+                }
+            });
+            me.switch(&g, ()).unwrap();
+            trace::set(Some(Tracer::new(|_| panic!("by the tracer"))));
+            assert!(me.switch(&g, ()).unwrap().is_none());
+            assert!(trace::set(None).is_none(), "it was removed");
+            assert_eq!(log.take(), ["by the tracer"]);
+
+            // A message that arrives with the panic is dropped.
+            let echo = Greenlet::new(me, |_, message: T| {
+                trace::set(Some(Tracer::new(|_| panic!("by the tracer"))));
+                Ok(Some(message))
+            });
+            let caught = catch(|| me.switch(&echo, T::new(&census, 1)));
+            assert_eq!(text_of(&*caught.err().unwrap()), "by the tracer");
+            assert_eq!(census.alive(), 0);
+        });
+    }
+    with_each_cargo!(check);
+}
+
+#[test]
+fn s22_when_a_tracer_panics_at_the_first_switch_the_body_does_not_run() {
+    fn check<T: Cargo>() {
+        let census = Census::new();
+        enter(|me: &Current<()>| {
+            let token = census.token();
+            let g = Greenlet::new(me, move |_, _: T| {
+                drop(token);
+                unreachable!("it does not run")
+            });
+            trace::set(Some(Tracer::new(|_| panic!("by the tracer"))));
+            let caught = catch(|| me.switch(&g, T::new(&census, 1)));
+            assert_eq!(text_of(&*caught.err().unwrap()), "by the tracer");
+            assert!(trace::set(None).is_none(), "it was removed");
+            assert!(g.is_dead());
+            assert_eq!(census.alive(), 0);
+        });
+    }
+    with_each_cargo!(check);
+}
+
+#[test]
+fn s22_a_tracer_that_panics_in_a_kill_does_not_disturb_the_dropper() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, {
+            let log = log.clone();
+            move |me, ()| {
+                let _dropped = log.at_drop("killed");
+                me.switch(&main, ())
+            }
+        });
+        me.switch(&g, ()).unwrap();
+        let calls = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&calls);
+        // The second call is the one in the killer.
+        trace::set(Some(Tracer::new(move |_| {
+            counted.set(counted.get() + 1);
+            assert!(counted.get() < 2, "by the tracer");
+        })));
+        catch(|| drop(g)).unwrap();
+        assert!(trace::set(None).is_none(), "it was removed");
+        assert_eq!(calls.get(), 2);
+    });
+    assert_eq!(log.take(), ["killed"]);
+}
+
+#[test]
+fn s22_a_tracer_may_switch_and_the_message_is_not_lost() {
+    fn check<T: Cargo>() {
+        let census = Rc::new(Census::new());
+        let log = Log::new();
+        enter(|me: &Current<T>| {
+            let main = me.handle();
+            let g = Greenlet::new(me, move |me, message: T| me.switch(&main, message));
+            let (seen, counted, busy) = (log.clone(), Rc::clone(&census), Cell::new(false));
+            trace::set(Some(Tracer::new(move |_| {
+                if busy.replace(true) {
+                    return;
+                }
+                let value = enter(|inner: &Current<T>| {
+                    let echo = Greenlet::new(inner, |_, message: T| Ok(message));
+                    inner.switch(&echo, T::new(&counted, 100)).unwrap().value()
+                });
+                seen.add(value);
+                busy.set(false);
+            })));
+            assert_eq!(me.switch(&g, T::new(&census, 1)).unwrap().value(), 1);
+            assert_eq!(me.switch(&g, T::new(&census, 2)).unwrap().value(), 2);
+            trace::set(None);
+            assert_eq!(log.take(), [100; 4]);
+        });
+    }
+    with_each_cargo!(check);
+}
+
+#[test]
+fn s22_set_returns_the_one_before_and_may_set_the_same_again() {
+    let log = Log::new();
+    let tracer = tracer(&log);
+    enter(|me: &Current<()>| {
+        let g = named(me, "g", |_, ()| Ok(()));
+        assert!(trace::set(Some(tracer.clone())).is_none());
+        assert!(trace::set(Some(tracer.clone())).is_some());
+        me.switch(&g, ()).unwrap();
+        assert!(trace::set(None).is_some());
+        assert!(trace::set(None).is_none());
+        me.switch(&me.handle(), ()).unwrap();
+    });
+    assert_eq!(log.take(), ["main>g", "g>main"]);
+}
+
+#[test]
+fn s22_a_tracer_set_in_a_greenlet_sees_it_leave() {
+    let log = Log::new();
+    let tracer = tracer(&log);
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let g = named(me, "g", move |me, ()| {
+            trace::set(Some(tracer));
+            me.switch(&main, ())?;
+            trace::set(None);
+            Ok(())
+        });
+        me.switch(&g, ()).unwrap();
+        me.switch(&g, ()).unwrap();
+    });
+    assert_eq!(log.take(), ["g>main", "main>g"]);
+}

@@ -47,9 +47,14 @@ pub trait Contender {
         Err(Skip::NotOffered)
     }
 
-    /// Round trips whose switches lie `here` frames deep on the main side and `there` frames deep
-    /// on the other; all of these frames are returned through every time.
-    fn framed(&self, _here: usize, _there: usize, _ops: u64) -> Outcome {
+    /// Round trips to one that switches `frames` frames deep and returns through all of them
+    /// every time. The main side switches in its loop.
+    fn deep(&self, _frames: usize, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// The same with as many frames on the main side.
+    fn deep_on_both(&self, _frames: usize, _ops: u64) -> Outcome {
         Err(Skip::NotOffered)
     }
 

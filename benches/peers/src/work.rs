@@ -27,22 +27,14 @@ pub fn batches(ops: u64, most: u64) -> impl Iterator<Item = u64> {
     (0..ops.div_ceil(most)).map(move |batch| most.min(ops - batch * most))
 }
 
-/// Calls `f` that many frames further down, none of which is inlined.
-#[inline(always)]
-pub fn deep<T>(frames: usize, mut f: impl FnMut() -> T) -> T {
-    if frames == 0 {
-        f()
-    } else {
-        nest(frames, &mut f)
-    }
-}
-
+/// Calls `f` that many frames further down, at least one, none of which is inlined. Each use has
+/// an `f` of its own, which is therefore inlined into the last of them.
 #[inline(never)]
-fn nest<T>(frames: usize, f: &mut impl FnMut() -> T) -> T {
-    let result = if frames == 1 {
+pub fn deep<T>(frames: usize, f: &mut impl FnMut() -> T) -> T {
+    let result = if frames <= 1 {
         f()
     } else {
-        nest(frames - 1, f)
+        deep(frames - 1, f)
     };
     // SAFETY: empty. It keeps the call above from becoming a jump.
     unsafe { asm!("", options(nomem, nostack, preserves_flags)) };

@@ -60,16 +60,21 @@ pub fn all(quick: bool) -> Vec<Workload> {
         repetitions,
         Box::new(|contender, ops| contender.message(ops)),
     );
-    for (side, here) in [("on the greenlet's side", 0), ("on both sides", 1)] {
-        for frames in [1, 4, 8] {
-            let plural = if frames == 1 { "" } else { "s" };
-            add(
-                format!("{frames} frame{plural} deep {side}"),
-                1,
-                repetitions,
-                Box::new(move |contender, ops| contender.framed(here * frames, frames, ops)),
-            );
-        }
+    for frames in [1, 4, 8] {
+        add(
+            format!("{} deep on the greenlet's side", plural(frames)),
+            1,
+            repetitions,
+            Box::new(move |contender, ops| contender.deep(frames, ops)),
+        );
+    }
+    for frames in [1, 4, 8] {
+        add(
+            format!("{} deep on both sides", plural(frames)),
+            1,
+            repetitions,
+            Box::new(move |contender, ops| contender.deep_on_both(frames, ops)),
+        );
     }
     for size in [2, 10, 1_000] {
         add(
@@ -137,6 +142,10 @@ pub fn crowds(quick: bool) -> Vec<Crowd> {
             repetitions,
         })
         .collect()
+}
+
+fn plural(frames: usize) -> String {
+    format!("{frames} frame{}", if frames == 1 { "" } else { "s" })
 }
 
 /// With a comma every three digits.

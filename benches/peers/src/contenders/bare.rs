@@ -27,11 +27,19 @@ impl Contender for Bare {
         Ok(elapsed)
     }
 
-    fn framed(&self, here: usize, there: usize, ops: u64) -> Outcome {
-        let adder = started(deep_adder, there)?;
+    fn deep(&self, frames: usize, ops: u64) -> Outcome {
+        let adder = started(deep_adder, frames)?;
+        let mut x = 0;
+        let elapsed = time(ops, || x = unsafe { to(&adder, x) });
+        assert_eq!(x, ops);
+        Ok(elapsed)
+    }
+
+    fn deep_on_both(&self, frames: usize, ops: u64) -> Outcome {
+        let adder = started(deep_adder, frames)?;
         let mut x = 0;
         let elapsed = time(ops, || {
-            x = work::deep(here, || unsafe { to(&adder, x) });
+            x = work::deep(frames, &mut || unsafe { to(&adder, x) });
         });
         assert_eq!(x, ops);
         Ok(elapsed)
@@ -184,7 +192,7 @@ unsafe extern "C" fn deep_adder(me: *const Context) -> ! {
     unsafe {
         let mut x = back(&*me, 0);
         loop {
-            x = work::deep((*me).frames, || back(&*me, x + 1));
+            x = work::deep((*me).frames, &mut || back(&*me, x + 1));
         }
     }
 }

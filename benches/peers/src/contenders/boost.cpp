@@ -108,18 +108,11 @@ void load_mxcsr(unsigned bits) {
 }
 
 template <class F> [[gnu::noinline]] void nest(std::size_t frames, F &f) {
-    if (frames == 1)
+    if (frames <= 1)
         f();
     else
         nest(frames - 1, f);
     asm volatile("");
-}
-
-template <class F> [[gnu::always_inline]] inline void deep(std::size_t frames, F f) {
-    if (frames == 0)
-        f();
-    else
-        nest(frames, f);
 }
 
 struct owned {
@@ -181,17 +174,30 @@ template <class Api> std::int64_t message(std::uint64_t ops) {
     });
 }
 
-template <class Api>
-std::int64_t framed(std::size_t here, std::size_t there, std::uint64_t ops) {
-    std::uint64_t x = 0;
-    typename Api::template suspended<slab> adder(slab(), [&](auto from) {
+template <class Api> auto deep_adder(std::size_t frames, std::uint64_t &x) {
+    return typename Api::template suspended<slab>(slab(), [frames, &x](auto from) {
         for (;;) {
             x += 1;
-            deep(there, [&] { from = Api::resume(std::move(from)); });
+            auto suspend = [&] { from = Api::resume(std::move(from)); };
+            nest(frames, suspend);
         }
         return from;
     });
-    return time(ops, [&] { deep(here, [&] { adder.at = Api::resume(std::move(adder.at)); }); });
+}
+
+template <class Api> std::int64_t deep(std::size_t frames, std::uint64_t ops) {
+    std::uint64_t x = 0;
+    auto adder = deep_adder<Api>(frames, x);
+    return time(ops, [&] { adder.at = Api::resume(std::move(adder.at)); });
+}
+
+template <class Api> std::int64_t deep_on_both(std::size_t frames, std::uint64_t ops) {
+    std::uint64_t x = 0;
+    auto adder = deep_adder<Api>(frames, x);
+    return time(ops, [&] {
+        auto resume = [&] { adder.at = Api::resume(std::move(adder.at)); };
+        nest(frames, resume);
+    });
 }
 
 template <class Api> std::int64_t ring(std::size_t size, std::uint64_t ops) {
@@ -331,8 +337,11 @@ std::int64_t throw_and_catch(std::uint64_t ops) {
     std::int64_t api##_message(std::uint64_t ops) {                                                \
         return unless_out_of_memory([=] { return message<api>(ops); });                            \
     }                                                                                              \
-    std::int64_t api##_framed(std::size_t here, std::size_t there, std::uint64_t ops) {            \
-        return unless_out_of_memory([=] { return framed<api>(here, there, ops); });                \
+    std::int64_t api##_deep(std::size_t frames, std::uint64_t ops) {                               \
+        return unless_out_of_memory([=] { return deep<api>(frames, ops); });                       \
+    }                                                                                              \
+    std::int64_t api##_deep_on_both(std::size_t frames, std::uint64_t ops) {                       \
+        return unless_out_of_memory([=] { return deep_on_both<api>(frames, ops); });               \
     }                                                                                              \
     std::int64_t api##_ring(std::size_t size, std::uint64_t ops) {                                 \
         return unless_out_of_memory([=] { return ring<api>(size, ops); });                         \

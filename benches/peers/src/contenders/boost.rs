@@ -14,7 +14,8 @@ pub struct Boost {
     name: &'static str,
     flat: unsafe extern "C" fn(u64, u32) -> i64,
     message: unsafe extern "C" fn(u64) -> i64,
-    framed: unsafe extern "C" fn(usize, usize, u64) -> i64,
+    deep: unsafe extern "C" fn(usize, u64) -> i64,
+    deep_on_both: unsafe extern "C" fn(usize, u64) -> i64,
     ring: unsafe extern "C" fn(usize, u64) -> i64,
     round_robin: unsafe extern "C" fn(*const usize, usize, u64) -> i64,
     pooled: unsafe extern "C" fn(u64) -> i64,
@@ -28,7 +29,8 @@ pub static JUMP: &Boost = &Boost {
     name: "boost jump_fcontext",
     flat: jump_flat,
     message: jump_message,
-    framed: jump_framed,
+    deep: jump_deep,
+    deep_on_both: jump_deep_on_both,
     ring: jump_ring,
     round_robin: jump_round_robin,
     pooled: jump_pooled,
@@ -42,7 +44,8 @@ pub static FIBER: &Boost = &Boost {
     name: "boost fiber",
     flat: fiber_flat,
     message: fiber_message,
-    framed: fiber_framed,
+    deep: fiber_deep,
+    deep_on_both: fiber_deep_on_both,
     ring: fiber_ring,
     round_robin: fiber_round_robin,
     pooled: fiber_pooled,
@@ -56,7 +59,8 @@ pub static FIBER: &Boost = &Boost {
 unsafe extern "C" {
     fn jump_flat(ops: u64, mxcsr: u32) -> i64;
     fn jump_message(ops: u64) -> i64;
-    fn jump_framed(here: usize, there: usize, ops: u64) -> i64;
+    fn jump_deep(frames: usize, ops: u64) -> i64;
+    fn jump_deep_on_both(frames: usize, ops: u64) -> i64;
     fn jump_ring(size: usize, ops: u64) -> i64;
     fn jump_round_robin(order: *const usize, count: usize, passes: u64) -> i64;
     fn jump_pooled(ops: u64) -> i64;
@@ -65,7 +69,8 @@ unsafe extern "C" {
 
     fn fiber_flat(ops: u64, mxcsr: u32) -> i64;
     fn fiber_message(ops: u64) -> i64;
-    fn fiber_framed(here: usize, there: usize, ops: u64) -> i64;
+    fn fiber_deep(frames: usize, ops: u64) -> i64;
+    fn fiber_deep_on_both(frames: usize, ops: u64) -> i64;
     fn fiber_ring(size: usize, ops: u64) -> i64;
     fn fiber_round_robin(order: *const usize, count: usize, passes: u64) -> i64;
     fn fiber_pooled(ops: u64) -> i64;
@@ -89,8 +94,12 @@ impl Contender for &Boost {
         outcome(unsafe { (self.message)(ops) })
     }
 
-    fn framed(&self, here: usize, there: usize, ops: u64) -> Outcome {
-        outcome(unsafe { (self.framed)(here, there, ops) })
+    fn deep(&self, frames: usize, ops: u64) -> Outcome {
+        outcome(unsafe { (self.deep)(frames, ops) })
+    }
+
+    fn deep_on_both(&self, frames: usize, ops: u64) -> Outcome {
+        outcome(unsafe { (self.deep_on_both)(frames, ops) })
     }
 
     fn ring(&self, size: usize, ops: u64) -> Outcome {

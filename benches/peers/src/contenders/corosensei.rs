@@ -142,16 +142,19 @@ impl<M: Memory> Contender for Corosensei<M> {
         Ok(elapsed)
     }
 
-    fn framed(&self, here: usize, there: usize, ops: u64) -> Outcome {
-        let mut adder =
-            Coroutine::<u64, u64, (), _>::with_stack(M::take()?, move |other, mut x| {
-                loop {
-                    x = work::deep(there, || other.suspend(x + 1));
-                }
-            });
+    fn deep(&self, frames: usize, ops: u64) -> Outcome {
+        let mut adder = deep_adder::<M>(frames)?;
+        let mut x = yielded(adder.resume(0));
+        let elapsed = time(ops, || x = yielded(adder.resume(x)));
+        assert_eq!(x, ops + 1);
+        Ok(elapsed)
+    }
+
+    fn deep_on_both(&self, frames: usize, ops: u64) -> Outcome {
+        let mut adder = deep_adder::<M>(frames)?;
         let mut x = yielded(adder.resume(0));
         let elapsed = time(ops, || {
-            x = work::deep(here, || yielded(adder.resume(x)));
+            x = work::deep(frames, &mut || yielded(adder.resume(x)));
         });
         assert_eq!(x, ops + 1);
         Ok(elapsed)
@@ -269,6 +272,14 @@ type Adder<M> = Coroutine<u64, u64, (), <M as Memory>::Stack>;
 #[inline(always)]
 fn yielded<Y, R>(result: corosensei::CoroutineResult<Y, R>) -> Y {
     result.as_yield().expect("it yields")
+}
+
+fn deep_adder<M: Memory>(frames: usize) -> Result<Adder<M>, Skip> {
+    Ok(Adder::<M>::with_stack(M::take()?, move |other, mut x| {
+        loop {
+            x = work::deep(frames, &mut || other.suspend(x + 1));
+        }
+    }))
 }
 
 /// That many adders, each waiting for its second number.

@@ -26,7 +26,7 @@ impl Contender for Generators {
     }
 
     fn flat(&self, ops: u64, status: Status) -> Outcome {
-        let mut adder = adder(0);
+        let mut adder = adder();
         let mut x = send(&mut adder, 0);
         let elapsed = status.during(|| time(ops, || x = send(&mut adder, x)));
         assert_eq!(x, ops + 1);
@@ -48,11 +48,19 @@ impl Contender for Generators {
         Ok(elapsed)
     }
 
-    fn framed(&self, here: usize, there: usize, ops: u64) -> Outcome {
-        let mut adder = adder(there);
+    fn deep(&self, frames: usize, ops: u64) -> Outcome {
+        let mut adder = deep_adder(frames);
+        let mut x = send(&mut adder, 0);
+        let elapsed = time(ops, || x = send(&mut adder, x));
+        assert_eq!(x, ops + 1);
+        Ok(elapsed)
+    }
+
+    fn deep_on_both(&self, frames: usize, ops: u64) -> Outcome {
+        let mut adder = deep_adder(frames);
         let mut x = send(&mut adder, 0);
         let elapsed = time(ops, || {
-            x = work::deep(here, || send(&mut adder, x));
+            x = work::deep(frames, &mut || send(&mut adder, x));
         });
         assert_eq!(x, ops + 1);
         Ok(elapsed)
@@ -154,11 +162,20 @@ fn send<T>(generator: &mut Generator<'_, T, T>, value: T) -> T {
     generator.raw_send(Some(value)).expect("it yields")
 }
 
-fn adder(frames: usize) -> Generator<'static, u64, u64> {
+fn adder() -> Generator<'static, u64, u64> {
+    Gn::new_scoped_opt(STACK_WORDS, |mut scope| {
+        let mut x = scope.get_yield().expect("it was sent one");
+        loop {
+            x = scope.yield_(x + 1).expect("it was sent one");
+        }
+    })
+}
+
+fn deep_adder(frames: usize) -> Generator<'static, u64, u64> {
     Gn::new_scoped_opt(STACK_WORDS, move |mut scope| {
         let mut x = scope.get_yield().expect("it was sent one");
         loop {
-            x = work::deep(frames, || scope.yield_(x + 1)).expect("it was sent one");
+            x = work::deep(frames, &mut || scope.yield_(x + 1)).expect("it was sent one");
         }
     })
 }
@@ -174,7 +191,7 @@ fn suspended(count: usize) -> Result<Vec<Generator<'static, u64, u64>>, Skip> {
     check_mappings(count)?;
     Ok((0..count)
         .map(|_| {
-            let mut adder = adder(0);
+            let mut adder = adder();
             send(&mut adder, 0);
             adder
         })

@@ -59,17 +59,22 @@ impl Contender for Greenlets {
         })
     }
 
-    fn framed(&self, here: usize, there: usize, ops: u64) -> Outcome {
+    fn deep(&self, frames: usize, ops: u64) -> Outcome {
         enter(|me| {
-            let main = me.handle();
-            let adder = Greenlet::new(me, move |me, mut x: u64| {
-                loop {
-                    x = work::deep(there, || me.switch(&main, x + 1))?;
-                }
-            });
+            let adder = deep_adder(me, frames);
+            let mut x = me.switch(&adder, 0)?;
+            let elapsed = time(ops, || x = me.switch(&adder, x).expect("it answers"));
+            assert_eq!(x, ops + 1);
+            Ok(elapsed)
+        })
+    }
+
+    fn deep_on_both(&self, frames: usize, ops: u64) -> Outcome {
+        enter(|me| {
+            let adder = deep_adder(me, frames);
             let mut x = me.switch(&adder, 0)?;
             let elapsed = time(ops, || {
-                x = work::deep(here, || me.switch(&adder, x)).expect("it answers");
+                x = work::deep(frames, &mut || me.switch(&adder, x)).expect("it answers");
             });
             assert_eq!(x, ops + 1);
             Ok(elapsed)
@@ -207,6 +212,15 @@ impl Contender for Greenlets {
             }
         })
     }
+}
+
+fn deep_adder(me: &Current<u64>, frames: usize) -> Greenlet<u64> {
+    let main = me.handle();
+    Greenlet::new(me, move |me, mut x: u64| {
+        loop {
+            x = work::deep(frames, &mut || me.switch(&main, x + 1))?;
+        }
+    })
 }
 
 /// Told to one of `suspended`, it returns.

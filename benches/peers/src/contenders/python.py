@@ -27,8 +27,8 @@ class SmallError(Exception):
     pass
 
 
-def deep(frames, switch, x):
-    return switch(x) if frames == 0 else deep(frames - 1, switch, x)
+def nest(frames, switch, x):
+    return switch(x) if frames == 0 else nest(frames - 1, switch, x)
 
 
 def owning(frames, switch, x):
@@ -83,18 +83,31 @@ def message(ops):
     return clock() - begin
 
 
-def framed(here, there, ops):
-    main = getcurrent().switch
+def deep_adder(frames):
+    switch = getcurrent().switch
 
     def body(x):
         while True:
-            x = deep(there, main, x + 1)
+            x = nest(frames, switch, x + 1)
 
-    switch = start(body).switch
+    return body
+
+
+def deep(frames, ops):
+    switch = start(deep_adder(frames)).switch
     x = 0
     begin = clock()
     for _ in range(ops):
-        x = deep(here, switch, x)
+        x = switch(x)
+    return clock() - begin
+
+
+def deep_on_both(frames, ops):
+    switch = start(deep_adder(frames)).switch
+    x = 0
+    begin = clock()
+    for _ in range(ops):
+        x = nest(frames, switch, x)
     return clock() - begin
 
 
@@ -199,7 +212,18 @@ def answer(result):
     print(json.dumps(result), flush=True)
 
 
-WORKLOADS = [flat, message, framed, ring, round_robin, pooled, kill, throw, populate]
+WORKLOADS = [
+    flat,
+    message,
+    deep,
+    deep_on_both,
+    ring,
+    round_robin,
+    pooled,
+    kill,
+    throw,
+    populate,
+]
 
 
 def main():

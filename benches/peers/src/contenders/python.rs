@@ -94,8 +94,12 @@ impl Contender for Python {
         self.ask(format!("message {ops}"))
     }
 
-    fn framed(&self, here: usize, there: usize, ops: u64) -> Outcome {
-        self.ask(format!("framed {here} {there} {ops}"))
+    fn deep(&self, frames: usize, ops: u64) -> Outcome {
+        self.ask(format!("deep {frames} {ops}"))
+    }
+
+    fn deep_on_both(&self, frames: usize, ops: u64) -> Outcome {
+        self.ask(format!("deep_on_both {frames} {ops}"))
     }
 
     fn ring(&self, size: usize, ops: u64) -> Outcome {

@@ -23,7 +23,7 @@ impl Contender for Fibers {
     }
 
     fn flat(&self, ops: u64, status: Status) -> Outcome {
-        let adder = adder(0)?;
+        let adder = adder()?;
         let mut x = yielded(adder.resume(0));
         let elapsed = status.during(|| time(ops, || x = yielded(adder.resume(x))));
         assert_eq!(x, ops + 1);
@@ -49,11 +49,20 @@ impl Contender for Fibers {
         Ok(elapsed)
     }
 
-    fn framed(&self, here: usize, there: usize, ops: u64) -> Outcome {
-        let adder = adder(there)?;
+    fn deep(&self, frames: usize, ops: u64) -> Outcome {
+        let adder = deep_adder(frames)?;
+        let mut x = yielded(adder.resume(0));
+        let elapsed = time(ops, || x = yielded(adder.resume(x)));
+        assert_eq!(x, ops + 1);
+        finish(adder);
+        Ok(elapsed)
+    }
+
+    fn deep_on_both(&self, frames: usize, ops: u64) -> Outcome {
+        let adder = deep_adder(frames)?;
         let mut x = yielded(adder.resume(0));
         let elapsed = time(ops, || {
-            x = work::deep(here, || yielded(adder.resume(x)));
+            x = work::deep(frames, &mut || yielded(adder.resume(x)));
         });
         assert_eq!(x, ops + 1);
         finish(adder);
@@ -164,10 +173,19 @@ fn fiber<I, Y, R>(
     Fiber::new(stack, body).map_err(|(error, _)| Skip::because(error))
 }
 
-fn adder(frames: usize) -> Result<Adder, Skip> {
+fn adder() -> Result<Adder, Skip> {
+    fiber(stack()?, |mut x, other| {
+        while x != FINISH {
+            x = other.suspend(x + 1);
+        }
+        x
+    })
+}
+
+fn deep_adder(frames: usize) -> Result<Adder, Skip> {
     fiber(stack()?, move |mut x, other| {
         while x != FINISH {
-            x = work::deep(frames, || other.suspend(x + 1));
+            x = work::deep(frames, &mut || other.suspend(x + 1));
         }
         x
     })
@@ -182,7 +200,7 @@ fn suspended(count: usize) -> Result<Vec<Adder>, Skip> {
     check_mappings(count)?;
     (0..count)
         .map(|_| {
-            let adder = adder(0)?;
+            let adder = adder()?;
             yielded(adder.resume(0));
             Ok(adder)
         })

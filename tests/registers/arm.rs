@@ -1,0 +1,127 @@
+//! 32-bit ARM, AAPCS32 (6.1.1, 6.1.2.1): r4-r11, of which r9 may be the platform's, and d8-d15
+//! where there are VFP registers. sp is not in the table: without it control would not come
+//! back.
+
+use std::{arch::global_asm, mem::offset_of};
+
+use super::{Banks, Register, core_switch};
+
+const CORE: [Register; 8] = [
+    ("r4", 0xffff_ffff, 0),
+    ("r5", 0xffff_ffff, 0),
+    ("r6", 0xffff_ffff, 0),
+    ("r7", 0xffff_ffff, 0),
+    ("r8", 0xffff_ffff, 0),
+    ("r9", 0xffff_ffff, 0),
+    ("r10", 0xffff_ffff, 0),
+    ("r11", 0xffff_ffff, 0),
+];
+
+#[cfg(target_abi = "eabihf")]
+pub const REGISTERS: [Register; 16] = {
+    let [r4, r5, r6, r7, r8, r9, r10, r11] = CORE;
+    [
+        r4,
+        r5,
+        r6,
+        r7,
+        r8,
+        r9,
+        r10,
+        r11,
+        ("d8", !0, 0),
+        ("d9", !0, 0),
+        ("d10", !0, 0),
+        ("d11", !0, 0),
+        ("d12", !0, 0),
+        ("d13", !0, 0),
+        ("d14", !0, 0),
+        ("d15", !0, 0),
+    ]
+};
+/// Soft float, or registers of which no cfg tells.
+#[cfg(not(target_abi = "eabihf"))]
+pub const REGISTERS: [Register; 8] = CORE;
+
+global_asm!(
+    // ARM code, also in a Thumb program: resumed from Thumb code it must still be ARM code.
+    // What it needs is named, because an optimized build first reads it for the least processor
+    // of all.
+    ".arm",
+    ".arch armv6",
+    ".fpu vfpv2",
+    // Stores or loads, in the order of the table, at an address.
+    ".macro greenlet_all op, base",
+    "    \\op r4, [\\base]",
+    "    \\op r5, [\\base, #8]",
+    "    \\op r6, [\\base, #16]",
+    "    \\op r7, [\\base, #24]",
+    "    \\op r8, [\\base, #32]",
+    "    \\op r9, [\\base, #40]",
+    "    \\op r10, [\\base, #48]",
+    "    \\op r11, [\\base, #56]",
+    ".if {vfp}",
+    "    v\\op d8, [\\base, #64]",
+    "    v\\op d9, [\\base, #72]",
+    "    v\\op d10, [\\base, #80]",
+    "    v\\op d11, [\\base, #88]",
+    "    v\\op d12, [\\base, #96]",
+    "    v\\op d13, [\\base, #104]",
+    "    v\\op d14, [\\base, #112]",
+    "    v\\op d15, [\\base, #120]",
+    ".endif",
+    ".endm",
+    // Saves the caller's registers and the address of the banks (r0); fills from there.
+    ".macro greenlet_fill",
+    "    push {{r0, r4-r11, lr}}",
+    ".if {vfp}",
+    "    vpush {{d8-d15}}",
+    ".endif",
+    "    add r12, r0, #{set}",
+    "    greenlet_all ldr, r12",
+    ".endm",
+    // Stores the registers in the banks, which it leaves in r0; restores the caller's.
+    ".macro greenlet_read",
+    "    ldr r0, [sp, #64 * {vfp}]",
+    "    add r12, r0, #{seen}",
+    "    greenlet_all str, r12",
+    ".if {vfp}",
+    "    vpop {{d8-d15}}",
+    ".endif",
+    "    pop {{r1, r4-r11, lr}}",
+    ".endm",
+    // filled_switch(banks: r0, save: r1, to: r2)
+    ".globl {filled_switch}",
+    ".type {filled_switch}, %function",
+    "{filled_switch}:",
+    "    greenlet_fill",
+    "    ldr r12, [r0, #{word}]",
+    "    ldr r3, [r0, #{kind}]",
+    "    mov r0, r1",
+    "    mov r1, r2",
+    "    mov r2, r12",
+    "    adr lr, 2f",
+    "    b {core_switch}",
+    "2:",
+    "    greenlet_read",
+    "    str r2, [r0, #{word}]",
+    "    str r3, [r0, #{kind}]",
+    "    bx lr",
+    // filled_call(banks: r0, function: r1, argument: r2)
+    ".globl {filled_call}",
+    ".type {filled_call}, %function",
+    "{filled_call}:",
+    "    greenlet_fill",
+    "    mov r0, r2",
+    "    blx r1",
+    "    greenlet_read",
+    "    bx lr",
+    filled_switch = sym super::filled_switch,
+    filled_call = sym super::filled_call,
+    core_switch = sym core_switch,
+    set = const offset_of!(Banks, set),
+    seen = const offset_of!(Banks, seen),
+    word = const offset_of!(Banks, word),
+    kind = const offset_of!(Banks, kind),
+    vfp = const cfg!(target_abi = "eabihf") as usize,
+);
