@@ -28,6 +28,10 @@ fn main() {
         core.flag("-marm");
     }
 
+    if env::var_os("CARGO_FEATURE_FP_CONTROL").is_some() {
+        core.define("GREENLET_FP_CONTROL", None);
+    }
+
     let preprocessed = core.clone().define("GREENLET_LAYOUT", None).expand();
     let preprocessed = String::from_utf8(preprocessed).expect("the preprocessor prints ASCII");
     let mut generated = String::new();

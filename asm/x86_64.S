@@ -5,6 +5,11 @@
 //      control bits of MXCSR and the x87 control word belong to the caller.
 //      Direction flag and x87 mode are as at any call: clear, and not in MMX mode.
 //
+// GREENLET_FP_CONTROL (feature `fp-control`) is for the control words. Without it they are the
+// thread's and not touched: right for programs that leave them alone, as Rust demands. It is a
+// choice because reading MXCSR takes more than 3 ns on some processors (AMD Zen 5), longer
+// than all else here.
+//
 // Assumes nothing but that ABI. This file must be kept in step with itself: the frame table,
 // FRAME_*, the pushes and pops, and the CFI of both routines. src/arch/x86_64.rs is checked
 // against FRAME_* when it compiles.
@@ -90,18 +95,22 @@ FUNCTION SYM(switch), 4
     .cfi_rel_offset r15, 0
     sub rsp, FRAME_R15 - FRAME_MXCSR
     .cfi_adjust_cfa_offset 8
+#ifdef GREENLET_FP_CONTROL
     stmxcsr [rsp]
     fnstcw [rsp + 4]
+#endif
     push rax
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset rip, 0
     push rbp
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset rbp, 0
+#ifdef GREENLET_FP_CONTROL
     // Each field is read back with a load of its store's width: a wider one would wait for
     // both stores to leave the store buffer.
     mov r8d, [rsp + FRAME_MXCSR]
     movzx r9d, word ptr [rsp + FRAME_X87CW]
+#endif
     mov [rdi], rsp                      // from here on the caller can be resumed
     mov rsp, rsi                        // same frame layout: the CFI above still holds
 
@@ -109,6 +118,7 @@ FUNCTION SYM(switch), 4
     //   rsp  the frame to resume         rdx rcx  the message
     //   r8d  MXCSR now                   r9w      x87 control word now
 LABEL SYM(resume)
+#ifdef GREENLET_FP_CONTROL
     // Loading MXCSR costs tens of cycles when a status flag differs, and storing it is
     // slow after such a load; so it is loaded only if a control bit differs.
     xor r8d, [rsp + FRAME_MXCSR]
@@ -117,6 +127,7 @@ LABEL SYM(resume)
     cmp r9w, [rsp + FRAME_X87CW]
     jne 4f
 2:
+#endif
     pop rbp
     .cfi_adjust_cfa_offset -8
     .cfi_restore rbp
@@ -146,6 +157,7 @@ LABEL SYM(resume)
     jmp rax
 #endif
 
+#ifdef GREENLET_FP_CONTROL
     // Out of the way: the control words do differ.
     .cfi_def_cfa rsp, FRAME_SIZE
     .cfi_rel_offset rbx, FRAME_RBX
@@ -160,6 +172,7 @@ LABEL SYM(resume)
 4:
     fldcw [rsp + FRAME_X87CW]
     jmp 2b
+#endif
     .cfi_endproc
 END_FUNCTION SYM(switch)
 
@@ -210,10 +223,12 @@ LABEL SYM(entry_pc)
     call rbx
     mov rdx, [rsp + 8]                  // Departure.word
     mov rcx, [rsp + 16]                 // Departure.kind
+#ifdef GREENLET_FP_CONTROL
     stmxcsr [rsp + 24]
     fnstcw [rsp + 28]
     mov r8d, [rsp + 24]
     movzx r9d, word ptr [rsp + 28]
+#endif
     mov rsp, [rsp]                      // Departure.to; `resume`'s CFI needs its frame there
     jmp SYM(resume)
     .cfi_endproc

@@ -5,6 +5,10 @@ use std::{arch::global_asm, mem::offset_of};
 
 use super::{Banks, Register, core_switch};
 
+/// All bits if the control words are each greenlet's own; they are the thread's without the
+/// feature.
+const FP_CONTROL: u64 = if cfg!(feature = "fp-control") { !0 } else { 0 };
+
 /// Tested in MXCSR: flush-to-zero, rounding, denormals-are-zero; all exceptions stay masked.
 /// In the x87 control word: rounding, and single or double precision.
 pub const REGISTERS: [Register; 8] = [
@@ -14,8 +18,8 @@ pub const REGISTERS: [Register; 8] = [
     ("r13", !0, 0),
     ("r14", !0, 0),
     ("r15", !0, 0),
-    ("MXCSR", 0xe040, 0x1f80),
-    ("x87 control word", 0x0e00, 0x007f),
+    ("MXCSR", FP_CONTROL & 0xe040, 0x1f80),
+    ("x87 control word", FP_CONTROL & 0x0e00, 0x007f),
 ];
 
 global_asm!(
