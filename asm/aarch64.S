@@ -20,24 +20,24 @@
 //   offset  size  holds
 //        0     8  x29      } together a frame record, as the frame-pointer
 //        8     8  resume   } chain expects it: {previous x29, return address}
-//       16        8  x19
-//       24        8  x20
-//       32        8  x21
-//       40        8  x22
-//       48        8  x23
-//       56        8  x24
-//       64        8  x25
-//       72        8  x26
-//       80        8  x27
-//       88        8  x28
-//       96        8  d8
-//      104        8  d9
-//      112        8  d10
-//      120        8  d11
-//      128        8  d12
-//      136        8  d13
-//      144        8  d14
-//      152        8  d15
+//       16     8  x19
+//       24     8  x20
+//       32     8  x21
+//       40     8  x22
+//       48     8  x23
+//       56     8  x24
+//       64     8  x25
+//       72     8  x26
+//       80     8  x27
+//       88     8  x28
+//       96     8  d8
+//      104     8  d9
+//      112     8  d10
+//      120     8  d11
+//      128     8  d12
+//      136     8  d13
+//      144     8  d14
+//      152     8  d15
 //      160        stack pointer as it was, and will be, at the switch
 
 #include "macros.h"

@@ -17,9 +17,9 @@
 //   offset  size  holds
 //        0     8  s0       } what a frame record holds:
 //        8     8  resume   } {previous fp, return address}
-//       16    88  s1, s2, ... s11, 8 each
+//       16    88  s1-s11, 8 each
 //      104     8  (unused)                         | lp64: then nothing
-//      104    96  fs0, fs1, ... fs11, 8 each       | lp64d, lp64f (low 4 bytes of each)
+//      104    96  fs0-fs11, 8 each                 | lp64d, lp64f (low 4 bytes of each)
 //      200     8  (unused)                         |
 //      208        stack pointer as it was, and will be, at the switch (lp64: 112)
 

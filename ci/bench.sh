@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
 # Measures this crate beside its peers (benches/peers).
 #
-#   ci/bench.sh [--quick] [--only WORDS] [--json FILE]     --help says what they mean
+#   ci/bench.sh [--without-fp-control] [--quick] [--only WORDS] [--json FILE]
+#
+# The first is this crate without its feature of that name, --help says what the others mean.
 #
 # Installs what that needs and is missing: a C++ compiler and boost.context from Debian, Python's
 # greenlet from PyPI into an environment of its own under Cargo's target directory.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PACKAGES='g++ libboost-context-dev python3-venv'
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
-installed() { dpkg-query --show --showformat='${Status}\n' "$1" 2>/dev/null | grep -q '^install ok installed'; }
+features=()
+if [ "${1:-}" = --without-fp-control ]; then
+    features=(--no-default-features)
+    shift
+fi
 
 missing=()
-for package in $PACKAGES; do
-    installed "$package" || missing+=("$package")
-done
+command -v g++ >/dev/null || missing+=(g++)
+[ -e /usr/include/boost/context/fiber.hpp ] || missing+=(libboost-context-dev)
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} != 0 ]; then
     root=()
     [ "$(id -u)" = 0 ] || root=(sudo)
@@ -23,10 +28,11 @@ if [ ${#missing[@]} != 0 ]; then
     "${root[@]}" apt-get install -y --no-install-recommends "${missing[@]}"
 fi
 
-python=${CARGO_TARGET_DIR:-target}/peers-python
+python=${CARGO_TARGET_DIR:-$repo/target}/peers-python
 if ! "$python/bin/python" -c 'import greenlet' 2>/dev/null; then
     python3 -m venv --clear "$python"
     "$python/bin/pip" install --quiet --disable-pip-version-check greenlet
 fi
 
-exec cargo run --locked --profile bench -p greenlet-peers -- --python "$python/bin/python" "$@"
+exec cargo run --locked --profile bench --manifest-path "$repo/Cargo.toml" -p greenlet-peers \
+    "${features[@]}" -- --python "$python/bin/python" "$@"

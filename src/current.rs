@@ -3,7 +3,7 @@
 use core::{fmt, marker::PhantomData, ptr};
 
 use crate::{
-    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, host, thread,
+    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, host, thread, trace,
     tree::{self, Block, Content, Delivery, Killed, Own, Refusal, State},
 };
 
@@ -143,6 +143,7 @@ impl<I> Current<I> {
             thrown.exit_becomes_news();
         }
         if ptr::eq(receiver, &self.block) {
+            self.announce_to_itself(true);
             return Ok(Err(thrown));
         }
         // SAFETY: `self` runs and the receiver is suspended (`admit_to`).
@@ -194,6 +195,7 @@ impl<I> Current<I> {
             Err(refusal) => return Err(SwitchError::new(refusal, message)),
         };
         if ptr::eq(receiver, &self.block) {
+            self.announce_to_itself(false);
             // SAFETY: the receiver takes messages of the target's type, J, and is `self`,
             // which takes I.
             return Ok(Ok(unsafe { tree::same_type(message) }));
@@ -202,6 +204,14 @@ impl<I> Current<I> {
         // takes messages of the target's type.
         let content = unsafe { tree::hop_with(&self.block, receiver, Content::Value(message)) };
         Ok(content.receive())
+    }
+
+    /// A switch to oneself is an event, too (rule s22).
+    fn announce_to_itself(&self, thrown: bool) {
+        if trace::is_on() {
+            trace::announce(thrown, &self.block, &self.block)
+                .unwrap_or_else(|panic| host::resume(panic));
+        }
     }
 
     fn admit_to<'a>(&'a self, target: &'a Block, delivery: Delivery) -> Result<&'a Block, Refusal> {

@@ -196,7 +196,7 @@ impl Drop for EndOfScope {
 impl EndOfScope {
     fn kill_all(&self) {
         while let Some(member) = self.0.first() {
-            match tree::kill(member) {
+            match tree::end(member) {
                 // Interrupted by the member, in a destructor, which goes on now: again.
                 Killed::Dead | Killed::Interrupted => {}
                 Killed::Itself | Killed::Beneath => {

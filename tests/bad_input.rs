@@ -445,10 +445,11 @@ fn s5_a_stack_that_cannot_be_mapped_is_an_error_of_the_switch_and_the_target_sta
     assert!(ending.is_success(), "{ending:?}");
 }
 
-/// A 32-bit system may be able to map whatever `build` allows.
-#[cfg(target_pointer_width = "64")]
 #[test]
 fn a_stack_that_no_system_can_map_is_an_error_of_the_switch() {
+    if usize::BITS < 64 {
+        return eprintln!("skipped: a 32-bit system may map whatever `build` allows");
+    }
     leaks_nothing(|| {
         enter(|me: &Current<()>| {
             let cargo = Counted::new(0);

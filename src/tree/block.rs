@@ -79,6 +79,8 @@ pub(crate) struct Block {
     told_in_unwinding: Cell<bool>,
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
+    /// Has it, dead and without handles, given back what it held?
+    given_up: Cell<bool>,
     strong: Cell<usize>,
     weak: Cell<usize>,
     waits_for: Cell<*const Block>,
@@ -109,6 +111,7 @@ impl Block {
             exiting: Cell::new(0),
             told_in_unwinding: Cell::new(false),
             unwound: Cell::new(false),
+            given_up: Cell::new(false),
             strong: Cell::new(1),
             weak: Cell::new(1),
             waits_for: Cell::new(ptr::null()),
@@ -266,6 +269,12 @@ impl Block {
         unsafe { self.waits_for.get().as_ref() }
     }
 
+    /// Makes this (busy) greenlet wait for `other` instead.
+    pub(crate) fn wait_instead_for(&self, other: &Block) {
+        debug_assert_eq!(self.state(), State::Busy);
+        self.waits_for.set(other);
+    }
+
     /// Makes this (active) greenlet wait for `other`.
     pub(crate) fn begin_waiting_for(&self, other: &Block) {
         debug_assert_eq!(self.state(), State::Active);
@@ -386,6 +395,32 @@ impl fmt::Debug for Block {
     }
 }
 
+impl Block {
+    /// Gives back what a dead greenlet without handles holds, once: its count of its parent,
+    /// and the weak count of its strong side. Returns the parent if nobody holds that any more.
+    ///
+    /// # Safety
+    /// The greenlet is dead and has no strong count; the caller owns a weak one.
+    unsafe fn give_up(&self) -> *const Block {
+        // Two may come here: whoever waited for the death, and whoever dropped the last handle
+        // while the first was still waiting.
+        if self.given_up.replace(true) {
+            return ptr::null();
+        }
+        let parent = self.context.parent().cast::<Block>();
+        self.set_parent_link(ptr::null());
+        // SAFETY: counts of this block, given up this once.
+        unsafe {
+            release_weakly(self);
+            if parent.is_null() {
+                ptr::null()
+            } else {
+                release_parent(parent, self.outlived_by_parent)
+            }
+        }
+    }
+}
+
 /// One more. A count that would overflow means that handles are forgotten in a loop, which
 /// must not end in a count of zero.
 fn count_up(count: &Cell<usize>) {
@@ -440,41 +475,35 @@ impl Drop for Own {
 /// parents may be long.
 ///
 /// # Safety
-/// `block` has no strong count any more, and still has the weak one of its own.
+/// `block` has no strong count any more, and is there.
 pub(crate) unsafe fn abandoned(block: *const Block) {
     let mut next = block;
     // SAFETY: by the function's contract for the first; below for each parent.
     while let Some(block) = unsafe { next.as_ref() } {
-        next = ptr::null();
-        match block.state() {
-            State::New => kill::bury(block),
-            State::Dead => {}
+        // It stays while destructors and other greenlets run.
+        block.retain_weakly();
+        let over = match block.state() {
+            State::New => {
+                kill::bury(block);
+                true
+            }
+            State::Dead => true,
             State::Active if ptr::eq(thread::current(), block) => {
-                // Freed when it is left, or dies.
+                // It comes to this when it is left, or dies.
                 thread::set_current(Some(block));
-                return;
+                false
             }
             // It comes to this when its wait is over and it leaves, or dies.
-            State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => return,
-            State::Active | State::Busy => {
-                // Comes back here, through `settle`, when it is dead.
-                kill::kill(block);
-                return;
-            }
-        }
-        // A burial runs destructors, which may have taken the block out of a weak handle's
-        // reach but not back to life. Somebody on the way may still hold a fresh handle.
-        if !block.is_abandoned() {
-            return;
-        }
-        if let Some(parent) = block.parent() {
-            let parent = ptr::from_ref(parent);
-            block.set_parent_link(ptr::null());
-            // SAFETY: the count that the link stood for, given up once with it.
-            next = unsafe { release_parent(parent, block.outlived_by_parent) };
-        }
-        // SAFETY: the strong side's weak count is given up once: the state is dead and no
-        // strong count is left, so nobody comes here again with this block.
+            State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => false,
+            State::Active | State::Busy => kill::kill(block) == kill::Killed::Dead,
+        };
+        next = if over && block.is_abandoned() {
+            // SAFETY: nobody can get at it any more but through counts of the weak kind.
+            unsafe { block.give_up() }
+        } else {
+            ptr::null()
+        };
+        // SAFETY: the count made above.
         unsafe { release_weakly(block) };
     }
 }

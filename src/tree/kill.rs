@@ -19,7 +19,8 @@ pub(crate) enum Killed {
     Interrupted,
 }
 
-/// Ends `victim`, whatever its state. Returns in the killer, whatever the victim's parent.
+/// Ends `victim`, whatever its state. Returns in the killer, whatever the victim's parent. The
+/// caller keeps the victim's block and frees it, if need be, afterwards.
 ///
 /// A victim that is busy is ended from the far end of its waits, because whoever it waits for
 /// must be over before it can go on: a nested root on its stack, or one that it is killing.
@@ -50,10 +51,15 @@ pub(crate) fn kill(victim: &Block) -> Killed {
             Killed::Beneath
         };
     }
-    let died = root::with_current(|killer| {
+    root::with_current(|killer| {
         if let (true, Some(spared)) = (interrupts, end.waits_for()) {
-            // `end` stops waiting. Who it was killing goes on dying, for nobody.
-            spared.set_killer(None);
+            // `end` stops waiting. Who it was killing goes on dying; whoever has been waiting
+            // for the victim until now waits for that one, which ends later.
+            let first_killer = victim.killer();
+            spared.set_killer(first_killer);
+            if let Some(first_killer) = first_killer {
+                first_killer.wait_instead_for(spared);
+            }
         }
         victim.set_killer(Some(killer));
         killer.begin_waiting_for(victim);
@@ -61,21 +67,33 @@ pub(crate) fn kill(victim: &Block) -> Killed {
         let under_way = thread::with_burials(|burials| burials.under_way.replace(false));
         // SAFETY: `killer` runs and now waits. `end` is told to exit; it is suspended, or it
         // waits in a kill that nobody will answer any more.
-        let died = unsafe {
+        unsafe {
             if interrupts {
-                message::hop_to_interrupt(killer, end)
+                message::hop_to_interrupt(killer, victim, end);
             } else {
-                message::hop_to_kill(killer, end)
+                message::hop_to_kill(killer, victim, end);
             }
-        };
+        }
         thread::with_burials(|burials| burials.under_way.set(under_way));
-        died
     });
-    if died {
+    if victim.state() == State::Dead {
         Killed::Dead
     } else {
         Killed::Interrupted
     }
+}
+
+/// As [`kill`], for whom no handle stands in: frees the victim if nobody holds it.
+pub(crate) fn end(victim: &Block) -> Killed {
+    victim.retain_weakly();
+    let killed = kill(victim);
+    if killed == Killed::Dead && victim.is_abandoned() {
+        // SAFETY: without a strong count, and kept by the count above.
+        unsafe { block::abandoned(victim) };
+    }
+    // SAFETY: the count above.
+    unsafe { block::release_weakly(victim) };
+    killed
 }
 
 /// Tells `first` to exit, and all that it waits for as far as `last`.

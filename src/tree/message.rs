@@ -176,32 +176,34 @@ pub(crate) unsafe fn hop_with<I, J>(me: &Block, target: &Block, content: Content
     unsafe { arrive(leave(me, target, message)) }
 }
 
-/// Switches from `killer` to `end`, which is told to exit. Returns whether somebody has died
-/// for the killer; if not, the killer was interrupted.
+/// Switches from `killer` to `end`, which is told to exit. Returns when the victim has died, or
+/// one that the killer was made to wait for instead, or the killer is interrupted.
 ///
 /// # Safety
-/// `killer` runs and is busy; `end` is suspended and told to exit.
-pub(super) unsafe fn hop_to_kill(killer: &Block, end: &Block) -> bool {
+/// `killer` runs and waits for `victim`; `end` is suspended and told to exit.
+pub(super) unsafe fn hop_to_kill(killer: &Block, victim: &Block, end: &Block) {
     // SAFETY: the caller's word.
-    unsafe { wait_in_kill(killer, end, of_thrown(Thrown::exit())) }
+    unsafe { wait_in_kill(killer, victim, end, of_thrown(Thrown::exit())) };
 }
 
 /// Switches from `killer` to `end`, which waits in a kill of its own and is told to exit: its
 /// kill returns at once. Otherwise as [`hop_to_kill`].
 ///
 /// # Safety
-/// `killer` runs and is busy; `end` waits in [`hop_to_kill`] or here, and is not waited with
-/// any more by the one that it is to see dead.
-pub(super) unsafe fn hop_to_interrupt(killer: &Block, end: &Block) -> bool {
+/// `killer` runs and waits for `victim`; `end` waits in [`hop_to_kill`] or here, and nobody's
+/// death will resume it any more.
+pub(super) unsafe fn hop_to_interrupt(killer: &Block, victim: &Block, end: &Block) {
     let message = Message {
         word: MaybeUninit::uninit(),
         kind: NOTHING,
     };
     // SAFETY: the caller's word.
-    unsafe { wait_in_kill(killer, end, message) }
+    unsafe { wait_in_kill(killer, victim, end, message) };
 }
 
-unsafe fn wait_in_kill(killer: &Block, end: &Block, message: Message) -> bool {
+/// # Safety
+/// As for [`hop_to_kill`] and [`hop_to_interrupt`].
+unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Message) {
     // SAFETY: the caller's word.
     let Message { kind, .. } = serve(unsafe { leave(killer, end, message) });
     let departed = thread::take_departed();
@@ -209,8 +211,17 @@ unsafe fn wait_in_kill(killer: &Block, end: &Block, message: Message) -> bool {
     thread::set_current(Some(killer));
     // A tracer's panic may not go on here: a kill is part of a drop.
     let _ = announce(kind, departed, killer);
-    settle(kind, departed);
-    kind & DIED != 0
+    if kind & DIED != 0 {
+        // SAFETY: set by the one that left, and nothing frees it before this.
+        let dead = unsafe { &*departed };
+        release_stack(dead);
+        // Who killed the victim frees it, in a loop over its parents. Another one, for which
+        // the killer was made to wait, is nobody else's.
+        if dead.is_abandoned() && !ptr::eq(dead, victim) {
+            // SAFETY: dead, and kept by the weak count of its strong side.
+            unsafe { block::abandoned(dead) };
+        }
+    }
 }
 
 /// The switch of the slow path: leaves word of who left, for those who must know.
@@ -313,7 +324,7 @@ fn announce(kind: usize, departed: *const Block, to: &Block) -> Result<(), host:
     trace::announce(thrown, unsafe { &*departed }, to)
 }
 
-/// Sees to the one that left: buries the dead, kills the abandoned.
+/// Sees to the one that left: frees the dead, kills the abandoned.
 fn settle(kind: usize, departed: *const Block) {
     if kind & (DIED | ORPHANED) == 0 {
         return;
@@ -321,17 +332,18 @@ fn settle(kind: usize, departed: *const Block) {
     // SAFETY: set by the one that left, and nothing frees it before this.
     let block = unsafe { &*departed };
     if kind & DIED != 0 {
-        debug_assert_eq!(block.state(), State::Dead);
-        if let Some(stack) = block.take_stack() {
-            stack.give_back();
-        }
-        if block.is_abandoned() {
-            // SAFETY: dead, without a strong count, and never freed before: the strong side's
-            // weak count is still there.
-            unsafe { block::abandoned(departed) };
-        }
-    } else if block.is_abandoned() {
-        kill::kill(block);
+        release_stack(block);
+    }
+    if block.is_abandoned() {
+        // SAFETY: without a strong count, and kept by the weak count of its strong side.
+        unsafe { block::abandoned(block) };
+    }
+}
+
+fn release_stack(dead: &Block) {
+    debug_assert_eq!(dead.state(), State::Dead);
+    if let Some(stack) = dead.take_stack() {
+        stack.give_back();
     }
 }
 

@@ -175,7 +175,6 @@ fn s14_a_handle_dropped_outside_every_greenlet_kills() {
 }
 
 #[test]
-#[ignore = "faults: the first killer is forgotten, and a dead greenlet is switched to"]
 fn s17_two_that_kill_each_other_both_end_when_one_is_killed() {
     let Some(ended) = child(|| {
         let log = Log::new();

@@ -1,9 +1,10 @@
 //! Measures this crate beside its peers, all in one process on one core, everybody in random
 //! order in every repetition.
 //!
-//! The figures are medians. A ratio is taken within each repetition, where both sides have met
+//! The figures are medians of processor time. A ratio is taken within each repetition, where both sides have met
 //! the same weather, before the median is.
 
+mod clock;
 mod contender;
 mod contenders;
 mod measure;
@@ -101,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let effort = Effort(Duration::from_micros(if arguments.quick {
         200
     } else {
-        3000
+        1000
     }));
     let asked_for = |name: &String| name.contains(&arguments.only);
     let table = Table::begin(&contenders);

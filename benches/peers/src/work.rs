@@ -1,11 +1,8 @@
 //! Pieces of workloads that are the same for all contenders written in Rust.
 
-use std::{
-    arch::asm,
-    fmt,
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{arch::asm, fmt, hint::black_box, time::Duration};
+
+use crate::clock::Stopwatch;
 
 /// A message that does not fit into registers.
 pub type Message = [u64; 32];
@@ -15,7 +12,7 @@ pub const BATCH: u64 = 64;
 
 #[inline(always)]
 pub fn time(ops: u64, mut op: impl FnMut()) -> Duration {
-    let start = Instant::now();
+    let start = Stopwatch::start();
     for _ in 0..ops {
         op();
     }

@@ -29,7 +29,7 @@ pub struct Crowd {
 /// All workloads, or those that a quick look can have.
 pub fn all(quick: bool) -> Vec<Workload> {
     let most = if quick { 1_000 } else { 100_000 };
-    let repetitions = if quick { 3 } else { 21 };
+    let repetitions = if quick { 3 } else { 41 };
     let mut all = Vec::new();
     let mut add = |name: String, together: u64, repetitions: usize, run: Run| {
         all.push(Workload {
@@ -84,7 +84,7 @@ pub fn all(quick: bool) -> Vec<Workload> {
             Box::new(move |contender, ops| contender.ring(size, ops)),
         );
     }
-    for (count, repetitions) in [(1_000, repetitions), (10_000, 9), (100_000, 5)] {
+    for (count, repetitions) in [(1_000, repetitions / 2), (10_000, 9), (100_000, 5)] {
         if count <= most {
             let mut order = (0..count).collect::<Vec<_>>();
             fastrand::Rng::with_seed(count as u64).shuffle(&mut order);
@@ -105,7 +105,7 @@ pub fn all(quick: bool) -> Vec<Workload> {
     add(
         "create, run, finish on a fresh stack".into(),
         FRESH,
-        repetitions,
+        repetitions / 2,
         Box::new(|contender, times| contender.fresh(times * FRESH)),
     );
     for (frames, name) in [
@@ -132,7 +132,7 @@ pub fn crowds(quick: bool) -> Vec<Crowd> {
     let counts: &[(usize, usize)] = if quick {
         &[(10_000, 1)]
     } else {
-        &[(10_000, 5), (100_000, 3), (1_000_000, 3)]
+        &[(10_000, 5), (100_000, 3), (1_000_000, 1)]
     };
     counts
         .iter()

@@ -4,6 +4,7 @@
 use std::{arch::asm, cell::Cell, time::Instant};
 
 use crate::{
+    clock::Stopwatch,
     contender::{Contender, Outcome, Skip},
     mxcsr::Status,
     population::Watch,
@@ -86,7 +87,7 @@ impl Contender for Bare {
     }
 
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         match suspended(count) {
             Ok(_adders) => watch.report(start.elapsed()),
             Err(skip) => skip,

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -17,6 +16,8 @@
 #include <xmmintrin.h>
 #endif
 
+extern "C" std::int64_t peers_start();
+extern "C" std::int64_t peers_elapsed(std::int64_t start);
 extern "C" void *peers_take_stack(std::size_t *size);
 extern "C" void peers_give_stack(void *top, std::size_t size);
 
@@ -92,11 +93,10 @@ struct fiber {
 // ---- pieces of workloads, as in work.rs
 
 template <class Op> std::int64_t time(std::uint64_t ops, Op op) {
-    using namespace std::chrono;
-    auto start = steady_clock::now();
+    auto start = peers_start();
     for (std::uint64_t i = 0; i < ops; ++i)
         op();
-    return duration_cast<nanoseconds>(steady_clock::now() - start).count();
+    return peers_elapsed(start);
 }
 
 void load_mxcsr(unsigned bits) {

@@ -4,6 +4,7 @@
 use std::{ffi::c_void, ptr, time::Duration};
 
 use crate::{
+    clock::Stopwatch,
     contender::{Contender, Outcome, STACK_SIZE, Skip},
     mxcsr::Status,
     population::Watch,
@@ -139,6 +140,17 @@ impl Contender for &Boost {
 fn outcome(nanoseconds: i64) -> Outcome {
     let nanoseconds = u64::try_from(nanoseconds).map_err(|_| Skip::because("std::bad_alloc"))?;
     Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// The stopwatch, as a number of nanoseconds.
+#[unsafe(no_mangle)]
+extern "C" fn peers_start() -> i64 {
+    Stopwatch::start().to_nanos() as i64
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn peers_elapsed(start: i64) -> i64 {
+    Stopwatch::from_nanos(start as u64).elapsed().as_nanos() as i64
 }
 
 /// A stack of the slab, with the top that a stack of the slab has; null if there is none.

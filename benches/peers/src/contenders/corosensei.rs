@@ -4,7 +4,6 @@ use std::{
     io,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    time::Instant,
 };
 
 use corosensei::{
@@ -14,6 +13,7 @@ use corosensei::{
 
 use super::check_mappings;
 use crate::{
+    clock::Stopwatch,
     contender::{Contender, Outcome, STACK_SIZE, Skip},
     mxcsr::Status,
     population::Watch,
@@ -259,7 +259,7 @@ impl<M: Memory> Contender for Corosensei<M> {
     }
 
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         match suspended::<M>(count) {
             Ok(_adders) => watch.report(start.elapsed()),
             Err(skip) => skip,

@@ -1,14 +1,12 @@
 //! generator.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    time::Instant,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use generator::{Generator, Gn};
 
 use super::check_mappings;
 use crate::{
+    clock::Stopwatch,
     contender::{Contender, Outcome, STACK_SIZE, Skip},
     mxcsr::Status,
     population::Watch,
@@ -148,7 +146,7 @@ impl Contender for Generators {
     }
 
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         match suspended(count) {
             Ok(_adders) => watch.report(start.elapsed()),
             Err(skip) => skip,

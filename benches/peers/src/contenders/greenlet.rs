@@ -5,6 +5,7 @@ use std::{cell::OnceCell, rc::Rc, thread, time::Instant};
 use greenlet::{Builder, Current, Greenlet, Thrown, enter};
 
 use crate::{
+    clock::Stopwatch,
     contender::{Contender, Outcome, STACK_SIZE, Skip},
     mxcsr::Status,
     population::Watch,
@@ -22,7 +23,11 @@ impl From<Thrown> for Skip {
 
 impl Contender for Greenlets {
     fn name(&self) -> &'static str {
-        "greenlet"
+        if cfg!(feature = "fp-control") {
+            "greenlet"
+        } else {
+            "greenlet without fp-control"
+        }
     }
 
     fn flat(&self, ops: u64, status: Status) -> Outcome {
@@ -145,7 +150,7 @@ impl Contender for Greenlets {
     fn fresh(&self, ops: u64) -> Outcome {
         work::batches(ops, FRESH)
             .map(|batch| {
-                let start = Instant::now();
+                let start = Stopwatch::start();
                 thread::spawn(move || {
                     enter(|me| {
                         for adder in suspended(me, batch as usize)? {
@@ -205,7 +210,7 @@ impl Contender for Greenlets {
 
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
         enter(|me| {
-            let start = Instant::now();
+            let start = Stopwatch::start();
             match suspended(me, count) {
                 Ok(_adders) => watch.report(start.elapsed()),
                 Err(skip) => skip,

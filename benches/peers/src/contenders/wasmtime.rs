@@ -1,14 +1,12 @@
 //! Wasmtime's fiber crate, which calls itself internal.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    time::Instant,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use wasmtime_internal_fiber::{Fiber, FiberStack, Suspend};
 
 use super::check_mappings;
 use crate::{
+    clock::Stopwatch,
     contender::{Contender, Outcome, STACK_SIZE, Skip},
     mxcsr::Status,
     population::Watch,
@@ -140,7 +138,7 @@ impl Contender for Fibers {
     }
 
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         match suspended(count) {
             Ok(_adders) => watch.report(start.elapsed()),
             Err(skip) => skip,

@@ -1,0 +1,90 @@
+use std::{cell::RefCell, rc::Rc};
+
+use greenlet::{Current, Greenlet, enter};
+
+use crate::support::{
+    Number,
+    census::Census,
+    child::child,
+    number,
+    panics::{catch, text_of},
+};
+
+/// A panic is caught in its own greenlet, whatever was switched to within the `catch_unwind`.
+#[test]
+fn exception_switch() {
+    enter(|me: &Current<u32>| {
+        let catching = [1, 2].map(|who| {
+            let main = me.handle();
+            Greenlet::new(me, move |me: &Current<u32>, _: u32| {
+                let caught = catch(|| -> u32 {
+                    let sent = me.switch(&main, 0).unwrap();
+                    panic!("{who} was sent {sent}")
+                });
+                assert_eq!(
+                    text_of(&*caught.unwrap_err()),
+                    format!("{who} was sent {}", who * 10)
+                );
+                Ok(who)
+            })
+        });
+        for g in &catching {
+            assert_eq!(me.switch(g, 0).unwrap(), 0);
+        }
+        assert_eq!(me.switch(&catching[1], 20).unwrap(), 2);
+        assert_eq!(me.switch(&catching[0], 10).unwrap(), 1);
+    });
+}
+
+/// A native exception does not cross into another greenlet: at the base it aborts.
+#[test]
+fn unhandled_exception_in_greenlet_aborts() {
+    #[repr(C, align(16))]
+    struct Exception([u8; 512]);
+    unsafe extern "C-unwind" {
+        fn _Unwind_RaiseException(exception: *mut Exception) -> libc::c_int;
+    }
+
+    let Some(ended) = child(|| {
+        enter(|me: &Current<()>| {
+            let g = Greenlet::new(me, |_, ()| {
+                let exception = Box::leak(Box::new(Exception([0; 512])));
+                // SAFETY: an exception object of class zero, without a clean-up function.
+                unsafe { _Unwind_RaiseException(exception) };
+                Ok(())
+            });
+            let crossed = catch(|| me.switch(&g, ()));
+            eprintln!("it crossed: {crossed:?}");
+        });
+    }) else {
+        return;
+    };
+    ended.assert_aborted_with(&["exception"]);
+    assert!(!ended.stderr.contains("it crossed"));
+}
+
+/// A thousand greenlets that end with an error, within the catching of another, leave nothing.
+#[test]
+fn leak_test_exception_switch_and_do_in_g2() {
+    let census = Rc::new(Census::new());
+    enter(|me: &Current<()>| {
+        let ended = Rc::new(RefCell::new(0));
+        for round in 0..1000 {
+            let (census, ended) = (Rc::clone(&census), Rc::clone(&ended));
+            let first = Greenlet::new(me, move |me: &Current<()>, ()| {
+                let _held = census.token();
+                let token = census.token();
+                let second = Greenlet::new(me, move |_, ()| {
+                    let _held = token;
+                    Err(Number(round).into())
+                });
+                assert_eq!(number(me.switch(&second, ())), round);
+                *ended.borrow_mut() += 1;
+                Err(Number(round + 1).into())
+            });
+            assert_eq!(number(me.switch(&first, ())), round + 1);
+        }
+        assert_eq!(*ended.borrow(), 1000);
+        assert_eq!(census.alive(), 0);
+    });
+}

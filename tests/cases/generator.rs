@@ -1,0 +1,84 @@
+use std::{any::Any, cell::RefCell, rc::Rc};
+
+use greenlet::{Current, Greenlet, Thrown, WeakGreenlet, enter, local};
+
+use crate::support::Number;
+
+/// What consumers are sent: the next item, or that there is none any more. Generators are sent
+/// nothing; as they may consume as well, they have the same inbox.
+pub type Next<T> = Option<T>;
+
+/// A generator: at each `next` the consumer becomes its parent.
+pub struct Genlet<T: 'static> {
+    greenlet: Greenlet<Next<T>>,
+    consumer: Consumer<T>,
+}
+
+type Consumer<T> = Rc<RefCell<Option<WeakGreenlet<Next<T>>>>>;
+
+local! {
+    /// Whom the generator that runs has to yield to: a `Consumer<T>`.
+    static CONSUMER: RefCell<Option<Rc<dyn Any>>> = RefCell::new(None);
+}
+
+impl<T: 'static> Genlet<T> {
+    pub fn new(
+        me: &Current<Next<T>>,
+        body: impl FnOnce(&Current<Next<T>>) -> Result<(), Thrown> + 'static,
+    ) -> Self {
+        let consumer = Consumer::<T>::default();
+        let theirs = Rc::clone(&consumer);
+        let greenlet = Greenlet::new(me, move |me, _: Next<T>| {
+            CONSUMER.with(|mine| mine.replace(Some(theirs)));
+            body(me)?;
+            Ok(None)
+        });
+        Self { greenlet, consumer }
+    }
+
+    pub fn next(&self, me: &Current<Next<T>>) -> Next<T> {
+        self.greenlet.set_parent(&me.handle()).unwrap();
+        self.consumer.replace(Some(me.handle().downgrade()));
+        let next = me.switch(&self.greenlet, None).unwrap();
+        assert_eq!(self.greenlet.is_dead(), next.is_none());
+        next
+    }
+
+    /// All that are left.
+    pub fn all(&self, me: &Current<Next<T>>) -> Vec<T> {
+        std::iter::from_fn(|| self.next(me)).collect()
+    }
+
+    /// Ends it. To drop it is not enough if it has begun to consume another, which has it for
+    /// a parent then.
+    pub fn abandon(self, me: &Current<Next<T>>) {
+        me.kill(&self.greenlet).unwrap();
+    }
+}
+
+/// Yields an item, from the generator that runs or from a function that it has called.
+pub fn yield_<T: 'static>(me: &Current<Next<T>>, item: T) -> Result<(), Thrown> {
+    let mine = CONSUMER.with(|mine| mine.borrow().clone());
+    let consumer = mine.and_then(|mine| {
+        mine.downcast::<RefCell<Option<WeakGreenlet<Next<T>>>>>()
+            .ok()
+    });
+    let consumer = consumer.ok_or(Number(404))?;
+    let consumer = consumer.borrow().as_ref().and_then(WeakGreenlet::upgrade);
+    me.switch(&consumer.expect("it waits for this"), Some(item))
+        .map(drop)
+}
+
+#[test]
+fn generator() {
+    enter(|me: &Current<Next<u32>>| {
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let numbers = Genlet::new(me, |me| (0..5).try_for_each(|n| yield_(me, n)));
+            while let Some(n) = numbers.next(me) {
+                seen.push(n);
+            }
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4].repeat(3));
+    });
+}

@@ -1,0 +1,102 @@
+use greenlet::{Current, Greenlet, GreenletExit, enter};
+
+use crate::support::{Number, assert_child_exit, number};
+
+/// A greenlet that sends `ok`, and again `ok` if a number is thrown at it then, else `fail`.
+fn catcher(me: &Current<&'static str>) -> Greenlet<()> {
+    let main = me.handle();
+    let g = Greenlet::new(me, move |me: &Current<()>, ()| {
+        match me.switch(&main, "ok") {
+            Err(thrown) if thrown.downcast_ref::<Number>().is_some() => me.switch(&main, "ok")?,
+            _ => me.switch(&main, "fail")?,
+        }
+        Ok("end")
+    });
+    assert_eq!(me.switch(&g, ()).unwrap(), "ok");
+    g
+}
+
+#[test]
+fn class() {
+    enter(|me| {
+        let g = catcher(me);
+        assert_eq!(me.throw(&g, Number(0)).unwrap(), "ok");
+    });
+}
+
+#[test]
+fn val() {
+    enter(|me: &Current<u32>| {
+        let main = me.handle();
+        for sent in [1, 2] {
+            let main = main.clone();
+            let g = Greenlet::new(me, move |me, ()| {
+                let val = number(me.switch(&main, 0));
+                me.switch(&main, val)?;
+                Ok(0)
+            });
+            assert_eq!(me.switch(&g, ()).unwrap(), 0);
+            assert_eq!(me.throw(&g, Number(sent)).unwrap(), sent);
+        }
+    });
+}
+
+#[test]
+fn kill() {
+    enter(|me: &Current<&str>| {
+        let main = me.handle();
+        let g = Greenlet::new(me, move |me, ()| {
+            me.switch(&main, "ok")?;
+            me.switch(&main, "fail")?;
+            Ok("fail")
+        });
+        assert_eq!(me.switch(&g, ()).unwrap(), "ok");
+        assert_child_exit(me.throw(&g, GreenletExit));
+        assert!(g.is_dead());
+        assert_child_exit(me.throw(&g, GreenletExit));
+    });
+}
+
+#[test]
+fn throw_goes_to_original_parent() {
+    enter(|me: &Current<&'static str>| {
+        let main = me.handle();
+        let pair = || {
+            let back = main.clone();
+            let first = Greenlet::new(me, move |me, _: &'static str| {
+                match me.switch(&back, "ready to catch") {
+                    Ok(_) => Ok("normal exit"),
+                    Err(thrown) => {
+                        assert!(thrown.downcast::<Number>().is_ok());
+                        Ok("caught")
+                    }
+                }
+            });
+            let back = main.clone();
+            let second = Greenlet::new(me, move |me, _: &'static str| {
+                me.switch(&back, "from the second")?;
+                Ok("second")
+            });
+            second.set_parent(&first).unwrap();
+            (first, second)
+        };
+
+        // Both new: neither runs.
+        let (first, second) = pair();
+        assert_eq!(number(me.throw(&second, Number(1))), 1);
+        assert!(first.is_dead() && second.is_dead());
+
+        // The parent waits, the target is new.
+        let (first, second) = pair();
+        assert_eq!(me.switch(&first, "").unwrap(), "ready to catch");
+        assert_eq!(me.throw(&second, Number(1)).unwrap(), "caught");
+        assert!(first.is_dead() && second.is_dead());
+
+        // Both wait.
+        let (first, second) = pair();
+        assert_eq!(me.switch(&first, "").unwrap(), "ready to catch");
+        assert_eq!(me.switch(&second, "").unwrap(), "from the second");
+        assert_eq!(me.throw(&second, Number(1)).unwrap(), "caught");
+        assert!(first.is_dead() && second.is_dead());
+    });
+}

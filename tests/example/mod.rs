@@ -1,0 +1,44 @@
+//! Examples, as their users see them.
+
+#![allow(dead_code, reason = "each test uses its own part")]
+
+use std::{
+    env,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use crate::process;
+
+/// A command that runs the example `name`, newly built: `cargo test --test` does not do it.
+pub fn command(name: &str) -> Command {
+    let mut cargo = process::cargo("build").expect("the test is started by cargo");
+    let built = cargo.args(["--quiet", "--example", name]).status();
+    assert!(built.expect("cargo starts").success());
+    process::command(path(name))
+}
+
+fn path(name: &str) -> PathBuf {
+    // target/PROFILE/deps/TEST
+    let test = env::current_exe().expect("the test knows its path");
+    let target = test.ancestors().nth(3).expect("Cargo's layout");
+    target.join("debug/examples").join(name)
+}
+
+/// Does an emulator run this test, many times slower than a processor?
+pub fn emulated() -> bool {
+    env::var_os("GREENLET_EMULATED").is_some()
+}
+
+pub fn run(name: &str, arguments: &[&str]) -> Output {
+    let mut command = command(name);
+    command.args(arguments).output().expect("it starts")
+}
+
+pub fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("UTF-8")
+}
+
+pub fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("UTF-8")
+}
