@@ -1,4 +1,4 @@
-//! Stackful, symmetric coroutines in a tree, after Python's greenlet.
+#![doc = include_str!("guide/crate.md")]
 
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
@@ -10,8 +10,12 @@ mod any;
 mod arch;
 mod builder;
 mod current;
+#[cfg(feature = "std")]
+mod debugger;
 mod error;
 mod greenlet;
+#[cfg(feature = "std")]
+pub mod guide;
 mod host;
 mod local;
 #[cfg(feature = "std")]

@@ -27,6 +27,20 @@ pub(crate) struct Thread {
     last_id: Cell<u64>,
 }
 
+#[cfg(feature = "std")]
+impl Thread {
+    /// Where a debugger finds the running greenlet, and the first roster.
+    pub(crate) const DEBUGGED: [usize; 2] = [
+        core::mem::offset_of!(Self, current),
+        core::mem::offset_of!(Self, unscoped),
+    ];
+
+    /// This thread's own.
+    pub(crate) fn address() -> *const Self {
+        THREAD.with(ptr::from_ref)
+    }
+}
+
 /// New greenlets whose bodies are yet to be dropped: one drop at a time a stack, so that a
 /// long chain of them, each owned by the one before, does not nest.
 pub(crate) struct Burials {

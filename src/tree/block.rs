@@ -18,8 +18,9 @@ use crate::{
     stack, thread, trace,
 };
 
-/// Where a greenlet is in its life.
+/// Where a greenlet is in its life. (`greenlet-gdb.py` knows the states by their numbers.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum State {
     /// Not started: it has a body and no stack.
     New,
@@ -94,6 +95,22 @@ pub(crate) struct Block {
     id: u64,
     kind: &'static Kind,
     settings: Settings,
+}
+
+#[cfg(feature = "std")]
+impl Block {
+    /// Where a debugger finds state, whom it waits for, the next in its roster, number and name.
+    /// It begins with stack pointer and parent; a name is a pointer, or null, and a length.
+    pub(crate) const DEBUGGED: [usize; 5] = {
+        use core::mem::offset_of;
+        [
+            offset_of!(Self, state),
+            offset_of!(Self, waits_for),
+            offset_of!(Self, membership) + Membership::DEBUGGED,
+            offset_of!(Self, id),
+            offset_of!(Self, settings) + offset_of!(Settings, name),
+        ]
+    };
 }
 
 impl Block {

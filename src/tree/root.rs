@@ -6,6 +6,8 @@
 use core::{alloc::Layout, any::TypeId, marker::PhantomData, ptr, ptr::NonNull};
 
 use super::{Block, Own, Settings, State, block::Kind, kill, memory};
+#[cfg(feature = "std")]
+use crate::debugger;
 use crate::{Current, thread};
 
 struct RootKind<I>(PhantomData<I>);
@@ -45,6 +47,9 @@ impl Root {
         let block = own.block();
         block.settle_in();
         thread::enroll(block);
+        // A thread's first greenlet is a root.
+        #[cfg(feature = "std")]
+        debugger::show();
         block.set_state(State::Active);
         let outer = thread::current();
         // SAFETY: null, or the running greenlet's block, which stays while it runs.

@@ -28,6 +28,13 @@ pub(crate) struct Membership {
 }
 
 impl Roster {
+    /// Where a debugger finds the first member, and the next roster.
+    #[cfg(feature = "std")]
+    pub(crate) const DEBUGGED: [usize; 2] = [
+        core::mem::offset_of!(Self, first),
+        core::mem::offset_of!(Self, next),
+    ];
+
     pub(crate) const fn new() -> Self {
         Self {
             first: Cell::new(ptr::null()),
@@ -104,6 +111,10 @@ impl Roster {
 }
 
 impl Membership {
+    /// Where a debugger finds the next member.
+    #[cfg(feature = "std")]
+    pub(crate) const DEBUGGED: usize = core::mem::offset_of!(Self, next);
+
     pub(crate) const fn none() -> Self {
         Self {
             next: Cell::new(ptr::null()),

@@ -19,6 +19,17 @@ pub fn time(ops: u64, mut op: impl FnMut()) -> Duration {
     start.elapsed()
 }
 
+/// The same after a number of operations that are not measured, with which caches fill.
+#[inline(always)]
+pub fn time_warm(before: u64, ops: u64, mut op: impl FnMut()) -> Duration {
+    let mut elapsed = Duration::ZERO;
+    // One loop, so that `op` is used once and inlined.
+    for ops in black_box([before, ops]) {
+        elapsed = time(ops, &mut op);
+    }
+    elapsed
+}
+
 /// `ops` in batches of `most` at most.
 pub fn batches(ops: u64, most: u64) -> impl Iterator<Item = u64> {
     (0..ops.div_ceil(most)).map(move |batch| most.min(ops - batch * most))

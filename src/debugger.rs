@@ -1,0 +1,138 @@
+//! What a debugger starts from to find every greenlet of a stopped process or a core file, with
+//! or without debug information. Read by `greenlet-gdb.py`, which has the same layout.
+
+use core::{
+    mem::offset_of,
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicU64, Ordering},
+};
+
+use crate::{
+    arch::Frame,
+    thread::Thread,
+    tree::{Block, Roster},
+};
+
+/// To be changed with the layout of anything here, or with what the offsets mean.
+const VERSION: usize = 1;
+
+/// Where the greenlets' threads are listed, and how to read what lies there.
+#[repr(C)]
+struct Anchor {
+    magic: [u8; 8],
+    /// Offsets of fields, and sizes, bytes.
+    layout: [u16; 13],
+    first: AtomicPtr<Place>,
+}
+
+/// In a section of its own, which a debugger finds without symbols: one for each version of the
+/// crate, and each library that has it linked in.
+#[used]
+#[cfg_attr(
+    not(any(target_vendor = "apple", windows)),
+    unsafe(link_section = ".greenlet")
+)]
+static ANCHOR: Anchor = Anchor {
+    magic: *b"greenlet",
+    layout: shorten([
+        VERSION,
+        size_of::<Anchor>(),
+        offset_of!(Anchor, first),
+        size_of::<Frame>(),
+        Thread::DEBUGGED[0],
+        Thread::DEBUGGED[1],
+        Roster::DEBUGGED[0],
+        Roster::DEBUGGED[1],
+        Block::DEBUGGED[0],
+        Block::DEBUGGED[1],
+        Block::DEBUGGED[2],
+        Block::DEBUGGED[3],
+        Block::DEBUGGED[4],
+    ]),
+    first: AtomicPtr::new(ptr::null_mut()),
+};
+
+const fn shorten<const N: usize>(numbers: [usize; N]) -> [u16; N] {
+    let mut short = [0; N];
+    let mut index = 0;
+    while index < N {
+        assert!(numbers[index] <= u16::MAX as usize);
+        short[index] = numbers[index] as u16;
+        index += 1;
+    }
+    short
+}
+
+/// One thread's place in the list. It stays there for ever and serves one thread after the
+/// other, so that neither a lock is needed nor anything is in disorder after a fork.
+#[repr(C)]
+struct Place {
+    next: *const Place,
+    /// Null: it is free.
+    thread: AtomicPtr<Thread>,
+    /// The system's number of that thread; zero if it is not known.
+    number: AtomicU64,
+}
+
+/// Holds this thread's place until the thread ends.
+struct Shown(&'static Place);
+
+thread_local! {
+    static SHOWN: Shown = Shown(Place::claim());
+}
+
+/// Shows this thread to debuggers until it ends. In the midst of its end there is no need.
+pub(crate) fn show() {
+    let _ = SHOWN.try_with(|_| ());
+}
+
+impl Place {
+    fn claim() -> &'static Self {
+        let thread = Thread::address().cast_mut();
+        let mut next = ANCHOR.first.load(Ordering::Acquire).cast_const();
+        // SAFETY: null, or a place in the list, where it stays.
+        while let Some(place) = unsafe { next.as_ref() } {
+            let free = ptr::null_mut();
+            let claimed =
+                place
+                    .thread
+                    .compare_exchange(free, thread, Ordering::AcqRel, Ordering::Relaxed);
+            if claimed.is_ok() {
+                place.number.store(thread_number(), Ordering::Relaxed);
+                return place;
+            }
+            next = place.next;
+        }
+        let place = Box::into_raw(Box::new(Self {
+            next: ptr::null(),
+            thread: AtomicPtr::new(thread),
+            number: AtomicU64::new(thread_number()),
+        }));
+        let enlist = |first: *mut Self| {
+            // SAFETY: nobody else knows of it before it is in the list.
+            unsafe { (*place).next = first };
+            Some(place)
+        };
+        let _ = ANCHOR
+            .first
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, enlist);
+        // SAFETY: never freed, and not written to but through atomics from now on.
+        unsafe { &*place }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.thread.store(ptr::null_mut(), Ordering::Release);
+    }
+}
+
+/// By which a debugger knows the thread.
+fn thread_number() -> u64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // SAFETY: asks only.
+    let number = unsafe { libc::gettid() }.unsigned_abs().into();
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let number = 0;
+    number
+}

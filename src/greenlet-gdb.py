@@ -1,0 +1,352 @@
+"""Greenlets in gdb: of a process or a core file, with or without debug information.
+
+    greenlets [-l]              every greenlet and its frames; -l: without the frames
+    greenlet NUMBER             all of one's frames, on through its parents
+    greenlet NUMBER COMMAND     COMMAND as if that greenlet ran: up 3, info locals, ...
+
+NUMBER is THREAD.NUMBER where several threads have greenlets. Greenlet, Current and Block values
+are printed as what they are. Loaded from the program itself if gdb's auto-load safe-path allows;
+else by `source`.
+
+The crate's src/debugger.rs says where to begin.
+"""
+
+import gdb
+import gdb.unwinder
+
+# What lies in the frame of a suspended greenlet, by architecture: registers in gdb's words, the
+# bytes of each, and their offsets. tests/audit.rs compares this with asm/.
+FRAMES = {
+    "x86_64": (8, {"rbp": 0, "rip": 8, "r15": 24, "r14": 32, "r13": 40, "r12": 48, "rbx": 56}),
+    "aarch64": (8, {"x29": 0, "pc": 8, "x19": 16, "x20": 24, "x21": 32, "x22": 40, "x23": 48,
+                    "x24": 56, "x25": 64, "x26": 72, "x27": 80, "x28": 88}),
+    "riscv64": (8, {"s0": 0, "pc": 8, "s1": 16, "s2": 24, "s3": 32, "s4": 40, "s5": 48, "s6": 56,
+                    "s7": 64, "s8": 72, "s9": 80, "s10": 88, "s11": 96}),
+    "arm": (4, {"r11": 0, "pc": 4, "r4": 8, "r5": 12, "r6": 16, "r7": 20, "r8": 24, "r9": 28,
+                "r10": 32}),
+}
+
+# By their numbers; one that is active runs or is suspended.
+PENDING, ACTIVE, BUSY, DEAD = range(4)
+
+# A list that is longer is taken for a broken one.
+MANY = 10_000_000
+
+
+def architecture():
+    name = gdb.selected_inferior().architecture().name()
+    for prefix, known in (("i386:x86-64", "x86_64"), ("aarch64", "aarch64"),
+                          ("riscv", "riscv64"), ("arm", "arm")):
+        if name.startswith(prefix):
+            return known
+    raise gdb.GdbError("greenlet runs on no " + name)
+
+
+def read(address, size):
+    return gdb.selected_inferior().read_memory(address, size).tobytes()
+
+
+def number(address, size=None):
+    order = "big" if "big" in gdb.execute("show endian", to_string=True) else "little"
+    return int.from_bytes(read(address, size or FRAMES[architecture()][0]), order)
+
+
+class Anchor:
+    """Where src/debugger.rs keeps the list of threads, and the layout of what hangs on it."""
+
+    def __init__(self, address):
+        def short(index):
+            return number(address + 8 + 2 * index, 2)
+
+        if short(0) != 1:
+            raise gdb.GdbError("this greenlet-gdb.py is for another version of the crate")
+        (self.size, self.first, self.frame, self.current, self.unscoped, self.member, self.roster,
+         self.state, self.waits_for, self.next, self.number, self.name) = map(short, range(1, 13))
+        self.address = address
+
+    @staticmethod
+    def all():
+        """One for each copy of the crate in the process; their sections are found by name."""
+        for line in gdb.execute("info files", to_string=True).splitlines():
+            words = line.split()
+            if len(words) < 5 or words[1] != "-" or words[3:5] != ["is", ".greenlet"]:
+                continue
+            at, end = int(words[0], 16), int(words[2], 16)
+            try:
+                while at < end and read(at, 8) == b"greenlet":
+                    anchor = Anchor(at)
+                    yield anchor
+                    at += anchor.size
+            except gdb.MemoryError:
+                continue    # nothing is loaded yet
+
+    def threads(self):
+        word = FRAMES[architecture()][0]
+        # Between two words and an integer of eight bytes there is no gap.
+        for place in chain(number(self.address + self.first), lambda place: number(place)):
+            if number(place + word):
+                yield Thread(self, number(place + word), number(place + 2 * word, 8))
+
+
+def chain(first, following):
+    at, seen = first, 0
+    while at and seen < MANY:
+        yield at
+        at, seen = following(at), seen + 1
+
+
+class Thread:
+    def __init__(self, anchor, address, system):
+        self.anchor = anchor
+        self.running = number(address + anchor.current) & ~1
+        self.address = address
+        threads = gdb.selected_inferior().threads()
+        by_number = [thread for thread in threads if system and system in thread.ptid]
+        # A fork has its parent's numbers, but only one thread.
+        self.gdb = (by_number or (threads if len(threads) == 1 else [None]))[0]
+
+    def greenlets(self):
+        anchor = self.anchor
+        rosters = chain(self.address + anchor.unscoped, lambda at: number(at + anchor.roster))
+        blocks = [Greenlet(anchor, block, self) for roster in rosters
+                  for block in chain(number(roster + anchor.member),
+                                     lambda at: number(at + anchor.next))]
+        return sorted(blocks, key=lambda block: block.number)
+
+
+class Greenlet:
+    def __init__(self, anchor, address, thread=None):
+        self.anchor, self.address, self.thread = anchor, address, thread
+        self.number = number(address + anchor.number, 8)
+        self.state = number(address + anchor.state, 1)
+
+    def another(self, address):
+        return Greenlet(self.anchor, address, self.thread) if address else None
+
+    @property
+    def parent(self):
+        return self.another(number(self.address + FRAMES[architecture()][0]))
+
+    @property
+    def waits_for(self):
+        # What a dead one has there is something else.
+        return self.another(number(self.address + self.anchor.waits_for)
+                            if self.state == BUSY else 0)
+
+    def __str__(self):
+        name = self.address + self.anchor.name
+        text = "<greenlet "
+        if number(name):
+            length = number(name + FRAMES[architecture()][0])
+            text += '"%s" ' % read(number(name), min(length, 200)).decode("utf-8", "replace")
+        active = "current" if self.runs() else "suspended"
+        text += "#%d %s" % (self.number, {PENDING: "pending", ACTIVE: active + " active started",
+                                          BUSY: "busy active started", DEAD: "dead"}[self.state])
+        return text + (" main>" if not self.parent and self.state != DEAD else ">")
+
+    def runs(self):
+        threads = [self.thread] if self.thread else self.anchor.threads()
+        return any(thread.running == self.address for thread in threads)
+
+    def top(self):
+        """Who is where this one's stack ends now: itself, or a root that runs on its stack."""
+        top = self
+        for _ in chain(self.address, lambda _: top.address):
+            above = top.waits_for
+            if not above or above.parent:
+                break
+            top = above
+        return top
+
+    def registers(self):
+        word, frame = FRAMES[architecture()]
+        at = number(self.address)
+        registers = {name: number(at + offset) for name, offset in frame.items()}
+        registers["sp"] = at + self.anchor.frame
+        if architecture() == "arm":
+            registers["pc"] &= ~1
+        return registers
+
+
+class Elsewhere(gdb.unwinder.Unwinder):
+    """While it has registers: whoever called the innermost frame, they are its caller's. What
+    runs there is in a core file, or goes on later, so its registers are left alone."""
+
+    class Id:
+        def __init__(self, pc):
+            # Below all stacks: gdb takes no caller whose stack ends below the frame's own.
+            self.sp, self.pc = gdb.Value(0), pc
+
+    def __init__(self):
+        super().__init__("greenlet")
+        self.registers = self.innermost = None
+
+    def __call__(self, pending):
+        if self.registers is None:
+            return None
+        at = [int(pending.read_register(name)) for name in ("sp", "pc")]
+        if self.innermost is None:
+            self.innermost = at
+        if at != self.innermost:
+            return None
+        info = pending.create_unwind_info(self.Id(pending.read_register("pc")))
+        for name, value in self.registers.items():
+            info.add_saved_register(name, gdb.Value(value).cast(pending.read_register(name).type))
+        return info
+
+    def go(self, registers):
+        self.registers, self.innermost = registers, None
+        gdb.invalidate_cached_frames()
+
+
+ELSEWHERE = Elsewhere()
+
+
+class On:
+    """With gdb on a greenlet's thread and stack; says which frame is the greenlet's first."""
+
+    def __init__(self, greenlet):
+        self.top = greenlet.top()
+        self.thread = greenlet.thread
+
+    def __enter__(self):
+        self.before = gdb.selected_thread()
+        if self.top.runs():
+            if not self.thread.gdb:
+                raise gdb.GdbError("it runs on a thread that gdb does not know")
+            self.thread.gdb.switch()
+            return gdb.newest_frame()
+        ELSEWHERE.go(self.top.registers())
+        return gdb.newest_frame().older()
+
+    def __exit__(self, *_):
+        ELSEWHERE.go(None)
+        if self.before and self.before.is_valid():
+            self.before.switch()
+
+
+def print_frames(greenlet, whole):
+    if greenlet.state in (PENDING, DEAD):
+        return
+    with On(greenlet) as frame:
+        index = 0
+        while frame is not None and frame.is_valid():
+            name = frame.name()
+            if name and name.startswith("greenlet_") and name.endswith(("_entry", "_entry_pc")):
+                # The bottom of a greenlet's stack; its parent goes on.
+                if not whole:
+                    break
+            line = frame.find_sal()
+            where = ""
+            if line.symtab:
+                where = " at %s:%d" % (line.symtab.filename, line.line)
+            print("    #%-3d 0x%016x in %s ()%s" % (index, frame.pc(), name or "??", where))
+            try:
+                frame = frame.older()
+            except gdb.error as error:
+                print("    (%s)" % error)
+                break
+            index += 1
+
+
+def all_threads():
+    return [thread for anchor in Anchor.all() for thread in anchor.threads()]
+
+
+class ListCommand(gdb.Command):
+    """Every greenlet: number, name, state, parent and frames. -l: without the frames."""
+
+    def __init__(self):
+        super().__init__("greenlets", gdb.COMMAND_STACK)
+
+    def invoke(self, argument, from_tty):
+        self.dont_repeat()
+        threads = all_threads()
+        if not threads:
+            print("No greenlets.")
+        for thread in threads:
+            known = thread.gdb
+            print("Thread %s:" % ("%d (%s)" % (known.num, known.name) if known else "of no number"))
+            for greenlet in thread.greenlets():
+                parent = greenlet.parent
+                print("  %s%s" % (greenlet, ", parent #%d" % parent.number if parent else ""))
+                if argument.strip() == "-l":
+                    continue
+                try:
+                    print_frames(greenlet, False)
+                except gdb.error as error:
+                    print("    (%s)" % error)
+
+
+class OneCommand(gdb.Command):
+    """greenlet [THREAD.]NUMBER [COMMAND]: its frames on through its parents; or COMMAND there."""
+
+    def __init__(self):
+        super().__init__("greenlet", gdb.COMMAND_STACK)
+
+    def invoke(self, argument, from_tty):
+        self.dont_repeat()
+        wanted, _, command = argument.strip().partition(" ")
+        thread_number, _, greenlet_number = wanted.rpartition(".")
+        found = [greenlet for thread in all_threads()
+                 if not thread_number or thread.gdb and str(thread.gdb.num) == thread_number
+                 for greenlet in thread.greenlets() if str(greenlet.number) == greenlet_number]
+        if len(found) != 1:
+            raise gdb.GdbError("%d greenlets have this number: [THREAD.]NUMBER" % len(found))
+        print(found[0])
+        if not command:
+            print_frames(found[0], True)
+        elif found[0].state in (PENDING, DEAD):
+            raise gdb.GdbError("it has no frames")
+        else:
+            with On(found[0]) as frame:
+                frame.select()
+                gdb.execute(command)
+
+
+class Printer:
+    """A Greenlet, WeakGreenlet, Current or Block, or a reference to one of the last two."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def to_string(self):
+        if not self.address:
+            return "null"
+        anchors = list(Anchor.all())
+        for anchor in anchors if len(anchors) > 1 else []:
+            for thread in anchor.threads():
+                for greenlet in thread.greenlets():
+                    if greenlet.address == self.address:
+                        return str(greenlet)
+        return str(Greenlet(anchors[0], self.address)) if anchors else hex(self.address)
+
+
+def printer(value):
+    kind = value.type.strip_typedefs()
+    pointer = kind.code in (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_REF)
+    name = (kind.target().strip_typedefs() if pointer else kind).name or ""
+    if name.startswith("greenlet::current::Current<") or name == "greenlet::tree::block::Block":
+        address = value if pointer else value.address
+        return Printer(int(address)) if address is not None else None
+    if name.startswith(("greenlet::greenlet::Greenlet<", "greenlet::weak::WeakGreenlet<")):
+        if pointer:
+            return None
+        # All its fields but one are of size zero.
+        while value.type.strip_typedefs().code == gdb.TYPE_CODE_STRUCT:
+            fields = [field for field in value.type.fields() if field.type.sizeof]
+            if len(fields) != 1:
+                return None
+            value = value[fields[0]]
+        return Printer(int(value))
+    return None
+
+
+printer.name = "greenlet"
+printer.enabled = True
+
+ListCommand()
+OneCommand()
+gdb.unwinder.register_unwinder(None, ELSEWHERE, replace=True)
+gdb.pretty_printers[:] = [printer] + [known for known in gdb.pretty_printers
+                                      if getattr(known, "name", "") != "greenlet"]
