@@ -5,8 +5,9 @@
     greenlet NUMBER COMMAND     COMMAND as if that greenlet ran: up 3, info locals, ...
 
 NUMBER is THREAD.NUMBER where several threads have greenlets. Greenlet, Current and Block values
-are printed as what they are. Loaded from the program itself if gdb's auto-load safe-path allows;
-else by `source`.
+are printed as what they are. Loaded from a program that has debug information, if gdb's auto-load
+safe-path allows; else by `source`. A core file of gdb's gcore has no stacks of greenlets where
+guards are the kernel's (Linux 6.13): let the kernel write it.
 
 The crate's src/debugger.rs says where to begin.
 """
@@ -265,8 +266,7 @@ class ListCommand(gdb.Command):
         if not threads:
             print("No greenlets.")
         for thread in threads:
-            known = thread.gdb
-            print("Thread %s:" % ("%d (%s)" % (known.num, known.name) if known else "of no number"))
+            print("Thread %s:" % (thread.gdb.num if thread.gdb else "unknown to gdb"))
             for greenlet in thread.greenlets():
                 parent = greenlet.parent
                 print("  %s%s" % (greenlet, ", parent #%d" % parent.number if parent else ""))
@@ -305,14 +305,18 @@ class OneCommand(gdb.Command):
 
 
 class Printer:
-    """A Greenlet, WeakGreenlet, Current or Block, or a reference to one of the last two."""
+    """A Greenlet, WeakGreenlet, Current or Block, or a reference to one."""
 
     def __init__(self, address):
         self.address = address
 
     def to_string(self):
-        if not self.address:
-            return "null"
+        try:
+            return self.describe()
+        except gdb.MemoryError:
+            return hex(self.address)
+
+    def describe(self):
         anchors = list(Anchor.all())
         for anchor in anchors if len(anchors) > 1 else []:
             for thread in anchor.threads():
@@ -331,14 +335,17 @@ def printer(value):
         return Printer(int(address)) if address is not None else None
     if name.startswith(("greenlet::greenlet::Greenlet<", "greenlet::weak::WeakGreenlet<")):
         if pointer:
-            return None
+            value = value.dereference()
         # All its fields but one are of size zero.
         while value.type.strip_typedefs().code == gdb.TYPE_CODE_STRUCT:
             fields = [field for field in value.type.fields() if field.type.sizeof]
             if len(fields) != 1:
                 return None
             value = value[fields[0]]
-        return Printer(int(value))
+        try:
+            return Printer(int(value))
+        except gdb.MemoryError:
+            return None
     return None
 
 

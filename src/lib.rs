@@ -1,7 +1,11 @@
 #![doc = include_str!("guide/crate.md")]
-
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+// For gdb: goes into programs that have debug information, and is not loaded when they run.
+#![cfg_attr(
+    feature = "std",
+    debugger_visualizer(gdb_script_file = "greenlet-gdb.py")
+)]
 
 extern crate alloc;
 

@@ -68,9 +68,14 @@ impl Context {
     /// runs on a thread's own stack.
     #[must_use]
     pub const fn new() -> Self {
+        Self::under(ptr::null())
+    }
+
+    /// A context under a parent, or null.
+    pub(crate) const fn under(parent: *const Context) -> Self {
         Self {
             stack_pointer: Cell::new(MaybeUninit::uninit()),
-            parent: Cell::new(ptr::null()),
+            parent: Cell::new(parent),
         }
     }
 

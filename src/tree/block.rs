@@ -114,15 +114,24 @@ impl Block {
 }
 
 impl Block {
-    /// A block in state new, with one strong count, which the caller owns.
+    /// A block in state new, with one strong count, which the caller owns. Inlined, and made in
+    /// one expression, so that it is written right where it is to lie.
+    #[inline(always)]
     pub(crate) fn new(
         kind: &'static Kind,
         settings: Settings,
         parent: Option<&Block>,
         outlived_by_parent: bool,
     ) -> Self {
-        let block = Self {
-            context: Context::new(),
+        if let Some(parent) = parent {
+            if outlived_by_parent {
+                parent.retain_weakly();
+            } else {
+                parent.retain();
+            }
+        }
+        Self {
+            context: Context::under(parent.map_or(ptr::null(), |parent| parent.context())),
             record: Cell::new([0; 2]),
             state: Cell::new(State::New),
             exiting: Cell::new(0),
@@ -140,16 +149,7 @@ impl Block {
             id: thread::next_id(),
             kind,
             settings,
-        };
-        if let Some(parent) = parent {
-            if outlived_by_parent {
-                parent.retain_weakly();
-            } else {
-                parent.retain();
-            }
-            block.set_parent_link(parent);
         }
-        block
     }
 
     /// To be called once the block lies where it stays, before anything else.

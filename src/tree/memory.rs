@@ -25,7 +25,7 @@ fn piece(units: usize) -> Layout {
 }
 
 /// Puts `value` into memory of its own.
-#[inline]
+#[inline(always)]
 pub(super) fn allocate<T>(value: T) -> NonNull<T> {
     let layout = Layout::new::<T>();
     let (kept, layout) = match units(layout) {
