@@ -182,15 +182,21 @@ impl Shelf {
         }
     }
 
-    /// Gives back the pages of the longest unused half of the warm stacks.
+    /// Gives back the pages of the longest unused half of the warm stacks. Neighbours go
+    /// together, because each call of the system costs more than a microsecond.
     #[cold]
     fn cool_down(&self, stock: &mut Stock) {
         let coldest = stock.idle.len() - stock.warm;
         let cooled = stock.warm.div_ceil(2);
-        for slot in &stock.idle[coldest..coldest + cooled] {
-            let stack = slot.0.as_ptr().wrapping_add(self.guard);
-            // SAFETY: the stack part of an idle slot.
-            unsafe { mapping::give_back(stack, self.stride - self.guard) };
+        let slots = &mut stock.idle[coldest..coldest + cooled];
+        slots.sort_unstable_by_key(|slot| slot.0.addr());
+        let neighbours =
+            |low: &Slot, high: &Slot| high.0.addr().get() - low.0.addr().get() == self.stride;
+        for run in slots.chunk_by(neighbours) {
+            let stack = run[0].0.as_ptr().wrapping_add(self.guard);
+            // SAFETY: from the first stack to the end of the last, all idle; the guards between
+            // them survive.
+            unsafe { mapping::give_back(stack, run.len() * self.stride - self.guard) };
         }
         stock.warm -= cooled;
     }
