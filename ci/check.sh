@@ -13,6 +13,7 @@ build\.rs
 asm/(x86_64|aarch64|riscv64|arm)\.S
 asm/([a-z]+\.h|README\.md)
 src/([a-z0-9_]+/)*[a-z0-9_]+\.rs
+src/greenlet-gdb\.py
 src/guide/[a-z_]+\.md
 README\.md
 CHANGELOG\.md

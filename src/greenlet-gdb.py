@@ -68,13 +68,15 @@ class Anchor:
     @staticmethod
     def all():
         """One for each copy of the crate in the process; their sections are found by name."""
+        seen = set()    # gdb has the program's sections in two lists where they are relocated
         for line in gdb.execute("info files", to_string=True).splitlines():
             words = line.split()
             if len(words) < 5 or words[1] != "-" or words[3:5] != ["is", ".greenlet"]:
                 continue
             at, end = int(words[0], 16), int(words[2], 16)
             try:
-                while at < end and read(at, 8) == b"greenlet":
+                while at < end and at not in seen and read(at, 8) == b"greenlet":
+                    seen.add(at)
                     anchor = Anchor(at)
                     yield anchor
                     at += anchor.size

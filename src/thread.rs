@@ -139,6 +139,7 @@ pub(crate) unsafe fn list(roster: &Roster) {
 }
 
 /// Calls `look` with every live greenlet of the thread, scoped or not; it must make and end none.
+#[cfg(feature = "std")]
 pub(crate) fn for_each_greenlet(mut look: impl FnMut(&Block)) {
     THREAD.with(|thread| {
         let mut roster = Some(&thread.unscoped);

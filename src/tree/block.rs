@@ -265,6 +265,7 @@ impl Block {
     }
 
     /// A number that no other greenlet of the thread has; later ones have larger ones.
+    #[cfg(feature = "std")]
     pub(crate) fn id(&self) -> u64 {
         self.id
     }

@@ -13,8 +13,9 @@ use core::{
 use super::{
     Block,
     block::{self, State},
-    kill, root,
 };
+#[cfg(feature = "std")]
+use super::{kill, root};
 use crate::{Thrown, arch::Message, host, thread, trace};
 
 /// `Message::kind`: what `word` is. A plain value is zero, so that the receiver's usual case

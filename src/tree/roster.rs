@@ -73,12 +73,14 @@ impl Roster {
     }
 
     /// The next roster in the list.
+    #[cfg(feature = "std")]
     pub(crate) fn next(&self) -> Option<&Roster> {
         // SAFETY: null, or a roster in the list.
         unsafe { self.next.get().as_ref() }
     }
 
     /// Calls `look` with each member; it must neither add nor remove any.
+    #[cfg(feature = "std")]
     pub(crate) fn for_each(&self, mut look: impl FnMut(&Block)) {
         let mut member = self.first();
         while let Some(block) = member {
