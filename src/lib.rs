@@ -79,3 +79,7 @@ type Invariant<T> = fn(T) -> T;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../tests/compile_fail.md")]
+struct DoesNotCompile;

@@ -536,6 +536,30 @@ fn unwind_tables_describe_what_the_guide_says() {
 }
 
 #[test]
+fn debuggers_script_knows_the_frames() {
+    let script = read("src/greenlet-gdb.py");
+    for Architecture { name, word, .. } in &ARCHITECTURES {
+        let begin = format!("\n    \"{name}\": ({word}, {{");
+        let (_, frame) = script.split_once(&begin).unwrap();
+        let entries = frame.split('}').next().unwrap().split(',');
+        let places: Places = entries
+            .map(|entry| {
+                let (register, place) = entry.split_once(':').unwrap();
+                let register = register.trim().trim_matches('"');
+                let register = match register {
+                    "rip" | "pc" => "resume",
+                    register => register,
+                };
+                (register.to_owned(), place.trim().parse().unwrap())
+            })
+            .collect();
+        // No frame is found with the help of these.
+        let others = ["mxcsr", "x87cw", "d", "fs"];
+        assert_eq!(places, saved(&guide(name).places, &others), "{name}");
+    }
+}
+
+#[test]
 fn register_tests_look_at_all_that_the_guide_names() {
     for Architecture { name, .. } in &ARCHITECTURES {
         let test = read(&format!("tests/registers/{name}.rs"));

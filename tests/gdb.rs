@@ -1,0 +1,331 @@
+//! gdb finds every greenlet, with its frames, in a process and in a core file
+//! (`src/greenlet-gdb.py`). On an emulator the emulator is asked.
+
+#![cfg(all(target_os = "linux", not(miri)))]
+
+use std::{
+    env, fs,
+    hint::black_box,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicU32, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use greenlet::{Builder, Current, Greenlet, Thrown, enter};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/greenlet-gdb.py");
+
+// ---- what gdb looks at: each function has a frame of its own, as in tests/unwind.rs
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn gdb_third_stops() {
+    black_box("third");
+    std::process::abort();
+}
+
+#[inline(never)]
+fn second_waits(me: &Current<()>, third: &Greenlet<()>) -> Result<(), Thrown> {
+    black_box("second");
+    black_box(me.switch(third, ()))
+}
+
+#[inline(never)]
+fn first_waits(me: &Current<()>, second: &Greenlet<()>) -> Result<(), Thrown> {
+    black_box("first");
+    black_box(me.switch(second, ()))
+}
+
+#[inline(never)]
+fn main_waits(me: &Current<()>, first: &Greenlet<()>) -> Result<(), Thrown> {
+    black_box("main");
+    black_box(me.switch(first, ()))
+}
+
+#[inline(never)]
+fn elsewhere_runs(running: &mpsc::Sender<()>) {
+    running.send(()).unwrap();
+    loop {
+        thread::park();
+    }
+}
+
+fn named(name: &str) -> Builder {
+    Builder::new().name(name)
+}
+
+#[test]
+#[ignore = "ends in an abort: to be looked at"]
+fn looked_at() {
+    let (running, runs) = mpsc::channel();
+    thread::spawn(move || {
+        enter(|me: &Current<()>| {
+            let elsewhere = named("elsewhere").build(me, move |_, ()| {
+                elsewhere_runs(&running);
+                Ok(())
+            });
+            me.switch(&elsewhere.unwrap(), ())
+        })
+        .unwrap();
+    });
+    runs.recv().unwrap();
+    enter(|me| {
+        let first = named("first").build(me, |me, ()| {
+            let second = named("second").build(me, |me, ()| {
+                let third = named("third").build(me, |_, ()| {
+                    gdb_third_stops();
+                    Ok(())
+                });
+                second_waits(me, &third.unwrap())
+            });
+            first_waits(me, &second.unwrap())
+        });
+        let _unborn: Greenlet<()> = named("unborn").build(me, |_, ()| Ok(())).unwrap();
+        main_waits(me, &first.unwrap()).unwrap();
+    });
+}
+
+// ---- gdb
+
+/// The program: this one, with the test above.
+fn program() -> PathBuf {
+    env::current_exe().unwrap()
+}
+
+const ARGUMENTS: [&str; 4] = ["--exact", "--ignored", "--nocapture", "looked_at"];
+
+/// What runs the program where the kernel cannot.
+fn emulator() -> Option<Vec<String>> {
+    let runner = env::var("GREENLET_RUNNER").ok()?;
+    Some(runner.split_whitespace().map(str::to_owned).collect())
+}
+
+/// A gdb that can run scripts, and knows the target.
+fn gdb() -> Option<Command> {
+    let name = if emulator().is_some() {
+        "gdb-multiarch"
+    } else {
+        "gdb"
+    };
+    let mut probe = Command::new(name);
+    probe.args(["-nx", "-batch", "-ex", "python print(6 * 7)"]);
+    let knows_python = probe.output().is_ok_and(|output| output.stdout == b"42\n");
+    if !knows_python {
+        eprintln!("skipped: there is no {name} that knows Python");
+        return None;
+    }
+    let mut gdb = Command::new(name);
+    gdb.args(["-nx", "-batch", "-ex", "set pagination off"]);
+    Some(gdb)
+}
+
+fn run(mut gdb: Command, program: &Path, core: Option<&Path>, commands: &[&str]) -> String {
+    for command in commands {
+        gdb.args(["-ex", command]);
+    }
+    gdb.arg(program).args(core).stdin(Stdio::null());
+    let output = gdb.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    text.join("\n---- standard error\n")
+}
+
+fn directory(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+/// Ends a process when the test ends, whatever its outcome.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs commands on the process once it has stopped in the third greenlet.
+fn on_process(commands: &[&str]) -> Option<String> {
+    let gdb = gdb()?;
+    let mut all = vec!["set breakpoint pending on", "break gdb_third_stops"];
+    let Some(emulator) = emulator() else {
+        let start = format!("run {} >/dev/null", ARGUMENTS.join(" "));
+        all.push(&start);
+        all.extend(commands);
+        return Some(run(gdb, &program(), None, &all));
+    };
+    // A socket by its name has to have a short one.
+    static ONE_EACH: AtomicU32 = AtomicU32::new(0);
+    let socket = format!(
+        "greenlet-gdb-{}-{}",
+        std::process::id(),
+        ONE_EACH.fetch_add(1, Relaxed)
+    );
+    let socket = env::temp_dir().join(socket);
+    let mut stub = Command::new(&emulator[0]);
+    stub.args(&emulator[1..]).arg("-g").arg(&socket);
+    stub.arg(program()).args(ARGUMENTS).stdout(Stdio::null());
+    let _stub = Ended(stub.spawn().unwrap());
+    for _ in 0..1000 {
+        if socket.exists() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let library = emulator.iter().position(|word| word == "-L").unwrap() + 1;
+    let sysroot = format!("set sysroot {}", emulator[library]);
+    let libraries = format!("set solib-search-path {}/lib", emulator[library]);
+    let connect = format!("target remote {}", socket.display());
+    all.splice(0..0, [&*sysroot, &libraries, &connect]);
+    all.push("continue");
+    all.extend(commands);
+    let seen = run(gdb, &program(), None, &all);
+    let _ = fs::remove_file(socket);
+    Some(seen)
+}
+
+/// Fails unless these are in the text, in this order; returns what follows.
+fn after<'a>(text: &'a str, parts: &[&str]) -> &'a str {
+    let mut rest = text;
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => panic!("{part} is missing or too early in\n{text}"),
+        }
+    }
+    rest
+}
+
+/// The list, but for the thread's numbers and what runs above the innermost function.
+fn assert_lists_all(text: &str) {
+    // The threads are listed in no order that matters; ours begins with its first greenlet.
+    let five = [
+        "<greenlet #1 suspended active started main>\n",
+        "gdb::main_waits",
+        "gdb::looked_at",
+        "<greenlet \"first\" #2 suspended active started>, parent #1\n",
+        "gdb::first_waits",
+        "<greenlet \"unborn\" #3 pending>, parent #1\n",
+        "<greenlet \"second\" #4 suspended active started>, parent #2\n",
+        "gdb::second_waits",
+        "<greenlet \"third\" #5 current active started>, parent #4\n",
+        "gdb_third_stops",
+    ];
+    let (before, ours) = text
+        .split_once("gdb::main_waits")
+        .unwrap_or_else(|| panic!("{text}"));
+    let start = before.rfind("<greenlet #1").unwrap();
+    after(&text[start..], &five);
+    // Each on its own stack only.
+    let first = ours
+        .split_once("\"first\"")
+        .unwrap()
+        .1
+        .split("<greenlet")
+        .next()
+        .unwrap();
+    assert!(!first.contains("gdb::main_waits"), "{text}");
+    after(
+        text,
+        &[
+            "<greenlet \"elsewhere\" #2 current active started>, parent #1\n",
+            "gdb::elsewhere_runs",
+        ],
+    );
+}
+
+#[test]
+fn every_greenlet_of_a_process_is_listed_with_its_frames() {
+    let source = format!("source {SCRIPT}");
+    let Some(seen) = on_process(&[&source, "greenlets", "kill"]) else {
+        return;
+    };
+    assert_lists_all(&seen);
+}
+
+#[test]
+fn frames_go_on_through_the_parents() {
+    let source = format!("source {SCRIPT}");
+    let commands = [
+        &source,
+        "echo ==running\\n",
+        "backtrace",
+        "echo ==5\\n",
+        "greenlet 5",
+    ];
+    let more = ["echo ==4\\n", "greenlet 4", "kill"];
+    let Some(seen) = on_process(&[&commands[..], &more.map(|command| command)].concat()) else {
+        return;
+    };
+    let whole = [
+        "gdb::second_waits",
+        "gdb::first_waits",
+        "gdb::main_waits",
+        "gdb::looked_at",
+    ];
+    let running = after(&seen, &["==running"]);
+    let fifth = after(after(running, &whole), &["==5", "#5 current"]);
+    let fourth = after(after(fifth, &whole), &["==4", "#4 suspended"]);
+    after(fourth, &whole);
+}
+
+#[test]
+fn every_greenlet_of_a_core_file_is_listed_with_its_frames() {
+    let Some(gdb) = gdb() else { return };
+    if emulator().is_some() {
+        return eprintln!("skipped: the emulator writes core files of its own");
+    }
+    let directory = directory("core");
+    let limit = r#"ulimit -c unlimited; exec "$0" "$@""#;
+    let mut dumped = Command::new("sh");
+    dumped.args(["-c", limit]).arg(program()).args(ARGUMENTS);
+    dumped.stdout(Stdio::null()).stderr(Stdio::null());
+    dumped.current_dir(&directory).status().unwrap();
+    let core = fs::read_dir(&directory).unwrap().next();
+    let Some(core) = core else {
+        return eprintln!("skipped: the system writes no core file here, see core(5)");
+    };
+    let source = format!("source {SCRIPT}");
+    let commands = [&source, "greenlets"];
+    assert_lists_all(&run(
+        gdb,
+        &program(),
+        Some(&core.unwrap().path()),
+        &commands,
+    ));
+}
+
+#[test]
+fn handles_and_the_running_greenlet_are_printed_as_what_they_are() {
+    if cfg!(not(debug_assertions)) {
+        return eprintln!("skipped: variables are only there without optimization");
+    }
+    let source = format!("source {SCRIPT}");
+    let command = "greenlet 4 backtrace -frame-arguments all 12";
+    let Some(seen) = on_process(&[&source, command, "kill"]) else {
+        return;
+    };
+    let arguments = [
+        "second_waits (me=<greenlet \"second\" #4 suspended active started>",
+        "third=<greenlet \"third\" #5 current active started>",
+    ];
+    after(&seen, &arguments);
+}
+
+#[test]
+fn a_program_brings_the_script() {
+    if cfg!(not(debug_assertions)) {
+        return eprintln!("skipped: only with debug information");
+    }
+    let Some(mut gdb) = gdb() else { return };
+    gdb.args(["-iex", "set auto-load safe-path /"]);
+    let seen = run(gdb, &program(), None, &["greenlets"]);
+    after(&seen, &["No greenlets."]);
+}

@@ -1,0 +1,478 @@
+//! The example `hub`, as its clients see it.
+
+mod example;
+mod process;
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    process::{Child, ChildStdout, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// So long a test waits for what does not come, before it fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connections at once.
+fn many() -> usize {
+    if example::emulated() { 20 } else { 200 }
+}
+
+struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    http: SocketAddr,
+    echo: SocketAddr,
+}
+
+impl Server {
+    fn start(options: &[&str]) -> Self {
+        let mut child = example::command("hub")
+            // Whatever becomes of the test, it ends.
+            .args(["--http", "0", "--echo", "0", "--for", "120"])
+            .args(options)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let [http, echo] = ["http on ", "echo on "].map(|what| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            line.trim().strip_prefix(what).unwrap().parse().unwrap()
+        });
+        Self {
+            child,
+            stdout,
+            http,
+            echo,
+        }
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let pid = self.child.id().try_into().unwrap();
+        // SAFETY: our own child, which has not been waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    /// Waits for its end. Returns how it ended, its last words, and what it complained about.
+    fn end(mut self) -> (ExitStatus, String, String) {
+        let (mut summary, mut complaints) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut summary).unwrap();
+        let stderr = self.child.stderr.as_mut().unwrap();
+        stderr.read_to_string(&mut complaints).unwrap();
+        (self.child.wait().unwrap(), summary, complaints)
+    }
+
+    /// Drains it, and wants it to have had nothing to complain about.
+    fn drain(self) -> String {
+        self.signal(libc::SIGINT);
+        let (status, summary, complaints) = self.end();
+        assert!(status.success(), "{status} {complaints}");
+        assert_eq!(complaints, "");
+        summary
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended, unless the test has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn read_to_end(mut stream: &TcpStream) -> String {
+    let mut all = String::new();
+    stream.read_to_string(&mut all).unwrap();
+    all
+}
+
+/// Reads one response. Returns its status line, whether the connection stays, and its body.
+fn response(stream: &TcpStream) -> (String, bool, String) {
+    // One byte at a time, so as to leave the next response where it is.
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        (&*stream).read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let value = |name: &str| {
+        head.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap()
+    };
+    let mut body = vec![0; value("Content-Length: ").parse().unwrap()];
+    (&*stream).read_exact(&mut body).unwrap();
+    (
+        head.lines().next().unwrap().to_owned(),
+        value("Connection: ") == "keep-alive",
+        String::from_utf8(body).unwrap(),
+    )
+}
+
+fn ok(body: &str) -> (String, bool, String) {
+    ("HTTP/1.1 200 OK".into(), true, body.into())
+}
+
+const HELLO: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn many_connections_at_once_get_back_what_they_send() {
+    let server = Server::start(&[]);
+    let streams: Vec<_> = (0..many()).map(|_| connect(server.echo)).collect();
+    let text = |number: usize| format!("{number} ").repeat(1 + number * 10);
+    let mut sent = 0;
+    for (number, mut stream) in streams.iter().enumerate() {
+        stream.write_all(text(number).as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        sent += text(number).len();
+    }
+    for (number, stream) in streams.iter().enumerate().rev() {
+        assert_eq!(read_to_end(stream), text(number));
+    }
+    let expected = format!(
+        "{} connections, 0 requests, {sent} bytes echoed, 0 timed out, 0 panicked, 0 killed\n",
+        streams.len()
+    );
+    assert_eq!(server.drain(), expected);
+}
+
+#[test]
+fn echoes_more_than_any_buffer_holds_to_a_client_that_is_slow_to_read() {
+    let server = Server::start(&[]);
+    let stream = connect(server.echo);
+    let sent: Vec<u8> = (0..4_000_000u32).map(|n| (n / 7) as u8).collect();
+    // Both directions are full before it reads anything, or all is sent.
+    let (mut writer, data) = (stream.try_clone().unwrap(), sent.clone());
+    let writing = thread::spawn(move || {
+        writer.write_all(&data).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    // Meanwhile others are served.
+    let other = connect(server.http);
+    (&other).write_all(HELLO).unwrap();
+    assert_eq!(response(&other), ok("hello, world\n"));
+
+    let mut received = Vec::new();
+    (&stream).read_to_end(&mut received).unwrap();
+    writing.join().unwrap();
+    assert!(received == sent);
+    server.drain();
+}
+
+#[test]
+fn a_connection_is_kept_for_further_requests_however_they_arrive() {
+    let server = Server::start(&[]);
+    let mut stream = connect(server.http);
+    for _ in 0..3 {
+        stream.write_all(HELLO).unwrap();
+        assert_eq!(response(&stream), ok("hello, world\n"));
+    }
+    // In pieces.
+    stream.set_nodelay(true).unwrap();
+    for byte in b"POST /echo HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    assert_eq!(response(&stream), ok("body"));
+    // Several at once, and the beginning of another, which is longer than what is read at once.
+    let long = "x".repeat(5000);
+    let head = format!(
+        "POST /echo HTTP/1.1\r\ncontent-length: {}\r\n\r\n",
+        long.len()
+    );
+    let bytes = [
+        HELLO,
+        &get("/sleep/1"),
+        head.as_bytes(),
+        &long.as_bytes()[..1],
+    ]
+    .concat();
+    stream.write_all(&bytes).unwrap();
+    assert_eq!(response(&stream), ok("hello, world\n"));
+    assert_eq!(response(&stream), ok("slept\n"));
+    stream.write_all(&long.as_bytes()[1..]).unwrap();
+    assert_eq!(response(&stream), ok(&long));
+    // It is the client who ends it.
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let (status, stays, _) = response(&stream);
+    assert_eq!((status.as_str(), stays), ("HTTP/1.1 200 OK", false));
+    assert_eq!(read_to_end(&stream), "");
+    assert!(server.drain().starts_with("1 connections, 8 requests, "));
+}
+
+#[test]
+fn what_it_does_not_serve_is_refused() {
+    let server = Server::start(&[]);
+    let cases: &[(&[u8], &str, bool)] = &[
+        (b"GET /nothing HTTP/1.1\r\n\r\n", "404 Not Found", true),
+        (b"GET /sleep/long HTTP/1.1\r\n\r\n", "404 Not Found", true),
+        (b"DELETE / HTTP/1.1\r\n\r\n", "405 Method Not Allowed", true),
+        (b"GET / HTTP/1.0\r\n\r\n", "200 OK", false),
+        (b"nonsense\r\n\r\n", "400 Bad Request", false),
+        (
+            b"POST /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            "400 Bad Request",
+            false,
+        ),
+        (
+            b"POST /echo HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "400 Bad Request",
+            false,
+        ),
+        (
+            b"POST /echo HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n",
+            "413 Content Too Large",
+            false,
+        ),
+        (
+            b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "501 Not Implemented",
+            false,
+        ),
+    ];
+    for (request, expected, expected_to_stay) in cases {
+        let mut stream = connect(server.http);
+        stream.write_all(request).unwrap();
+        let (status, stays, _) = response(&stream);
+        assert_eq!(status, format!("HTTP/1.1 {expected}"));
+        assert_eq!(stays, *expected_to_stay, "{expected}");
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(&stream), "");
+    }
+    let mut stream = connect(server.http);
+    let endless = [&b"GET / HTTP/1.1\r\nX: "[..], &[b'x'; 100_000]].concat();
+    stream.write_all(&endless).unwrap();
+    let (status, ..) = response(&stream);
+    assert_eq!(status, "HTTP/1.1 431 Request Header Fields Too Large");
+    drop(stream);
+    server.drain();
+}
+
+#[test]
+fn all_sleep_at_once() {
+    let server = Server::start(&[]);
+    let streams: Vec<_> = (0..many()).map(|_| connect(server.http)).collect();
+    for (number, mut stream) in streams.iter().enumerate() {
+        stream.write_all(&get(&format!("/sleep/{number}"))).unwrap();
+    }
+    for stream in streams.iter().rev() {
+        assert_eq!(response(stream), ok("slept\n"));
+    }
+    drop(streams);
+    server.drain();
+}
+
+#[test]
+fn a_panic_ends_its_connection_and_no_other() {
+    let server = Server::start(&[]);
+    let (mut witness, mut victim) = (connect(server.http), connect(server.http));
+    witness.write_all(HELLO).unwrap();
+    assert_eq!(response(&witness), ok("hello, world\n"));
+    victim.write_all(&get("/panic")).unwrap();
+    assert_eq!(read_to_end(&victim), "");
+    witness.write_all(HELLO).unwrap();
+    assert_eq!(response(&witness), ok("hello, world\n"));
+    drop(witness);
+
+    server.signal(libc::SIGTERM);
+    let (status, summary, complaints) = server.end();
+    assert!(status.success(), "{status}");
+    assert!(summary.ends_with(" 1 panicked, 0 killed\n"), "{summary}");
+    assert!(
+        complaints.contains("a client has asked for it"),
+        "{complaints}"
+    );
+}
+
+#[test]
+fn who_is_silent_too_long_is_left() {
+    let server = Server::start(&["--timeout", "0.1"]);
+    let (idle, echo) = (connect(server.http), connect(server.echo));
+    let mut halting = connect(server.http);
+    halting.write_all(b"GET / HT").unwrap();
+    assert_eq!(read_to_end(&idle), "");
+    assert_eq!(read_to_end(&echo), "");
+    let (status, stays, _) = response(&halting);
+    assert_eq!(
+        (status.as_str(), stays),
+        ("HTTP/1.1 408 Request Timeout", false)
+    );
+    assert_eq!(read_to_end(&halting), "");
+    assert!(server.drain().contains(" 3 timed out, "));
+}
+
+#[test]
+fn more_than_may_wait_until_others_have_gone() {
+    let server = Server::start(&["--connections", "2"]);
+    let mut streams: Vec<_> = (0..6).map(|_| connect(server.http)).collect();
+    for stream in &mut streams {
+        stream.write_all(HELLO).unwrap();
+    }
+    for stream in streams {
+        assert_eq!(response(&stream), ok("hello, world\n"));
+    }
+    assert!(server.drain().starts_with("6 connections, 6 requests, "));
+}
+
+#[test]
+fn drains_what_has_come_before_it_ends() {
+    let server = Server::start(&[]);
+    let (idle, mut echo, mut sleeper) = (
+        connect(server.http),
+        connect(server.echo),
+        connect(server.http),
+    );
+    let late: Vec<_> = (0..many()).map(|_| connect(server.http)).collect();
+    sleeper.write_all(&get("/sleep/100")).unwrap();
+    for mut stream in &late {
+        stream.write_all(HELLO).unwrap();
+    }
+    echo.write_all(b"the last words").unwrap();
+    server.signal(libc::SIGINT);
+
+    assert_eq!(read_to_end(&idle), "");
+    assert_eq!(read_to_end(&echo), "the last words");
+    let (status, stays, body) = response(&sleeper);
+    assert_eq!((status.as_str(), stays), ("HTTP/1.1 200 OK", false));
+    assert_eq!(body, "slept\n");
+    assert_eq!(read_to_end(&sleeper), "");
+    for stream in &late {
+        let (status, _, body) = response(stream);
+        assert_eq!(
+            (status.as_str(), body.as_str()),
+            ("HTTP/1.1 200 OK", "hello, world\n")
+        );
+    }
+    let refused = TcpStream::connect(server.http).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+
+    drop(late);
+    let (status, summary, complaints) = server.end();
+    assert!(status.success(), "{complaints}");
+    assert_eq!(complaints, "");
+    let expected = format!("{} connections, {} requests, ", many() + 3, many() + 1);
+    assert!(summary.starts_with(&expected), "{summary}");
+    assert!(summary.ends_with(" 0 killed\n"), "{summary}");
+}
+
+/// Sends a request that takes a minute, and returns when the server has read it.
+fn fall_asleep(sleeper: &mut TcpStream) {
+    // In one piece with another one, which is answered first.
+    let requests = [HELLO, &get("/sleep/60000")].concat();
+    sleeper.write_all(&requests).unwrap();
+    assert_eq!(response(sleeper), ok("hello, world\n"));
+}
+
+#[test]
+fn kills_who_does_not_end_when_it_is_told_again() {
+    let server = Server::start(&[]);
+    let (idle, mut sleeper) = (connect(server.http), connect(server.http));
+    fall_asleep(&mut sleeper);
+    server.signal(libc::SIGINT);
+    // It drains.
+    assert_eq!(read_to_end(&idle), "");
+    server.signal(libc::SIGINT);
+    assert_eq!(read_to_end(&sleeper), "");
+    let (status, summary, complaints) = server.end();
+    assert!(status.success(), "{complaints}");
+    assert!(summary.ends_with(" 0 panicked, 1 killed\n"), "{summary}");
+    assert_eq!(complaints, "");
+}
+
+#[test]
+fn kills_who_does_not_end_in_time() {
+    let server = Server::start(&["--grace", "0.1"]);
+    let mut sleeper = connect(server.http);
+    fall_asleep(&mut sleeper);
+    server.signal(libc::SIGINT);
+    assert_eq!(read_to_end(&sleeper), "");
+    let (_, summary, _) = server.end();
+    assert!(summary.ends_with(" 1 killed\n"), "{summary}");
+}
+
+#[test]
+fn ends_by_itself_after_its_time() {
+    let server = Server::start(&["--for", "0.1"]);
+    assert_eq!(read_to_end(&connect_if_there(server.http)), "");
+    let (status, summary, _) = server.end();
+    assert!(status.success(), "{summary}");
+}
+
+/// A connection that is at its end if there is no server any more.
+fn connect_if_there(to: SocketAddr) -> TcpStream {
+    TcpStream::connect(to).unwrap_or_else(|_| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = connect(listener.local_addr().unwrap());
+        drop(listener.accept().unwrap());
+        stream
+    })
+}
+
+#[test]
+fn says_what_everybody_is_doing() {
+    let mut server = Server::start(&[]);
+    let stream = connect(server.http);
+    (&stream).write_all(HELLO).unwrap();
+    assert_eq!(response(&stream), ok("hello, world\n"));
+    server.signal(libc::SIGUSR1);
+
+    let expected = format!(
+        " \"http {}\" suspended active started",
+        stream.local_addr().unwrap()
+    );
+    let stderr = server.child.stderr.take().unwrap();
+    let mut lines = BufReader::new(stderr).lines().map(Result::unwrap);
+    let mut seen: Vec<String> = Vec::new();
+    while !seen.last().is_some_and(|line| line.contains(&expected)) {
+        seen.push(lines.next().expect("it is there before the end"));
+    }
+    let names: Vec<_> = seen
+        .iter()
+        .filter_map(|line| line.trim_start().strip_prefix('#')?.split_once(' '))
+        .map(|(_, name)| name)
+        .collect();
+    let starts = [
+        "main current",
+        "\"hub\" suspended",
+        "\"http\" s",
+        "\"echo\" s",
+        "\"http 127.",
+    ];
+    assert_eq!(names.len(), starts.len(), "{seen:#?}");
+    for (name, start) in names.iter().zip(starts) {
+        assert!(name.starts_with(start), "{seen:#?}");
+    }
+    server.signal(libc::SIGINT);
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn misuse_is_an_error() {
+    for arguments in [
+        &["--help"][..],
+        &["--http"],
+        &["--http", "x"],
+        &["--timeout", "-1"],
+    ] {
+        let output = example::run("hub", arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(example::stdout(&output), "");
+        assert!(example::stderr(&output).starts_with("Usage: hub "));
+    }
+}

@@ -1,0 +1,79 @@
+//! The example `tasklets`, as its user sees it.
+
+mod example;
+mod process;
+
+use std::os::unix::process::CommandExt;
+
+use example::{stderr, stdout};
+
+/// The output of `count` tasklets; `None`, with a word of why, where there are not so many stacks.
+fn lines(count: &str) -> Option<Vec<String>> {
+    let output = example::run("tasklets", &[count]);
+    if stderr(&output).contains("raise vm.max_map_count") {
+        eprintln!("skipped: {}", stderr(&output));
+        return None;
+    }
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stderr(&output), "");
+    Some(stdout(&output).lines().map(str::to_owned).collect())
+}
+
+fn expected(count: &str) -> [String; 2] {
+    [
+        format!("{count} tasklets took 3 turns each, in order: true"),
+        format!("0 became {count} on its way"),
+    ]
+}
+
+#[test]
+fn a_few_take_turns_and_pass_on_a_number() {
+    for count in ["0", "1", "2", "1000"] {
+        assert_eq!(lines(count).unwrap(), expected(count));
+    }
+}
+
+#[test]
+fn a_hundred_thousand_do() {
+    if example::emulated() {
+        return eprintln!("skipped: too many for an emulator");
+    }
+    if let Some(lines) = lines("100000") {
+        assert_eq!(lines, expected("100000"));
+    }
+}
+
+#[test]
+fn says_so_when_there_are_no_stacks() {
+    if example::emulated() {
+        return eprintln!("skipped: the limit would be the emulator's own");
+    }
+    let limit = libc::rlimit {
+        rlim_cur: 256 << 20,
+        rlim_max: 256 << 20,
+    };
+    let mut command = example::command("tasklets");
+    // SAFETY: setrlimit may be called between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
+            Ok(())
+        });
+    }
+    let output = command.arg("20000").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(stdout(&output), "");
+    let error = stderr(&output);
+    assert!(
+        error.starts_with("tasklets: cannot map a greenlet's stack of ")
+            && error.contains("RLIMIT_AS"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_no_number_is_misuse() {
+    let output = example::run("tasklets", &["many"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stderr(&output), "Usage: tasklets [COUNT]\n");
+}
