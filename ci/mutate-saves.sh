@@ -15,6 +15,8 @@ case $triple in
     arm* | thumb*) core=arm.S ;;
     *) echo "mutate-saves.sh: no core for $triple" >&2; exit 2 ;;
 esac
+soft=
+case $triple in arm*eabi) soft=1 ;; esac    # no VFP registers there
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 export RUST_BACKTRACE=0
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$repo/target}/mutate-saves
@@ -22,11 +24,23 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$repo/target}/mutate-saves
 # Prints line number, instruction and what takes its place, for each save and restore of `switch`.
 # The stack pointer moves as before: a frame that is gone would show nothing about a register.
 mutations() {
-    awk -v OFS='\t' '
+    awk -v OFS='\t' -v soft="$soft" '
         /^END_FUNCTION/ { exit }
         /^FUNCTION SYM\(switch\)/ { inside = 1 }
         !inside { next }
         { sub(/ *\/\/.*/, ""); sub(/^ +/, "") }
+        # arm: one instruction moves a range; each of its places is spoiled in turn.
+        /^v?(push|pop) \{/ {
+            if (/^v/ && soft) next
+            split($0, list, /[{}]/); split(list[2], range, /[-,]/)
+            width = /^v/ ? 8 : 4
+            first = substr(range[1], 2) + 0; last = range[2] ~ /^[rd]/ ? substr(range[2], 2) + 0 : first
+            for (number = first; number <= last; number++) {
+                spoil = "str r1, [sp, #" width * (number - first) "]"
+                print NR, $0 ", " substr(range[1], 1, 1) number, /push/ ? $0 "; " spoil : spoil "; " $0
+            }
+            next
+        }
         # x86_64
         /^push / { print NR, $0, "sub rsp, 8" }
         /^pop / { print NR, $0, "add rsp, 8" }

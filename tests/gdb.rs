@@ -5,13 +5,10 @@
 
 use std::{
     env, fs,
-    hint::black_box,
+    hint::{self, black_box},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        atomic::{AtomicU32, Ordering::Relaxed},
-        mpsc,
-    },
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -48,12 +45,16 @@ fn main_waits(me: &Current<()>, first: &Greenlet<()>) -> Result<(), Thrown> {
 }
 
 #[inline(never)]
-fn elsewhere_runs(running: &mpsc::Sender<()>) {
-    running.send(()).unwrap();
-    loop {
-        thread::park();
+fn elsewhere_runs() {
+    static NEVER: AtomicBool = AtomicBool::new(false);
+    // In no function of the system: gdb may be without its libraries.
+    RUNS.store(true, Relaxed);
+    while !NEVER.load(Relaxed) {
+        hint::spin_loop();
     }
 }
+
+static RUNS: AtomicBool = AtomicBool::new(false);
 
 fn named(name: &str) -> Builder {
     Builder::new().name(name)
@@ -62,18 +63,19 @@ fn named(name: &str) -> Builder {
 #[test]
 #[ignore = "ends in an abort: to be looked at"]
 fn looked_at() {
-    let (running, runs) = mpsc::channel();
-    thread::spawn(move || {
+    thread::spawn(|| {
         enter(|me: &Current<()>| {
-            let elsewhere = named("elsewhere").build(me, move |_, ()| {
-                elsewhere_runs(&running);
+            let elsewhere = named("elsewhere").build(me, |_, ()| {
+                elsewhere_runs();
                 Ok(())
             });
             me.switch(&elsewhere.unwrap(), ())
         })
         .unwrap();
     });
-    runs.recv().unwrap();
+    while !RUNS.load(Relaxed) {
+        thread::yield_now();
+    }
     enter(|me| {
         let first = named("first").build(me, |me, ()| {
             let second = named("second").build(me, |me, ()| {

@@ -22,6 +22,10 @@ use process::in_child;
 /// Larger than a page, smaller than the guard where the compiler does not probe pages.
 const LARGE_FRAME: usize = 32 * 1024;
 
+/// Of stack: so much that a large frame which steps over the guard ends in the stack below, not
+/// in the next guard, where it would fault after all.
+const STACK: usize = 2 * LARGE_FRAME;
+
 /// Bytes of guard below a stack, unless a builder says otherwise.
 const GUARD: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
     4096
@@ -135,15 +139,14 @@ enum Stacks {
     Reused,
 }
 
-/// Runs `act` in a greenlet with the smallest stack and the default guard, in a forked child,
-/// with the lowest address of the stack that it asked for; it may have got a little more. Tells
+/// Runs `act` in a greenlet with the default guard, in a forked child, with the lowest address of the stack that it asked for; it may have got a little more. Tells
 /// how the child ended, and whether a fault was in the guard. Below the guard there is another
 /// greenlet's stack, where a write would not fault.
 fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, bool) {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let fault = Fault::new();
-    let size = Builder::MIN_STACK_SIZE.next_multiple_of(page_size());
-    let builder = || Builder::new().stack_size(Builder::MIN_STACK_SIZE);
+    let size = STACK.next_multiple_of(page_size());
+    let builder = || Builder::new().stack_size(STACK);
     let (ending, below) = enter(|me: &Current<()>| {
         let main = me.handle();
         let waiting = |act: Option<fn(*mut u8)>| {

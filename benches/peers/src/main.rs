@@ -1,8 +1,8 @@
 //! Measures this crate beside its peers, all in one process on one core, everybody in random
 //! order in every repetition.
 //!
-//! The figures are medians of processor time. A ratio is taken within each repetition, where both sides have met
-//! the same weather, before the median is.
+//! The figures are medians of processor time. A ratio is taken within each repetition, where both
+//! sides have met the same weather, before the median is.
 
 mod clock;
 mod contender;

@@ -1,0 +1,297 @@
+//! Ranks things by asking, with the C library's `qsort`:
+//!
+//! ```text
+//! cargo run --example callback -- apple pear plum
+//! ```
+//!
+//! `qsort` calls back for each comparison and wants the answer from that call. Here the callback
+//! runs in a greenlet and waits, in the middle of `qsort`, while the main greenlet asks the user.
+//! So a library that knows only callbacks becomes an iterator over its questions, and several
+//! sorts can be under way in one thread.
+//!
+//! A stackless coroutine cannot do that. It waits by returning to its caller with its state
+//! saved, and so would have to return through the frames of `qsort`, which keep what has been
+//! sorted so far and know nothing of saving it. A greenlet leaves them where they are, on its
+//! stack.
+//!
+//! The same frames must not be unwound: that C code has cleaned up nothing and is not made for
+//! it. When the greenlet is told to exit, the callback does not leave by a panic. It keeps the
+//! error, answers what is still asked by itself, and so lets `qsort` return; the body returns
+//! the error then. (Were the exit ignored, the third `switch` after it would unwind. Rust aborts
+//! the process when a panic is about to leave an `extern "C"` function.)
+
+use std::{
+    cell::{Cell, RefCell},
+    cmp::Ordering,
+    env,
+    ffi::{c_int, c_void},
+    io::{self, BufRead, Write},
+    process::ExitCode,
+    ptr,
+};
+
+use greenlet::{Current, Greenlet, Thrown, enter};
+
+const USAGE: &str = "\
+Usage: callback [THING...]
+
+Ranks up to 1000 THINGs: asks on standard output which of two goes first, and reads 1
+or 2 from standard input. Without a THING it sorts some words by itself, in two ways at once.
+";
+
+/// What a sort sends to the main greenlet.
+enum Message {
+    /// Which of the two goes first?
+    Question(usize, usize),
+    /// This is the order.
+    Sorted(Vec<usize>),
+}
+
+/// A sort of the numbers below some number, that is told by others what goes first.
+struct Sort {
+    greenlet: Greenlet<Ordering>,
+}
+
+impl Sort {
+    fn new(me: &Current<Message>, count: usize) -> Self {
+        let main = me.handle();
+        let greenlet = Greenlet::new(me, move |me, _start| {
+            let mut numbers: Vec<usize> = (0..count).collect();
+            let questions = Questions {
+                me,
+                main: &main,
+                answers: RefCell::new(vec![Vec::new(); count]),
+                thrown: Cell::new(None),
+            };
+            questions.sort(&mut numbers);
+            match questions.thrown.take() {
+                None => Ok(Message::Sorted(numbers)),
+                Some(thrown) => {
+                    println!("qsort has returned, with answers made up");
+                    Err(thrown)
+                }
+            }
+        });
+        Self { greenlet }
+    }
+
+    /// Runs to the first question.
+    fn start(&self, me: &Current<Message>) -> Result<Message, Thrown> {
+        me.switch(&self.greenlet, Ordering::Equal)
+    }
+
+    /// Says how the two of the last question compare, and runs to the next one.
+    fn answer(&self, me: &Current<Message>, order: Ordering) -> Result<Message, Thrown> {
+        me.switch(&self.greenlet, order)
+    }
+}
+
+/// The callback's side of a sort.
+struct Questions<'a> {
+    me: &'a Current<Ordering>,
+    main: &'a Greenlet<Message>,
+    /// For each number, those of which it is known that they come after it.
+    answers: RefCell<Vec<Vec<usize>>>,
+    /// What was thrown at the greenlet. Nothing is asked any more.
+    thrown: Cell<Option<Thrown>>,
+}
+
+greenlet::local! {
+    /// Those of the sort that runs in this greenlet: `qsort` hands nothing on to its callback.
+    static QUESTIONS: Cell<*const Questions<'static>> = Cell::new(ptr::null());
+}
+
+impl Questions<'_> {
+    fn sort(&self, numbers: &mut [usize]) {
+        QUESTIONS.with(|questions| questions.set(ptr::from_ref(self).cast()));
+        // SAFETY: the slice is what is described, the callback reads two of its items and
+        // neither unwinds nor contradicts itself. While it waits, nobody else can reach the
+        // slice.
+        unsafe {
+            libc::qsort(
+                numbers.as_mut_ptr().cast(),
+                numbers.len(),
+                size_of::<usize>(),
+                Some(compare),
+            );
+        }
+        QUESTIONS.with(|questions| questions.set(ptr::null()));
+    }
+
+    /// How do two numbers compare? C does not say what a sort does that is given contradicting
+    /// answers, so what follows from earlier ones is not asked again.
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        if a == b {
+            return Ordering::Equal;
+        }
+        if self.is_known_before(a, b) {
+            return Ordering::Less;
+        }
+        if self.is_known_before(b, a) {
+            return Ordering::Greater;
+        }
+        let order = self.ask(a, b);
+        let (first, second) = if order.is_le() { (a, b) } else { (b, a) };
+        self.answers.borrow_mut()[first].push(second);
+        order
+    }
+
+    fn is_known_before(&self, a: usize, b: usize) -> bool {
+        let answers = self.answers.borrow();
+        let mut seen = vec![false; answers.len()];
+        let mut to_visit = vec![a];
+        while let Some(number) = to_visit.pop() {
+            if number == b {
+                return true;
+            }
+            if !std::mem::replace(&mut seen[number], true) {
+                to_visit.extend(&answers[number]);
+            }
+        }
+        false
+    }
+
+    /// Waits for an answer, here in the middle of the C library; or makes one up, if this
+    /// greenlet is to end.
+    fn ask(&self, a: usize, b: usize) -> Ordering {
+        let thrown = self.thrown.take();
+        if thrown.is_some() {
+            self.thrown.set(thrown);
+            return Ordering::Less;
+        }
+        match self.me.switch(self.main, Message::Question(a, b)) {
+            Ok(Ordering::Greater) => Ordering::Greater,
+            Ok(_) => Ordering::Less,
+            Err(thrown) => {
+                self.thrown.set(Some(thrown));
+                Ordering::Less
+            }
+        }
+    }
+}
+
+/// What `qsort` calls.
+///
+/// # Safety
+/// Called by the `qsort` of [`Questions::sort`], with pointers to two of its numbers.
+unsafe extern "C" fn compare(a: *const c_void, b: *const c_void) -> c_int {
+    // SAFETY: the contract. Each greenlet has a value of its own, so these are the questions
+    // whose `sort` is further down on this stack.
+    let (questions, a, b) = unsafe {
+        let questions = &*QUESTIONS.with(Cell::get);
+        (questions, *a.cast(), *b.cast())
+    };
+    questions.compare(a, b) as c_int
+}
+
+/// Asks the user. Returns whether there was an answer to each question.
+fn rank(things: &[String]) -> Result<bool, Thrown> {
+    let mut lines = io::stdin().lock().lines();
+    let mut out = io::stdout().lock();
+    enter(|me| {
+        let sort = Sort::new(me, things.len());
+        let mut message = sort.start(me)?;
+        loop {
+            let (a, b) = match message {
+                Message::Question(a, b) => (a, b),
+                Message::Sorted(order) => {
+                    for (place, number) in order.into_iter().enumerate() {
+                        writeln!(out, "{}. {}", place + 1, things[number])?;
+                    }
+                    return Ok(true);
+                }
+            };
+            writeln!(out, "1: {}, or 2: {}?", things[a], things[b])?;
+            out.flush()?;
+            let order = match lines.next().transpose()?.as_deref().map(str::trim) {
+                Some("1") => Ordering::Less,
+                Some("2") => Ordering::Greater,
+                Some(_) => {
+                    message = Message::Question(a, b);
+                    continue;
+                }
+                None => {
+                    writeln!(out, "no more answers")?;
+                    me.kill(&sort.greenlet).expect("it is suspended");
+                    return Ok(false);
+                }
+            };
+            message = sort.answer(me, order)?;
+        }
+    })
+}
+
+/// Two sorts in the middle of `qsort` at the same time, which take turns; and a third that is
+/// killed there.
+fn demonstrate() -> Result<(), Thrown> {
+    type Order = fn(&&str, &&str) -> Ordering;
+    const WORDS: [&str; 7] = [
+        "pear",
+        "fig",
+        "banana",
+        "kiwi",
+        "apple",
+        "plum",
+        "blackberry",
+    ];
+    const BY_NAME: Order = |a, b| a.cmp(b);
+    const BY_LENGTH: Order = |a, b| a.len().cmp(&b.len()).then(a.cmp(b));
+
+    enter(|me| {
+        let mut under_way = Vec::new();
+        for (name, order) in [("by name", BY_NAME), ("by length", BY_LENGTH)] {
+            let sort = Sort::new(me, WORDS.len());
+            let first = sort.start(me)?;
+            under_way.push((name, order, sort, first));
+        }
+        while !under_way.is_empty() {
+            let mut left = Vec::new();
+            for (name, order, sort, message) in under_way {
+                match message {
+                    Message::Question(a, b) => {
+                        let next = sort.answer(me, order(&WORDS[a], &WORDS[b]))?;
+                        left.push((name, order, sort, next));
+                    }
+                    Message::Sorted(numbers) => {
+                        let words: Vec<_> = numbers.iter().map(|&n| WORDS[n]).collect();
+                        println!("{name}: {}", words.join(" "));
+                    }
+                }
+            }
+            under_way = left;
+        }
+
+        let sort = Sort::new(me, WORDS.len());
+        let Message::Question(..) = sort.start(me)? else {
+            unreachable!("seven words cannot be sorted without a question");
+        };
+        println!("killed in the callback:");
+        me.kill(&sort.greenlet).expect("it is suspended");
+        println!("dead: {}", sort.greenlet.is_dead());
+        Ok(())
+    })
+}
+
+fn main() -> ExitCode {
+    let things: Vec<String> = env::args().skip(1).collect();
+    let outcome = match things.as_slice() {
+        [] => demonstrate().map(|()| true),
+        [option] if option == "--help" || option == "-h" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ if things.len() > 1000 => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+        things => rank(things),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(thrown) => {
+            eprintln!("callback: {thrown}");
+            ExitCode::FAILURE
+        }
+    }
+}

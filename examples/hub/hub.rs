@@ -1,0 +1,394 @@
+//! Tasks that seem to block, over readiness events, as gevent has them.
+//!
+//! A task is a greenlet. One that has to wait leaves word of what for and switches to the hub,
+//! its parent, which asks the system what is ready and switches to whoever waits for it. All of
+//! them receive `()`: a wake-up says nothing, and who is woken looks for itself.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::{BTreeMap, HashMap, VecDeque},
+    io::{self, ErrorKind, Read, Write},
+    mem,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    num::NonZeroUsize,
+    os::fd::{AsFd, AsRawFd},
+    panic::{self, AssertUnwindSafe},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use greenlet::{Builder, Current, Greenlet, GreenletExit, Thrown, WeakGreenlet, enter};
+use polling::{Event, Events, PollMode, Poller};
+
+/// So many events are taken from the system at a time.
+const EVENTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// So many times in a row a task may find its sockets ready, before others have their turn.
+const TURN: u32 = 64;
+
+/// Who waits does not own itself: when it is killed, what it waits for forgets it.
+type Waiter = WeakGreenlet<()>;
+
+pub struct Hub {
+    /// Runs the loop.
+    greenlet: OnceCell<Greenlet<()>>,
+    poller: Poller,
+    sources: RefCell<Sources>,
+    /// By when they are due, and a number because two may be due at the same time.
+    timers: RefCell<BTreeMap<(Instant, u64), Waiter>>,
+    runnable: RefCell<VecDeque<Waiter>>,
+    /// Keeps the tasks.
+    tasks: RefCell<HashMap<u64, Greenlet<()>>>,
+    numbers: Cell<u64>,
+    /// What is left of the running task's turn.
+    turn: Cell<u32>,
+}
+
+/// Runs `body`, as a task in the main greenlet, and then kills the tasks that are left.
+pub fn run<R>(body: impl FnOnce(Task) -> Result<R, Thrown>) -> Result<R, Thrown> {
+    enter(|me| {
+        let hub = Rc::new(Hub {
+            greenlet: OnceCell::new(),
+            poller: Poller::new()?,
+            sources: RefCell::default(),
+            timers: RefCell::default(),
+            runnable: RefCell::default(),
+            tasks: RefCell::default(),
+            numbers: Cell::new(0),
+            turn: Cell::new(TURN),
+        });
+        if !hub.poller.supports_edge() {
+            return Err(io::Error::from(ErrorKind::Unsupported).into());
+        }
+        let greenlet = Builder::new().name("hub").build(me, {
+            let hub = Rc::clone(&hub);
+            move |me, ()| hub.run(me)
+        })?;
+        let greenlet = hub.greenlet.get_or_init(|| greenlet);
+        let outcome = body(Task { me, hub: &hub });
+        // Tasks own the hub, and it owns them.
+        let left = hub.tasks.take();
+        for task in left.values().chain([greenlet]) {
+            me.kill(task).expect("it is suspended");
+        }
+        outcome
+    })
+}
+
+impl Hub {
+    fn run(&self, me: &Current<()>) -> Result<(), Thrown> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            for waiter in self.runnable.take() {
+                self.resume(me, &waiter)?;
+            }
+            let now = Instant::now();
+            while let Some(waiter) = self.take_due(now) {
+                self.resume(me, &waiter)?;
+            }
+            events.clear();
+            self.poller.wait(&mut events, self.time_to_wait())?;
+            for event in events.iter() {
+                let waiters = self.sources.borrow_mut().take_waiters(event);
+                for waiter in waiters {
+                    self.resume(me, &waiter)?;
+                }
+            }
+        }
+    }
+
+    /// Runs a task until it waits again or is over. What it fails with comes here, to its
+    /// parent, and ends nothing else; so does its panic.
+    fn resume(&self, me: &Current<()>, waiter: &Waiter) -> Result<(), Thrown> {
+        let Some(task) = waiter.upgrade() else {
+            return Ok(());
+        };
+        self.turn.set(TURN);
+        match panic::catch_unwind(AssertUnwindSafe(|| me.switch(&task, ()))) {
+            Ok(Err(thrown)) if thrown.is_exit() => return Err(thrown),
+            Ok(Err(thrown)) => {
+                eprintln!("{}: {thrown}", task.name().unwrap_or("main"));
+                // There is no stack for it, or it is dead already.
+                if !task.is_active() {
+                    me.kill(&task)?;
+                }
+            }
+            // The panic hook has said what there is to say.
+            Ok(Ok(())) | Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_due(&self, now: Instant) -> Option<Waiter> {
+        let mut timers = self.timers.borrow_mut();
+        let first = timers.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// `None`: until something happens.
+    fn time_to_wait(&self) -> Option<Duration> {
+        if !self.runnable.borrow().is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let timers = self.timers.borrow();
+        let ((due, _), _) = timers.first_key_value()?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    fn next_number(&self) -> u64 {
+        self.numbers.replace(self.numbers.get() + 1)
+    }
+}
+
+/// A running task: what code is lent that may wait.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    me: &'a Current<()>,
+    hub: &'a Rc<Hub>,
+}
+
+impl Task<'_> {
+    /// A new task, to run when this one waits.
+    pub fn spawn(
+        self,
+        name: impl Into<Box<str>>,
+        body: impl FnOnce(Task) -> Result<(), Thrown> + 'static,
+    ) -> Result<Greenlet<()>, Thrown> {
+        /// Takes a task off the list when it is over, in whatever way.
+        struct Listed(Rc<Hub>, u64);
+        impl Drop for Listed {
+            fn drop(&mut self) {
+                let task = self.0.tasks.borrow_mut().remove(&self.1);
+                drop(task);
+            }
+        }
+
+        let number = self.hub.next_number();
+        let listed = Listed(Rc::clone(self.hub), number);
+        let greenlet = Builder::new()
+            .name(name)
+            .build(self.me, move |me, ()| body(Task { me, hub: &listed.0 }))?;
+        let hub = self.hub.greenlet.get().expect("set before tasks run");
+        greenlet.set_parent(hub)?;
+        self.hub
+            .runnable
+            .borrow_mut()
+            .push_back(greenlet.downgrade());
+        let mut tasks = self.hub.tasks.borrow_mut();
+        tasks.insert(number, greenlet.clone());
+        Ok(greenlet)
+    }
+
+    /// Ends another task: what it waits for fails, its locals are dropped, its sockets closed.
+    pub fn kill(self, task: &Greenlet<()>) {
+        if let Err(error) = self.me.kill(task) {
+            eprintln!("{}: {error}", task.name().unwrap_or("main"));
+        }
+    }
+
+    pub fn sleep(self, duration: Duration) -> io::Result<()> {
+        self.wait_until(Some(Instant::now() + duration)).map(drop)
+    }
+
+    /// Waits until it is woken, or until then. Returns whether it is then.
+    fn wait_until(self, deadline: Option<Instant>) -> io::Result<bool> {
+        let timer = deadline.map(|due| {
+            let key = (due, self.hub.next_number());
+            let mut timers = self.hub.timers.borrow_mut();
+            timers.insert(key, self.me.handle().downgrade());
+            key
+        });
+        let hub = self.hub.greenlet.get().expect("set before tasks run");
+        let woken = self.me.switch(hub, ());
+        let is_due = timer.is_some_and(|key| self.hub.timers.borrow_mut().remove(&key).is_none());
+        woken.map_err(into_io)?;
+        Ok(is_due)
+    }
+
+    /// Lets others have their turn if this task's is over.
+    fn take_turns(self) -> io::Result<()> {
+        match self.hub.turn.get() {
+            0 => {
+                let me = self.me.handle().downgrade();
+                self.hub.runnable.borrow_mut().push_back(me);
+                self.wait_until(None).map(drop)
+            }
+            left => {
+                self.hub.turn.set(left - 1);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// For code that knows `io::Error`s only. That of a task that is killed is a [`GreenletExit`].
+fn into_io(thrown: Thrown) -> io::Error {
+    if thrown.is_exit() {
+        return io::Error::other(GreenletExit);
+    }
+    thrown
+        .downcast()
+        .unwrap_or_else(|other| io::Error::other(other.to_string()))
+}
+
+pub fn is_exit(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<GreenletExit>())
+}
+
+/// What tasks wait for until something changes.
+#[derive(Default)]
+pub struct Condition(RefCell<Vec<Waiter>>);
+
+impl Condition {
+    pub fn wait(&self, task: Task) -> io::Result<()> {
+        self.0.borrow_mut().push(task.me.handle().downgrade());
+        task.wait_until(None).map(drop)
+    }
+
+    pub fn wake_all(&self, task: Task) {
+        task.hub.runnable.borrow_mut().extend(self.0.take());
+    }
+}
+
+/// Who waits to read and to write, for each socket that there is.
+#[derive(Default)]
+struct Sources {
+    places: Vec<[Option<Waiter>; 2]>,
+    /// Places of sockets that are gone.
+    free: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
+}
+
+impl Sources {
+    fn take_place(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.places.push([None, None]);
+            self.places.len() - 1
+        })
+    }
+
+    /// An event may be older than the socket that has its place now. Waking it does no harm.
+    fn take_waiters(&mut self, event: Event) -> impl Iterator<Item = Waiter> + use<> {
+        let [reader, writer] = &mut self.places[event.key];
+        let reader = event.readable.then(|| reader.take()).flatten();
+        let writer = event.writable.then(|| writer.take()).flatten();
+        reader.into_iter().chain(writer)
+    }
+}
+
+/// A socket that blocks the task that uses it, and nobody else.
+pub struct Socket<'t, S: AsFd + AsRawFd> {
+    socket: Rc<S>,
+    task: Task<'t>,
+    place: usize,
+    deadline: Option<Instant>,
+}
+
+impl<'t, S: AsFd + AsRawFd> Socket<'t, S> {
+    /// `socket` does not block by itself.
+    pub fn new(task: Task<'t>, socket: Rc<S>) -> io::Result<Self> {
+        let place = task.hub.sources.borrow_mut().take_place();
+        let made = Self {
+            socket,
+            task,
+            place,
+            deadline: None,
+        };
+        // It is told once of each change, so who has seen it ready must use it until it is not.
+        // SAFETY: taken out again when it is dropped, and the file is open until then.
+        unsafe {
+            let poller = &task.hub.poller;
+            poller.add_with_mode(&*made.socket, Event::all(place), PollMode::Edge)?;
+        }
+        Ok(made)
+    }
+
+    /// What is not done by then fails with `TimedOut`.
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+
+    /// Does what `act` does, as soon as that does not block.
+    fn when_ready<R>(
+        &self,
+        direction: Direction,
+        mut act: impl FnMut(&S) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.task.take_turns()?;
+        loop {
+            match act(&self.socket) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(direction)?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn wait(&self, direction: Direction) -> io::Result<()> {
+        let waiter = self.task.me.handle().downgrade();
+        let set = |waiter| {
+            let mut sources = self.task.hub.sources.borrow_mut();
+            mem::replace(&mut sources.places[self.place][direction as usize], waiter)
+        };
+        set(Some(waiter));
+        let is_late = self.task.wait_until(self.deadline);
+        set(None);
+        if is_late? {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsFd + AsRawFd> Drop for Socket<'_, S> {
+    fn drop(&mut self) {
+        // Fails if it could not be added.
+        let _ = self.task.hub.poller.delete(&*self.socket);
+        let mut sources = self.task.hub.sources.borrow_mut();
+        sources.free.push(self.place);
+    }
+}
+
+impl<S: AsFd + AsRawFd> Read for Socket<'_, S>
+where
+    for<'a> &'a S: Read,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.when_ready(Direction::Read, |mut socket| socket.read(buffer))
+    }
+}
+
+impl<S: AsFd + AsRawFd> Write for Socket<'_, S>
+where
+    for<'a> &'a S: Write,
+{
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.when_ready(Direction::Write, |mut socket| socket.write(buffer))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Socket<'_, TcpStream> {
+    pub fn shut_down_writing(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+}
+
+impl Socket<'_, TcpListener> {
+    /// What it returns does not block.
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.when_ready(Direction::Read, TcpListener::accept)?;
+        stream.set_nonblocking(true)?;
+        Ok((stream, peer))
+    }
+}

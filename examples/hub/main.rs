@@ -1,0 +1,495 @@
+//! A server of one thread in which code that reads and writes as if it blocked waits for
+//! thousands of connections at once, in the manner of gevent:
+//!
+//! ```text
+//! cargo run --release --example hub -- --http 8080 --echo 7007
+//! curl http://127.0.0.1:8080/
+//! ```
+//!
+//! Each connection has a greenlet of its own. Its handler is plain code over `io::Read` and
+//! `io::Write`; the waiting is in `hub.rs`. What a handler fails with, be it a panic, ends its
+//! connection only. SIGUSR1 prints what everybody is doing. SIGINT (Ctrl-C) and SIGTERM drain:
+//! nobody new is let in, requests that are there are answered; the second one kills.
+
+mod http;
+mod hub;
+
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    env,
+    io::{self, ErrorKind, Read, Write},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    process::ExitCode,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use greenlet::{Greenlet, Snapshot, Thrown};
+use http::Parsed;
+use hub::{Condition, Socket, Task};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM, SIGUSR1},
+    flag,
+    low_level::pipe,
+};
+
+const USAGE: &str = "\
+Usage: hub [OPTION...]
+
+Serves on 127.0.0.1 until SIGINT or SIGTERM.
+
+  --http PORT          HTTP/1.1: GET /, GET /sleep/MILLISECONDS, GET /panic,
+                       POST /echo (default: 8080; 0: any)
+  --echo PORT          sends back what it gets (default: 7007; 0: any)
+  --connections COUNT  so many at a time (default: 20000)
+  --timeout SECONDS    how long a client may be silent (default: 60)
+  --grace SECONDS      how long to drain before killing (default: 10)
+  --for SECONDS        drain after so long
+";
+
+/// More is read of a request at a time, bytes.
+const CHUNK: usize = 1024;
+/// A client can ask for this and no longer.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How long a client has to take what is sent before its connection is closed.
+const LINGER: Duration = Duration::from_secs(1);
+/// And how much it may still send, bytes.
+const MOST_REST: u64 = 1 << 20;
+
+struct Options {
+    http: u16,
+    echo: u16,
+    connections: usize,
+    timeout: Duration,
+    grace: Duration,
+    lifetime: Option<Duration>,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let mut options = Self {
+            http: 8080,
+            echo: 7007,
+            connections: 20_000,
+            timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(10),
+            lifetime: None,
+        };
+        let seconds = |value: &str| Duration::try_from_secs_f64(value.parse().ok()?).ok();
+        while let Some(option) = arguments.next() {
+            let value = arguments.next()?;
+            match option.as_str() {
+                "--http" => options.http = value.parse().ok()?,
+                "--echo" => options.echo = value.parse().ok()?,
+                "--connections" => options.connections = value.parse().ok()?,
+                "--timeout" => options.timeout = seconds(&value)?,
+                "--grace" => options.grace = seconds(&value)?,
+                "--for" => options.lifetime = Some(seconds(&value)?),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(options) = Options::parse(env::args().skip(1)) else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    raise_file_limit();
+    match hub::run(|task| serve(task, options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(thrown) => {
+            eprintln!("hub: {thrown}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// To as many open files as this user may have.
+fn raise_file_limit() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is readable and writable. That it fails shows when files run out.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
+struct Server {
+    options: Options,
+    connections: RefCell<HashMap<u64, Connection>>,
+    accepted: Cell<u64>,
+    ended: Condition,
+    is_draining: Cell<bool>,
+    /// Wakes the main greenlet, as signals do.
+    waker: UnixStream,
+    counts: Counts,
+}
+
+struct Connection {
+    socket: Rc<TcpStream>,
+    task: Greenlet<()>,
+}
+
+#[derive(Default)]
+struct Counts {
+    requests: Cell<u64>,
+    echoed: Cell<u64>,
+    timed_out: Cell<u64>,
+    panicked: Cell<u64>,
+    killed: Cell<u64>,
+}
+
+fn add(count: &Cell<u64>, more: u64) {
+    count.set(count.get() + more);
+}
+
+type Handler = fn(Task, &mut Socket<TcpStream>, &Server) -> io::Result<()>;
+
+/// The main greenlet: starts the others and waits for signals.
+fn serve(task: Task, options: Options) -> Result<(), Thrown> {
+    let (signals, waker) = UnixStream::pair()?;
+    signals.set_nonblocking(true)?;
+    waker.set_nonblocking(true)?;
+    let catch = |signal| -> io::Result<_> {
+        let caught = Arc::new(AtomicBool::new(false));
+        flag::register(signal, Arc::clone(&caught))?;
+        pipe::register(signal, waker.try_clone()?)?;
+        Ok(move || caught.swap(false, Ordering::Relaxed))
+    };
+    let (interrupted, terminated, asked) = (catch(SIGINT)?, catch(SIGTERM)?, catch(SIGUSR1)?);
+
+    let (http, echo) = (listen(options.http)?, listen(options.echo)?);
+    println!(
+        "http on {}\necho on {}",
+        http.local_addr()?,
+        echo.local_addr()?
+    );
+    let server = Rc::new(Server {
+        options,
+        connections: RefCell::default(),
+        accepted: Cell::new(0),
+        ended: Condition::default(),
+        is_draining: Cell::new(false),
+        waker,
+        counts: Counts::default(),
+    });
+    let acceptors = [
+        start_accepting(task, "http", http, &server, handle_http)?,
+        start_accepting(task, "echo", echo, &server, handle_echo)?,
+    ];
+
+    let mut signals = Socket::new(task, Rc::new(signals))?;
+    signals.set_deadline(
+        server
+            .options
+            .lifetime
+            .map(|lifetime| Instant::now() + lifetime),
+    );
+    while !(server.is_draining.get() && server.connections.borrow().is_empty()) {
+        let is_late = match signals.read(&mut [0; 64]) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => true,
+            other => other.map(|_| false)?,
+        };
+        if asked() {
+            eprintln!("{}", Snapshot::take());
+        }
+        if !(interrupted() | terminated() | is_late) {
+            continue;
+        }
+        if server.is_draining.replace(true) {
+            server.kill_connections(task);
+        } else {
+            for acceptor in &acceptors {
+                task.kill(acceptor);
+            }
+            server.hang_up();
+            signals.set_deadline(Some(Instant::now() + server.options.grace));
+        }
+    }
+    println!("{}", server.summary());
+    Ok(())
+}
+
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    listener.set_nonblocking(true)?;
+    // As many as connect at once, or as the system allows.
+    // SAFETY: it is a listening socket, which may be told again.
+    unsafe { libc::listen(listener.as_raw_fd(), 16 * 1024) };
+    Ok(listener)
+}
+
+fn start_accepting(
+    task: Task,
+    name: &'static str,
+    listener: TcpListener,
+    server: &Rc<Server>,
+    handler: Handler,
+) -> Result<Greenlet<()>, Thrown> {
+    let server = Rc::clone(server);
+    task.spawn(name, move |task| {
+        let listener = Rc::new(listener);
+        let outcome = server.accept(
+            task,
+            name,
+            &Socket::new(task, Rc::clone(&listener))?,
+            handler,
+        );
+        // Killed, that is told to exit: after those who have got in already.
+        while let Ok((stream, _)) = listener.accept() {
+            stream.set_nonblocking(true)?;
+            server.start(task, name, stream, handler)?;
+        }
+        Ok(outcome?)
+    })
+}
+
+impl Server {
+    fn accept(
+        self: &Rc<Self>,
+        task: Task,
+        name: &str,
+        listener: &Socket<TcpListener>,
+        handler: Handler,
+    ) -> io::Result<()> {
+        loop {
+            while self.connections.borrow().len() >= self.options.connections {
+                self.ended.wait(task)?;
+            }
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    if let Err(thrown) = self.start(task, name, stream, handler) {
+                        eprintln!("{name}: {thrown}");
+                    }
+                }
+                Err(error) if hub::is_exit(&error) => return Err(error),
+                // Out of files, most likely; or the client has gone again.
+                Err(error) => {
+                    eprintln!("{name}: {error}");
+                    task.sleep(Duration::from_millis(100))?;
+                }
+            }
+        }
+    }
+
+    fn start(
+        self: &Rc<Self>,
+        task: Task,
+        name: &str,
+        stream: TcpStream,
+        handler: Handler,
+    ) -> Result<(), Thrown> {
+        let id = self.accepted.replace(self.accepted.get() + 1);
+        let name = format!("{name} {}", stream.peer_addr()?);
+        let socket = Rc::new(stream);
+        let greenlet = task.spawn(name, {
+            let (socket, server) = (Rc::clone(&socket), Rc::clone(self));
+            move |task| {
+                let _end = EndOfConnection {
+                    task,
+                    server: &server,
+                    id,
+                };
+                server.handle(task, socket, handler)
+            }
+        })?;
+        let connection = Connection {
+            socket,
+            task: greenlet,
+        };
+        self.connections.borrow_mut().insert(id, connection);
+        Ok(())
+    }
+
+    fn handle(&self, task: Task, socket: Rc<TcpStream>, handler: Handler) -> Result<(), Thrown> {
+        socket.set_nodelay(true)?;
+        if self.is_draining.get() {
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+        let mut socket = Socket::new(task, socket)?;
+        match handler(task, &mut socket, self) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => add(&self.counts.timed_out, 1),
+            // Clients come and go.
+            Err(error) if is_gone(&error) => {}
+            outcome => outcome?,
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(Instant::now() + self.options.timeout)
+    }
+
+    /// Ends the input of all: they get what has come already, and then nothing any more.
+    fn hang_up(&self) {
+        for connection in self.connections.borrow().values() {
+            let _ = connection.socket.shutdown(Shutdown::Read);
+        }
+    }
+
+    fn kill_connections(&self, task: Task) {
+        let mut left: Vec<_> = self.connections.borrow_mut().drain().collect();
+        left.sort_by_key(|(id, _)| *id);
+        for (_, connection) in left {
+            task.kill(&connection.task);
+            add(&self.counts.killed, 1);
+        }
+    }
+
+    fn summary(&self) -> String {
+        let counts = &self.counts;
+        format!(
+            "{} connections, {} requests, {} bytes echoed, {} timed out, {} panicked, {} killed",
+            self.accepted.get(),
+            counts.requests.get(),
+            counts.echoed.get(),
+            counts.timed_out.get(),
+            counts.panicked.get(),
+            counts.killed.get(),
+        )
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::NotConnected
+    )
+}
+
+/// Takes a connection off the list.
+struct EndOfConnection<'a> {
+    task: Task<'a>,
+    server: &'a Server,
+    id: u64,
+}
+
+impl Drop for EndOfConnection<'_> {
+    fn drop(&mut self) {
+        let server = self.server;
+        if std::thread::panicking() {
+            add(&server.counts.panicked, 1);
+        }
+        let connection = server.connections.borrow_mut().remove(&self.id);
+        drop(connection);
+        server.ended.wake_all(self.task);
+        if server.is_draining.get() && server.connections.borrow().is_empty() {
+            // If it is full, it wakes as well.
+            let _ = (&server.waker).write(&[0]);
+        }
+    }
+}
+
+// ---- the handlers: plain code
+
+fn handle_echo(_: Task, socket: &mut Socket<TcpStream>, server: &Server) -> io::Result<()> {
+    let mut buffer = vec![0; 4 * 1024];
+    loop {
+        socket.set_deadline(server.deadline());
+        let length = socket.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        socket.write_all(&buffer[..length])?;
+        add(&server.counts.echoed, length as u64);
+    }
+}
+
+fn handle_http(task: Task, socket: &mut Socket<TcpStream>, server: &Server) -> io::Result<()> {
+    let mut input = Vec::with_capacity(CHUNK);
+    let mut output = Vec::new();
+    loop {
+        socket.set_deadline(server.deadline());
+        let request = loop {
+            match http::parse(&input) {
+                Parsed::Request(request) => break request,
+                Parsed::Refused(status) => return refuse(socket, status),
+                Parsed::Incomplete => {}
+            }
+            match read_more(socket, &mut input) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::TimedOut && !input.is_empty() => {
+                    refuse(socket, 408)?;
+                    return Err(error);
+                }
+                other => other?,
+            };
+        };
+        let (status, body) = answer(task, &request)?;
+        let keep_alive = request.keep_alive && !server.is_draining.get();
+        output.clear();
+        http::respond(&mut output, status, keep_alive, &body);
+        socket.set_deadline(server.deadline());
+        socket.write_all(&output)?;
+        add(&server.counts.requests, 1);
+        if !keep_alive {
+            return close(socket);
+        }
+        let done = request.length;
+        input.drain(..done);
+    }
+}
+
+fn read_more(socket: &mut impl Read, input: &mut Vec<u8>) -> io::Result<usize> {
+    let there = input.len();
+    input.resize(there + CHUNK, 0);
+    let outcome = socket.read(&mut input[there..]);
+    input.truncate(there + outcome.as_ref().map_or(0, |&length| length));
+    outcome
+}
+
+fn answer<'a>(task: Task, request: &http::Request<'a>) -> io::Result<(u16, Cow<'a, [u8]>)> {
+    let text = |text: &'static str| Cow::Borrowed(text.as_bytes());
+    Ok(match (request.method, request.path) {
+        ("GET", "/") => (200, text("hello, world\n")),
+        ("GET", "/panic") => panic!("a client has asked for it"),
+        ("POST", "/echo") => (200, Cow::Borrowed(request.body)),
+        ("GET", path) => {
+            let time = path.strip_prefix("/sleep/").map(str::parse);
+            let Some(Ok(milliseconds)) = time else {
+                return Ok((404, text("there is nothing\n")));
+            };
+            task.sleep(Duration::from_millis(milliseconds).min(LONGEST_SLEEP))?;
+            (200, text("slept\n"))
+        }
+        _ => (405, text("what?\n")),
+    })
+}
+
+fn refuse(socket: &mut Socket<TcpStream>, status: u16) -> io::Result<()> {
+    let mut output = Vec::new();
+    http::respond(&mut output, status, false, b"");
+    socket.set_deadline(Some(Instant::now() + LINGER));
+    socket.write_all(&output)?;
+    close(socket)
+}
+
+/// Closes so that the client gets all that was sent: the system would throw it away if there
+/// were input left that nobody has read.
+fn close(socket: &mut Socket<TcpStream>) -> io::Result<()> {
+    socket.shut_down_writing()?;
+    socket.set_deadline(Some(Instant::now() + LINGER));
+    let mut rest = socket.take(MOST_REST);
+    match io::copy(&mut rest, &mut io::sink()) {
+        Err(error) if error.kind() == ErrorKind::TimedOut => Ok(()),
+        other => other.map(drop),
+    }
+}

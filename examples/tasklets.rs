@@ -1,0 +1,197 @@
+//! Tasklets and channels, as Stackless Python has them, with a round-robin scheduler:
+//!
+//! ```text
+//! cargo run --release --example tasklets -- [COUNT]
+//! ```
+//!
+//! COUNT tasklets (default: 100,000) take turns, and then pass a number along a chain of as
+//! many channels, each adding one.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    env, io,
+    process::ExitCode,
+    rc::Rc,
+};
+
+use greenlet::{Builder, Current, Greenlet, Thrown, WeakGreenlet, enter};
+
+/// Of each tasklet, bytes. It calls little, so the least that there is.
+const STACK: usize = Builder::MIN_STACK_SIZE;
+
+/// The tasklets of a thread. The main greenlet is their parent: it runs whoever is next when a
+/// tasklet is over, or when all others wait.
+struct Scheduler {
+    main: Greenlet<()>,
+    /// Keeps tasklets alive. Queues do not, so tasklets cannot keep themselves or each other.
+    tasklets: RefCell<HashMap<u64, Greenlet<()>>>,
+    started: Cell<u64>,
+    runnable: Queue<()>,
+}
+
+/// Tasklets, each with something of its own.
+type Queue<T> = RefCell<VecDeque<(WeakGreenlet<()>, T)>>;
+
+fn put<T>(queue: &Queue<T>, tasklet: &Greenlet<()>, with: T) {
+    queue.borrow_mut().push_back((tasklet.downgrade(), with));
+}
+
+/// Takes the first one, past those that were killed.
+fn take<T>(queue: &Queue<T>) -> Option<(Greenlet<()>, T)> {
+    let mut queue = queue.borrow_mut();
+    std::iter::from_fn(|| queue.pop_front())
+        .find_map(|(tasklet, with)| Some((tasklet.upgrade()?, with)))
+}
+
+/// The running tasklet: what its body is lent.
+struct Tasklet<'a> {
+    me: &'a Current<()>,
+    scheduler: &'a Scheduler,
+}
+
+impl Scheduler {
+    fn new(me: &Current<()>) -> Rc<Self> {
+        Rc::new(Self {
+            main: me.handle(),
+            tasklets: RefCell::default(),
+            started: Cell::new(0),
+            runnable: Queue::default(),
+        })
+    }
+
+    /// A new tasklet, at the end of the queue.
+    fn spawn(
+        self: &Rc<Self>,
+        me: &Current<()>,
+        body: impl FnOnce(&Tasklet) -> Result<(), Thrown> + 'static,
+    ) -> Result<(), Thrown> {
+        let id = self.started.replace(self.started.get() + 1);
+        let scheduler = Rc::clone(self);
+        let tasklet = Builder::new().stack_size(STACK).build(me, move |me, ()| {
+            let scheduler = &*scheduler;
+            let outcome = body(&Tasklet { me, scheduler });
+            scheduler.tasklets.borrow_mut().remove(&id);
+            outcome
+        })?;
+        tasklet.set_parent(&self.main)?;
+        put(&self.runnable, &tasklet, ());
+        self.tasklets.borrow_mut().insert(id, tasklet);
+        Ok(())
+    }
+
+    /// Runs the tasklets until all are over, or one fails. Those that are left then are killed.
+    fn run(&self, me: &Current<()>) -> Result<(), Thrown> {
+        let mut outcome = Ok(());
+        while let (Ok(()), Some((next, ()))) = (&outcome, take(&self.runnable)) {
+            outcome = me.switch(&next, ());
+        }
+        let left = self.tasklets.take();
+        if outcome.is_ok() && !left.is_empty() {
+            let deadlock = format!("deadlock: {} tasklets wait for each other", left.len());
+            return Err(io::Error::other(deadlock).into());
+        }
+        outcome
+    }
+}
+
+impl Tasklet<'_> {
+    /// Lets the others have their turns (`stackless.schedule`).
+    fn schedule(&self) -> Result<(), Thrown> {
+        self.wait_in(&self.scheduler.runnable, ())
+    }
+
+    /// Runs the others until one of them takes this one out of the queue and has it run.
+    fn wait_in<T>(&self, queue: &Queue<T>, with: T) -> Result<(), Thrown> {
+        put(queue, &self.me.handle(), with);
+        match take(&self.scheduler.runnable) {
+            Some((next, ())) => self.me.switch(&next, ()),
+            None => self.me.switch(&self.scheduler.main, ()),
+        }
+    }
+}
+
+/// Passes values from tasklet to tasklet: who comes first waits for the other.
+struct Channel<T> {
+    senders: Queue<T>,
+    receivers: Queue<Rc<Cell<Option<T>>>>,
+}
+
+impl<T> Channel<T> {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            senders: Queue::default(),
+            receivers: Queue::default(),
+        })
+    }
+
+    fn send(&self, tasklet: &Tasklet, value: T) -> Result<(), Thrown> {
+        let Some((receiver, slot)) = take(&self.receivers) else {
+            return tasklet.wait_in(&self.senders, value);
+        };
+        slot.set(Some(value));
+        put(&tasklet.scheduler.runnable, &receiver, ());
+        Ok(())
+    }
+
+    fn receive(&self, tasklet: &Tasklet) -> Result<T, Thrown> {
+        if let Some((sender, value)) = take(&self.senders) {
+            put(&tasklet.scheduler.runnable, &sender, ());
+            return Ok(value);
+        }
+        let slot = Rc::default();
+        tasklet.wait_in(&self.receivers, Rc::clone(&slot))?;
+        Ok(slot.take().expect("who has this run leaves a value"))
+    }
+}
+
+fn demonstrate(me: &Current<()>, count: usize) -> Result<(), Thrown> {
+    let scheduler = Scheduler::new(me);
+
+    // Each takes three turns: the first ones of all, then the second ones …
+    let turns = Rc::new(RefCell::new(Vec::with_capacity(3 * count)));
+    for number in 0..count {
+        let turns = Rc::clone(&turns);
+        scheduler.spawn(me, move |tasklet| {
+            (0..3).try_for_each(|_| {
+                turns.borrow_mut().push(number);
+                tasklet.schedule()
+            })
+        })?;
+    }
+    scheduler.run(me)?;
+    let in_turn = turns.take().into_iter().eq((0..3).flat_map(|_| 0..count));
+    println!("{count} tasklets took 3 turns each, in order: {in_turn}");
+
+    // Each waits for the one that is made after it; all do when the last one starts the number.
+    let first = Channel::new();
+    let mut channel = Rc::clone(&first);
+    for _ in 0..count {
+        let (to, from) = (channel, Channel::new());
+        channel = Rc::clone(&from);
+        scheduler.spawn(me, move |tasklet| {
+            let number: usize = from.receive(tasklet)?;
+            to.send(tasklet, number + 1)
+        })?;
+    }
+    scheduler.spawn(me, move |tasklet| channel.send(tasklet, 0))?;
+    scheduler.spawn(me, move |tasklet| {
+        println!("0 became {} on its way", first.receive(tasklet)?);
+        Ok(())
+    })?;
+    scheduler.run(me)
+}
+
+fn main() -> ExitCode {
+    let argument = env::args().nth(1);
+    let Ok(count) = argument.as_deref().unwrap_or("100000").parse() else {
+        eprintln!("Usage: tasklets [COUNT]");
+        return ExitCode::from(2);
+    };
+    let outcome = enter(|me| demonstrate(me, count));
+    if let Err(thrown) = outcome {
+        eprintln!("tasklets: {thrown}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
