@@ -52,6 +52,10 @@ fn main() {
         writeln!(generated, "    #[link_name = \"{prefix}{routine}\"]").unwrap();
         writeln!(generated, "    pub(super) fn {routine}();").unwrap();
     }
+    if architecture == "x86_64" {
+        writeln!(generated, "    #[link_name = \"{prefix}last\"]").unwrap();
+        writeln!(generated, "    pub(super) static last: [usize; 2];").unwrap();
+    }
     generated.push_str("}\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     fs::write(out.join("core.rs"), generated).expect("OUT_DIR is writable");

@@ -1,4 +1,4 @@
-// Switch core for 32-bit ARM, in ARM or Thumb-2 code, for the base standard and for VFP.
+// Switch core for 32-bit ARM, in ARM, Thumb-2 or Thumb-1 code, for the base standard and for VFP.
 //
 // ABI: "Procedure Call Standard for the Arm Architecture" (AAPCS32), sections 6.1.1 "Core
 //      registers", 6.1.2.1 "VFP register usage conventions" and 6.2.1.2 "Stack constraints at a
@@ -11,6 +11,10 @@
 // Assumes ARMv5T or newer (blx), ELF, and that C and Rust code are compiled for the same
 // floating point unit. Both may be of either instruction set. The rest of what asm/x86_64.S says
 // at this place holds here with src/arch/arm.rs, and EHABI directives besides the CFI.
+//
+// Thumb-1 is all that ARMv6-M and ARMv8-M Baseline (Cortex-M0, M23) have. Each routine has a second
+// body for it, with the same frame and contract: push, pop, loads and stores reach r0-r7 only, so
+// the other registers pass through these.
 //
 // Frame of a suspended greenlet; its address is the saved stack pointer:
 //
@@ -34,7 +38,10 @@
 #error "the switch core for arm is for ELF targets"
 #endif
 #if defined(__thumb__) && !defined(__thumb2__)
-#error "there is no switch core for Thumb-1"
+#define THUMB1
+#if defined(__unix__) || defined(__ARM_FP)
+#error "the switch core in Thumb-1 code is for boards without VFP registers"
+#endif
 #endif
 
 #define FRAME_R11    0
@@ -60,6 +67,11 @@ LAYOUT(resume, FRAME_RESUME)
 LAYOUT(argument, FRAME_R4)
 LAYOUT(start, FRAME_R5)
 LAYOUT(vfp, FRAME_D8)
+#ifdef THUMB1
+LAYOUT(thumb_1, 1)
+#else
+LAYOUT(thumb_1, 0)
+#endif
 
 // EHABI tables name a personality routine, which comes with a system's unwinder.
 #ifdef __unix__
@@ -94,13 +106,70 @@ LAYOUT(vfp, FRAME_D8)
 //   all others are undefined.
 //
 // No bl, and neither pop {pc} nor bx lr, which are predicted as returns; bx, because the two
-// sides may differ in their instruction set.
+// sides may differ in their instruction set. Thumb-1 is entered by bl: other jumps reach 2 KiB, and
+// what has nothing else predicts no returns.
 //
 // EHABI has one description for all of a function: here, of the stretch between the last push
 // and the first pop. Nobody is ever suspended in here, so only a signal handler could ask.
 
 FUNCTION SYM(switch), 4
     .cfi_startproc
+#ifdef THUMB1
+    sub sp, sp, #16                     // for r8-r10 and the unused word
+    .cfi_adjust_cfa_offset 16
+    push {r4-r7}
+    .cfi_adjust_cfa_offset 16
+    .cfi_rel_offset r4, 0
+    .cfi_rel_offset r5, 4
+    .cfi_rel_offset r6, 8
+    .cfi_rel_offset r7, 12
+    mov r4, r8
+    mov r5, r9
+    mov r6, r10
+    add r7, sp, #16
+    stmia r7!, {r4-r6}
+    .cfi_rel_offset r8, 16
+    .cfi_rel_offset r9, 20
+    .cfi_rel_offset r10, 24
+    mov r4, r11
+    mov r5, lr
+    push {r4, r5}
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r11, 0
+    .cfi_rel_offset lr, 4
+    mov r4, sp
+    str r4, [r0]                        // from here on the caller can be resumed
+    mov sp, r1                          // same frame layout: the CFI above still holds
+
+    // The second half, as below.
+    .type SYM(resume), %function        // so that the bl in `entry` stays in Thumb code
+LABEL SYM(resume)
+    pop {r4, r5}
+    .cfi_adjust_cfa_offset -8
+    .cfi_register r11, r4
+    .cfi_register lr, r5
+    mov r11, r4
+    .cfi_restore r11
+    mov r12, r5
+    .cfi_register lr, r12
+    add r7, sp, #16
+    ldmia r7!, {r4-r6}
+    mov r8, r4
+    .cfi_restore r8
+    mov r9, r5
+    .cfi_restore r9
+    mov r10, r6
+    .cfi_restore r10
+    pop {r4-r7}
+    .cfi_adjust_cfa_offset -16
+    .cfi_restore r4
+    .cfi_restore r5
+    .cfi_restore r6
+    .cfi_restore r7
+    add sp, sp, #16
+    .cfi_adjust_cfa_offset -16
+    bx r12
+#else
     EHABI(.fnstart)
 #ifdef __ARM_FP
     EHABI(.vsave {d8-d15})
@@ -165,6 +234,7 @@ LABEL SYM(resume)
 #endif
     bx r12
     EHABI(.fnend)
+#endif
     .cfi_endproc
 END_FUNCTION SYM(switch)
 
@@ -236,8 +306,14 @@ LABEL SYM(entry_pc)
     blx r5
     ldr r2, [sp, #4]                    // Departure.word
     ldr r3, [sp, #8]                    // Departure.kind
+#ifdef THUMB1
+    ldr r0, [sp]                        // Departure.to; `resume`'s CFI needs its frame there
+    mov sp, r0
+    bl SYM(resume)                      // never comes back; b does not reach far enough
+#else
     ldr sp, [sp]                        // Departure.to; `resume`'s CFI needs its frame there
     b SYM(resume)
+#endif
     EHABI(.fnend)
     .cfi_endproc
 END_FUNCTION SYM(entry)

@@ -234,6 +234,19 @@ LABEL SYM(entry_pc)
     .cfi_endproc
 END_FUNCTION SYM(entry)
 
+// ---------------------------------------------------------------------------------------
+// last: two thread-local words of src/arch/x86_64.rs: the address of the word that holds the
+// stack pointer of the one that left last, and that stack pointer. The core does not use them.
+
+    .section .tbss, "awT", %nobits
+    .hidden SYM(last)
+    .globl SYM(last)
+    .type SYM(last), %object
+    .size SYM(last), 16
+    .p2align 3
+SYM(last):
+    .zero 16
+
 #if defined(__ELF__) && defined(__CET__) && (__CET__ & 1)
 // Asked for by -fcf-protection: the only indirect jump above is notrack.
 // GNU_PROPERTY_X86_FEATURE_1_AND (0xc0000002): IBT (bit 0) only. Never SHSTK (bit 1): a

@@ -132,7 +132,7 @@ impl Context {
         unsafe {
             arch::switch(
                 self.stack_pointer.as_ptr().cast(),
-                to.stack_pointer(),
+                to.stack_pointer.as_ptr().cast(),
                 message,
             )
         }
@@ -140,6 +140,7 @@ impl Context {
 
     pub(crate) fn set_stack_pointer(&self, stack_pointer: StackPointer) {
         self.stack_pointer.set(MaybeUninit::new(stack_pointer));
+        arch::forget_last();
     }
 
     /// What the bottom frame of this context's stack holds of it.

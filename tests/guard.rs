@@ -139,9 +139,10 @@ enum Stacks {
     Reused,
 }
 
-/// Runs `act` in a greenlet with the default guard, in a forked child, with the lowest address of the stack that it asked for; it may have got a little more. Tells
-/// how the child ended, and whether a fault was in the guard. Below the guard there is another
-/// greenlet's stack, where a write would not fault.
+/// Runs `act` in a greenlet with the default guard, in a forked child, with the lowest address
+/// of the stack that it asked for; it may have got a little more. Tells how the child ended, and
+/// whether a fault was in the guard. Below the guard there is another greenlet's stack, where a
+/// write would not fault.
 fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, bool) {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let fault = Fault::new();

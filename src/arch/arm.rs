@@ -82,6 +82,9 @@ pub(crate) unsafe fn switch(
     // a callee preserves and hands over word and kind; all else is declared clobbered.
     unsafe {
         asm!(
+            ".if {thumb_1}",
+            "bl {switch}", // which leaves in lr what is wanted there
+            ".else",
             // No cfg tells which instruction set this becomes, but the assembler knows: a nop
             // has 4 bytes in ARM code and 2 in Thumb code, whose addresses have bit 0 set.
             "adr lr, 2f + (4 - (4f - 3f)) / 2",
@@ -92,6 +95,8 @@ pub(crate) unsafe fn switch(
             // read this, might place the function so that it is another one than assembled for.
             ".p2align 2",
             "2:",
+            ".endif",
+            thumb_1 = const core_layout::THUMB_1,
             switch = sym core_layout::switch,
             inout("r0") save => _,
             inout("r1") to.address() => _,

@@ -57,16 +57,16 @@ impl Frame {
     }
 }
 
-/// Suspends the caller, stores its stack pointer in `save`, resumes `to` with `message`;
-/// returns when somebody resumes the caller, with what they sent.
+/// Suspends the caller, stores its stack pointer in `save`, resumes the one whose stack pointer
+/// is in `to` with `message`; returns when somebody resumes the caller, with what they sent.
 ///
 /// # Safety
-/// `save` is valid for a write; `to` is the stack pointer of a frame that is suspended now and
-/// is resumed only this once, on this thread.
+/// `save` is valid for a write; `to` holds the stack pointer of a frame that is suspended now
+/// and is resumed only this once, on this thread.
 #[inline(always)]
 pub(crate) unsafe fn switch(
     save: *mut StackPointer,
-    to: StackPointer,
+    to: *const StackPointer,
     message: Message,
 ) -> Message {
     let (word, kind);
@@ -80,7 +80,7 @@ pub(crate) unsafe fn switch(
             "2:",
             switch = sym core_layout::switch,
             inout("a0") save => _,
-            inout("a1") to.address() => _,
+            inout("a1") (*to).address() => _,
             inout("a2") message.word => word,
             inout("a3") message.kind => kind,
             clobber_abi("C"),
@@ -88,3 +88,7 @@ pub(crate) unsafe fn switch(
     }
     Message { word, kind }
 }
+
+/// To be called when a stack pointer changes other than by a switch. Nothing is noted of those
+/// here, as x86_64 does.
+pub(crate) fn forget_last() {}

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, GreenletExit, KillError, enter};
+use greenlet::{Current, Greenlet, GreenletExit, KillError, WeakGreenlet, enter};
 
 use crate::{
     support::{
@@ -436,6 +436,62 @@ fn s17_the_running_greenlet_without_a_handle_can_end_as_usual() {
         assert_eq!(outcome.unwrap(), 5);
     });
     assert_eq!(log.take(), ["ends"]);
+}
+
+#[test]
+fn s17_the_running_greenlet_that_drops_its_own_last_handle_can_still_send() {
+    let log = Log::new();
+    enter(|me: &Current<u32>| {
+        let (main, log) = (me.handle(), log.clone());
+        let outcome = run_without_handles(me, move |me| {
+            let _dropped = log.at_drop("killed");
+            drop(me.handle());
+            let thrown = me.switch(&main, 6).unwrap_err();
+            assert!(thrown.is_exit());
+            Err(thrown)
+        });
+        assert_eq!(outcome.unwrap(), 6);
+    });
+    assert_eq!(log.take(), ["killed"]);
+}
+
+#[test]
+fn s17_one_that_a_killer_is_made_to_wait_for_is_freed_with_what_it_holds() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let parent = suspended(me, &log, "parent of the second");
+        let slot = Rc::new(RefCell::new(None::<WeakGreenlet<()>>));
+        let second = Greenlet::new(me, {
+            let (slot, log, main) = (Rc::clone(&slot), log.clone(), me.handle());
+            move |me, ()| {
+                let _dropped = log.at_drop("second");
+                let outcome = me.switch(&main, ());
+                let first = slot.take().unwrap().upgrade().unwrap();
+                me.kill(&first).unwrap();
+                outcome
+            }
+        });
+        me.switch(&second, ()).unwrap();
+        second.set_parent(&parent).unwrap();
+        drop(parent);
+        let main = me.handle();
+        let first = Greenlet::new(me, {
+            let log = log.clone();
+            move |me, ()| {
+                let _dropped = log.at_drop("first");
+                let outcome = me.switch(&main, ());
+                // Its only handle.
+                let second = second;
+                assert_eq!(me.kill(&second), Err(KillError::Later));
+                outcome
+            }
+        });
+        me.switch(&first, ()).unwrap();
+        slot.replace(Some(first.downgrade()));
+        me.kill(&first).unwrap();
+        assert!(first.is_dead());
+        assert_eq!(log.take(), ["first", "second", "parent of the second"]);
+    });
 }
 
 #[test]

@@ -85,6 +85,17 @@ fn s23_they_are_dropped_when_the_greenlet_ends_before_its_parent_goes_on() {
 }
 
 #[test]
+fn s23_a_roots_values_go_with_it_though_a_handle_is_left() {
+    let census = Census::new();
+    let main = enter(|me: &Current<()>| {
+        HELD.with(|held| held.borrow_mut().push(census.token()));
+        me.handle()
+    });
+    assert!(main.is_dead());
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
 fn s23_a_killed_greenlet_has_them_while_its_locals_are_dropped() {
     let log = Log::new();
     enter(|me: &Current<()>| {

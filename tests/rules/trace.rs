@@ -11,6 +11,7 @@ use crate::{
     support::{
         Number, assert_child_exit,
         census::{Cargo, Census},
+        child::child,
         log::Log,
         number,
         panics::{catch, text_of},
@@ -328,4 +329,30 @@ fn s22_a_tracer_set_in_a_greenlet_sees_it_leave() {
         me.switch(&g, ()).unwrap();
     });
     assert_eq!(log.take(), ["g>main", "main>g"]);
+}
+
+#[test]
+#[ignore = "frees the block twice: from the tracer's call to the settling nothing keeps it"]
+fn s22_a_tracer_may_drop_the_last_handle_of_the_one_that_has_just_died() {
+    let Some(ended) = child(|| {
+        enter(|me: &Current<()>| {
+            let dies = Greenlet::new(me, |_, ()| Ok(()));
+            // Owns the only handle of the one that dies.
+            let holder = Greenlet::new(me, move |me, ()| {
+                me.switch(&dies, ()).map(|()| unreachable!("it is killed"))
+            });
+            let (killed, busy) = (holder.clone(), Cell::new(false));
+            trace::set(Some(Tracer::new(move |event| {
+                if event.from.is_dead() && !busy.replace(true) {
+                    enter(|inner: &Current<u8>| inner.kill(&killed).unwrap());
+                }
+            })));
+            me.switch(&holder, ()).unwrap();
+            trace::set(None);
+            assert!(holder.is_dead());
+        });
+    }) else {
+        return;
+    };
+    ended.assert_success();
 }

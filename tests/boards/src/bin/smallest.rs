@@ -1,0 +1,39 @@
+//! The smallest program that has a greenlet: to be measured.
+
+#![no_std]
+#![no_main]
+
+use core::{mem::MaybeUninit, panic::PanicInfo};
+
+use greenlet::{Builder, enter};
+use semihosting::process;
+
+static mut STACK: [MaybeUninit<u8>; 512] = [MaybeUninit::uninit(); 512];
+
+#[boards::entry]
+fn main() -> ! {
+    boards::make_heap();
+    // SAFETY: used only here.
+    let stack: &'static mut [MaybeUninit<u8>] = unsafe { &mut *(&raw mut STACK) };
+    // SAFETY: one core, and no interrupt handler has greenlets.
+    let sum = unsafe {
+        enter(|me| {
+            let main = me.handle();
+            let adder = Builder::new().stack(stack).build(me, move |me, n: u32| {
+                let more = me.switch(&main, n + 1)?;
+                Ok(more + 2)
+            });
+            let Ok(adder) = adder else { return 0 };
+            let Ok(first) = me.switch(&adder, 1) else {
+                return 0;
+            };
+            me.switch(&adder, first + 38).unwrap_or(0)
+        })
+    };
+    process::exit(if sum == 42 { 0 } else { 1 })
+}
+
+#[panic_handler]
+fn panicked(_: &PanicInfo<'_>) -> ! {
+    process::exit(1)
+}

@@ -1,0 +1,145 @@
+//! riscv64 (psABI, "Register Convention"): s0-s11, and fs0-fs11 where the ABI passes
+//! floating-point values in registers. sp is not in the table: without it control would not come
+//! back.
+
+use core::{arch::global_asm, mem::offset_of};
+
+use super::{Banks, Register, core_switch};
+
+const CORE: [Register; 12] = [
+    ("s0", !0, 0),
+    ("s1", !0, 0),
+    ("s2", !0, 0),
+    ("s3", !0, 0),
+    ("s4", !0, 0),
+    ("s5", !0, 0),
+    ("s6", !0, 0),
+    ("s7", !0, 0),
+    ("s8", !0, 0),
+    ("s9", !0, 0),
+    ("s10", !0, 0),
+    ("s11", !0, 0),
+];
+
+#[cfg(hard_float)]
+pub const REGISTERS: [Register; 24] = {
+    let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11] = CORE;
+    [
+        s0,
+        s1,
+        s2,
+        s3,
+        s4,
+        s5,
+        s6,
+        s7,
+        s8,
+        s9,
+        s10,
+        s11,
+        ("fs0", !0, 0),
+        ("fs1", !0, 0),
+        ("fs2", !0, 0),
+        ("fs3", !0, 0),
+        ("fs4", !0, 0),
+        ("fs5", !0, 0),
+        ("fs6", !0, 0),
+        ("fs7", !0, 0),
+        ("fs8", !0, 0),
+        ("fs9", !0, 0),
+        ("fs10", !0, 0),
+        ("fs11", !0, 0),
+    ]
+};
+#[cfg(not(hard_float))]
+pub const REGISTERS: [Register; 12] = CORE;
+
+global_asm!(
+    // In an optimized build LLVM reads this once without the target's features.
+    ".option push",
+    ".if {fs}",
+    ".option arch, +d",
+    ".endif",
+    // Stores or loads, in the order of the table, at an address.
+    ".macro greenlet_all sd, fsd, base",
+    "    \\sd s0, 0(\\base)",
+    "    \\sd s1, 8(\\base)",
+    "    \\sd s2, 16(\\base)",
+    "    \\sd s3, 24(\\base)",
+    "    \\sd s4, 32(\\base)",
+    "    \\sd s5, 40(\\base)",
+    "    \\sd s6, 48(\\base)",
+    "    \\sd s7, 56(\\base)",
+    "    \\sd s8, 64(\\base)",
+    "    \\sd s9, 72(\\base)",
+    "    \\sd s10, 80(\\base)",
+    "    \\sd s11, 88(\\base)",
+    ".if {fs}",
+    "    \\fsd fs0, 96(\\base)",
+    "    \\fsd fs1, 104(\\base)",
+    "    \\fsd fs2, 112(\\base)",
+    "    \\fsd fs3, 120(\\base)",
+    "    \\fsd fs4, 128(\\base)",
+    "    \\fsd fs5, 136(\\base)",
+    "    \\fsd fs6, 144(\\base)",
+    "    \\fsd fs7, 152(\\base)",
+    "    \\fsd fs8, 160(\\base)",
+    "    \\fsd fs9, 168(\\base)",
+    "    \\fsd fs10, 176(\\base)",
+    "    \\fsd fs11, 184(\\base)",
+    ".endif",
+    ".endm",
+    // Saves the caller's registers, ra, and the address of the banks (a0); fills from there.
+    ".macro greenlet_fill",
+    "    addi sp, sp, -208",
+    "    greenlet_all sd, fsd, sp",
+    "    sd ra, 192(sp)",
+    "    sd a0, 200(sp)",
+    "    addi t3, a0, {set}",
+    "    greenlet_all ld, fld, t3",
+    ".endm",
+    // Stores the registers in the banks, which it leaves in a0; restores the caller's.
+    ".macro greenlet_read",
+    "    ld ra, 192(sp)",
+    "    ld a0, 200(sp)",
+    "    addi t3, a0, {seen}",
+    "    greenlet_all sd, fsd, t3",
+    "    greenlet_all ld, fld, sp",
+    "    addi sp, sp, 208",
+    ".endm",
+    // filled_switch(banks: a0, save: a1, to: a2)
+    ".section .text.greenlet_filled, \"ax\", %progbits",
+    ".globl {filled_switch}",
+    "{filled_switch}:",
+    "    greenlet_fill",
+    "    ld t4, {word}(a0)",
+    "    ld a3, {kind}(a0)",
+    "    mv a0, a1",
+    "    mv a1, a2",
+    "    mv a2, t4",
+    "    lla ra, 2f",
+    "    tail {core_switch}",
+    "2:",
+    "    greenlet_read",
+    "    sd a2, {word}(a0)",
+    "    sd a3, {kind}(a0)",
+    "    ret",
+    // filled_call(banks: a0, function: a1, argument: a2)
+    ".globl {filled_call}",
+    "{filled_call}:",
+    "    greenlet_fill",
+    "    mv a0, a2",
+    "    jalr a1",
+    "    greenlet_read",
+    "    ret",
+    ".text",
+    ".option pop",
+    filled_switch = sym super::filled_switch,
+    filled_call = sym super::filled_call,
+    core_switch = sym core_switch,
+    set = const offset_of!(Banks, set),
+    seen = const offset_of!(Banks, seen),
+    word = const offset_of!(Banks, word),
+    kind = const offset_of!(Banks, kind),
+    fs = const cfg!(hard_float) as usize,
+);
