@@ -226,11 +226,11 @@ run_target() {
 
     say "$triple: building"
     reason=build
-    cargo_target test --no-run || return 1
+    cargo_target test --all-features --no-run || return 1
 
     say "$triple: testing"
     reason=tests
-    cargo_target test --no-fail-fast 2>&1 | tee "$log" || return 1
+    cargo_target test --all-features --no-fail-fast 2>&1 | tee "$log" || return 1
     # A suite that runs nothing shows nothing.
     [ "$(tests_run "$log")" -gt 0 ] || return 1
 

@@ -211,18 +211,19 @@ unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Mes
     killer.end_waiting();
     thread::set_current(Some(killer));
     // A tracer's panic may not go on here: a kill is part of a drop.
-    let _ = announce(kind, departed, killer);
-    if kind & DIED != 0 {
-        // SAFETY: set by the one that left, and nothing frees it before this.
-        let dead = unsafe { &*departed };
-        release_stack(dead);
-        // Who killed the victim frees it, in a loop over its parents. Another one, for which
-        // the killer was made to wait, is nobody else's.
-        if dead.is_abandoned() && !ptr::eq(dead, victim) {
-            // SAFETY: dead, and kept by the weak count of its strong side.
-            unsafe { block::abandoned(dead) };
+    let _ = announce_and(kind, departed, killer, || {
+        if kind & DIED != 0 {
+            // SAFETY: set by the one that left, and nothing frees it before this.
+            let dead = unsafe { &*departed };
+            release_stack(dead);
+            // Who killed the victim frees it, in a loop over its parents. Another one, for
+            // which the killer was made to wait, is nobody else's.
+            if dead.is_abandoned() && !ptr::eq(dead, victim) {
+                // SAFETY: dead, and kept by the weak count of its strong side.
+                unsafe { block::abandoned(dead) };
+            }
         }
-    }
+    });
 }
 
 /// The switch of the slow path: leaves word of who left, for those who must know.
@@ -308,21 +309,32 @@ pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
     let departed = thread::take_departed();
     // SAFETY: the running greenlet's block stays while it runs.
     let me = unsafe { &*thread::current() };
-    if let Err(panic) = announce(kind, departed, me) {
+    if let Err(panic) = announce_and(kind, departed, me, || settle(kind, departed)) {
         content = Content::Panic(panic);
     }
-    settle(kind, departed);
     content
 }
 
-/// Tells the tracer that `to` was reached by a message of this kind from `departed`.
-fn announce(kind: usize, departed: *const Block, to: &Block) -> Result<(), host::Panic> {
+/// Tells the tracer, if there is one, that `to` was reached by a message of this kind from
+/// `departed`, and then sees to that one.
+fn announce_and(
+    kind: usize,
+    departed: *const Block,
+    to: &Block,
+    see_to_it: impl FnOnce(),
+) -> Result<(), host::Panic> {
     if kind & TRACED == 0 {
+        see_to_it();
         return Ok(());
     }
-    let thrown = matches!(kind & CONTENT, THROWN | PANIC);
-    // SAFETY: set by the one that left; a block is not freed between that and `settle`.
-    trace::announce(thrown, unsafe { &*departed }, to)
+    // SAFETY: set by the one that left. The tracer may drop its last handle, so it is kept.
+    let from = unsafe { &*departed };
+    from.retain_weakly();
+    let told = trace::announce(matches!(kind & CONTENT, THROWN | PANIC), from, to);
+    see_to_it();
+    // SAFETY: the count made above.
+    unsafe { block::release_weakly(from) };
+    told
 }
 
 /// Sees to the one that left: frees the dead, kills the abandoned.

@@ -332,7 +332,6 @@ fn s22_a_tracer_set_in_a_greenlet_sees_it_leave() {
 }
 
 #[test]
-#[ignore = "frees the block twice: from the tracer's call to the settling nothing keeps it"]
 fn s22_a_tracer_may_drop_the_last_handle_of_the_one_that_has_just_died() {
     let Some(ended) = child(|| {
         enter(|me: &Current<()>| {
