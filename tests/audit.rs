@@ -67,7 +67,11 @@ const ARCHITECTURES: [Architecture; 4] = [
     Architecture {
         name: "arm",
         word: 4,
-        variants: &[variant(&["__ARM_FP"], &[], 0), variant(&[], &["d"], 1)],
+        variants: &[
+            variant(&["__ARM_FP"], &[], 0),
+            variant(&[], &["d"], 1),
+            variant(&["__thumb__"], &["d"], 1),
+        ],
         resume: ["lr", "r12", "lr"],
     },
 ];
@@ -202,20 +206,21 @@ fn head(source: &str) -> (Places, isize) {
 
 /// The lines that the C preprocessor leaves, for what these files ask of it.
 fn preprocess<'a>(source: &'a str, macros: &[&str]) -> Vec<&'a str> {
-    let mut defined: Vec<&str> = vec!["__ELF__", "__unix__"];
+    let mut defined: Vec<&str> = vec!["__ELF__"];
     defined.extend(macros);
     let (mut lines, mut open) = (Vec::new(), Vec::new());
     for line in source.lines() {
         let (directive, rest) = line.split_once(' ').unwrap_or((line, ""));
         let condition = |defined: &[&str]| {
-            rest.split("&&").all(|term| match term.trim() {
+            let holds = |term: &str| match term.trim() {
                 term if term.starts_with("!defined(") => {
                     !defined.contains(&&term[9..term.len() - 1])
                 }
                 term if term.starts_with("defined(") => defined.contains(&&term[8..term.len() - 1]),
                 // A number, of a macro that is not defined then.
                 _ => false,
-            })
+            };
+            rest.split("||").any(|terms| terms.split("&&").all(holds))
         };
         let taken = open.iter().all(|(now, _): &(bool, bool)| *now);
         match directive {
@@ -233,6 +238,7 @@ fn preprocess<'a>(source: &'a str, macros: &[&str]) -> Vec<&'a str> {
             }
             "#endif" => drop(open.pop().unwrap()),
             _ if taken => {
+                assert_ne!(directive, "#error", "{rest}");
                 if directive == "#define" {
                     defined.push(rest.split([' ', '(']).next().unwrap());
                 }
@@ -335,6 +341,9 @@ impl<'a> Code<'a> {
         };
         let size = self.size();
         let held = self.architecture.resume[usize::from(loads)];
+        // Thumb-1 code moves others through r4-r6, and all but the lowest places through r7.
+        let mut passed: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut base = 0;
         let name = |register: &str| {
             let register = register.trim();
             if register == held {
@@ -359,12 +368,27 @@ impl<'a> Code<'a> {
                     }
                     for (index, register) in names.iter().enumerate() {
                         let place = size - depth + width * index as isize;
+                        let register = passed.get(&**register).copied().unwrap_or(register);
                         seen.moved.insert(name(register), place);
                     }
                     if loads {
                         depth -= bytes;
                     }
                 }
+                "stmia" | "ldmia" => {
+                    let (_, range) = operands.split_once(',').unwrap();
+                    let names = registers(range.trim().trim_matches(['{', '}']));
+                    for (index, register) in names.iter().enumerate() {
+                        let register = passed.get(&**register).copied().unwrap_or(register);
+                        seen.moved
+                            .insert(name(register), base + word * index as isize);
+                    }
+                }
+                "mov" if self.architecture.name == "arm" => match seen.moved.get(list[1]) {
+                    Some(&place) if loads => drop(seen.moved.insert(name(list[0]), place)),
+                    _ => drop(passed.insert(list[0], list[1])),
+                },
+                "add" if list[0] == "r7" => base = size - depth + self.value(list[2]),
                 "sub" if list[0].ends_with("sp") => depth += self.value(list.last().unwrap()),
                 "add" if list[0].ends_with("sp") => depth -= self.value(list.last().unwrap()),
                 "addi" if list[0] == "sp" => depth -= self.value(list[2]),

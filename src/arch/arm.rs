@@ -65,16 +65,16 @@ impl Frame {
     }
 }
 
-/// Suspends the caller, stores its stack pointer in `save`, resumes `to` with `message`;
-/// returns when somebody resumes the caller, with what they sent.
+/// Suspends the caller, stores its stack pointer in `save`, resumes the one whose stack pointer
+/// is in `to` with `message`; returns when somebody resumes the caller, with what they sent.
 ///
 /// # Safety
-/// `save` is valid for a write; `to` is the stack pointer of a frame that is suspended now and
-/// is resumed only this once, on this thread.
+/// `save` is valid for a write; `to` holds the stack pointer of a frame that is suspended now
+/// and is resumed only this once, on this thread.
 #[inline(always)]
 pub(crate) unsafe fn switch(
     save: *mut StackPointer,
-    to: StackPointer,
+    to: *const StackPointer,
     message: Message,
 ) -> Message {
     let (word, kind);
@@ -99,7 +99,7 @@ pub(crate) unsafe fn switch(
             thumb_1 = const core_layout::THUMB_1,
             switch = sym core_layout::switch,
             inout("r0") save => _,
-            inout("r1") to.address() => _,
+            inout("r1") (*to).address() => _,
             inout("r2") message.word => word,
             inout("r3") message.kind => kind,
             out("lr") _,
@@ -108,3 +108,7 @@ pub(crate) unsafe fn switch(
     }
     Message { word, kind }
 }
+
+/// To be called when a stack pointer changes other than by a switch. Nothing is noted of those
+/// here, as x86_64 does.
+pub(crate) fn forget_last() {}

@@ -15,6 +15,10 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::Path,
     process::{Command, ExitStatus},
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Does an emulator run this test, which the kernel knows nothing of?
@@ -82,6 +86,10 @@ impl Ending {
 /// A fork has what the parent has, at the same addresses, and needs no kernel that can run the
 /// test's program, which may be one for a foreign processor.
 pub fn in_child(act: impl FnOnce()) -> Ending {
+    // Before, because a thread that panics at this moment keeps the child from it for ever.
+    static ONCE: Once = Once::new();
+    ONCE.call_once(let_children_say_why_they_panic);
+
     let (reader, writer) = pipe();
     // SAFETY: the C library keeps its allocator usable in the child of a process with threads;
     // no other lock that one of them may have held is taken there, and it never returns.
@@ -97,12 +105,7 @@ pub fn in_child(act: impl FnOnce()) -> Ending {
                 libc::setrlimit(libc::RLIMIT_CORE, &no_core_file);
                 libc::dup2(writer.as_raw_fd(), libc::STDERR_FILENO);
             }
-            // Past libtest, which keeps what a test prints, and past the lock of std.
-            panic::set_hook(Box::new(|panic| {
-                // SAFETY: it stays open, and is not closed here.
-                let stderr = unsafe { File::from_raw_fd(libc::STDERR_FILENO) };
-                let _ = writeln!(&*ManuallyDrop::new(stderr), "{panic}");
-            }));
+            IN_CHILD.store(true, Ordering::Relaxed);
             let outcome = panic::catch_unwind(AssertUnwindSafe(act));
             // SAFETY: ends this process, without what the parent has registered for its end.
             unsafe { libc::_exit(if outcome.is_ok() { 0 } else { 101 }) }
@@ -119,6 +122,22 @@ pub fn in_child(act: impl FnOnce()) -> Ending {
             }
         }
     }
+}
+
+/// For the panic hook.
+static IN_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// Past libtest, which keeps what a test prints, and past the lock of standard error.
+fn let_children_say_why_they_panic() {
+    let in_parent = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !IN_CHILD.load(Ordering::Relaxed) {
+            return in_parent(panic);
+        }
+        // SAFETY: it stays open, and is not closed here.
+        let stderr = unsafe { File::from_raw_fd(libc::STDERR_FILENO) };
+        let _ = writeln!(&*ManuallyDrop::new(stderr), "{panic}");
+    }));
 }
 
 fn wait(child: libc::pid_t) -> ExitStatus {
