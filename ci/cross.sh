@@ -28,7 +28,7 @@ thumbv7neon thumbv7neon-unknown-linux-gnueabihf arm-linux-gnueabihf   armhf   qe
 DEFAULT='aarch64 armv7hf riscv64'
 
 SUITE=trixie
-TOOLS='rustc-web cargo-web gcc libc6-dev qemu-user'
+TOOLS='rustc-web cargo-web gcc libc6-dev qemu-user gdb-multiarch'
 PACKAGE=greenlet
 WALKED=/etc
 LIMIT=${GREENLET_CROSS_TIMEOUT:-1800}

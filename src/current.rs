@@ -168,7 +168,7 @@ impl<I> Current<I> {
         match tree::kill(target) {
             Killed::Dead => Ok(()),
             Killed::Itself => Err(KillError::Itself),
-            Killed::Beneath | Killed::Interrupted => Err(KillError::Later),
+            Killed::Beneath | Killed::UnderWay | Killed::Interrupted => Err(KillError::Later),
         }
     }
 
@@ -216,7 +216,12 @@ impl<I> Current<I> {
 
     fn admit_to<'a>(&'a self, target: &'a Block, delivery: Delivery) -> Result<&'a Block, Refusal> {
         tree::admit(&self.block)?;
-        tree::receiver(target, delivery).map_err(|(refusal, _)| refusal)
+        let found = tree::receiver(target, delivery).map_err(|(refusal, _)| refusal);
+        if let Delivery::Thrown = delivery {
+            // Who died of it on the way may have had `self` killed.
+            tree::admit(&self.block)?;
+        }
+        found
     }
 }
 

@@ -123,7 +123,8 @@ pub enum KillError {
     Itself,
     /// The target is told to exit, and its next switch says so; but it is not dead yet. It
     /// waits for the caller, which has entered again on its stack (rule s2) and is told to
-    /// exit as well; or while it was dying it has killed the caller in turn.
+    /// exit as well; or while it was dying it has killed the caller in turn; or somebody else is
+    /// at killing it, and waits.
     Later,
     /// The target is a main greenlet, or another root: it ends when its closure returns.
     /// Nothing was done.

@@ -215,16 +215,21 @@ unsafe extern "C" fn start<I, P, F>(
 
 /// Decides who is to have the outcome of the running `block` and marks it dead. Once that is
 /// decided no destructor runs any more.
-fn die(block: &Block, content: Content<Message>) -> Departure {
-    let (receiver, outcome) = if block.killer().is_some() {
-        discard(block, content);
-        // Whether somebody still waits shows only now: what was dropped may have killed.
-        match block.killer() {
-            Some(killer) => (killer, message::KILLED),
-            None => heir(block, Content::Thrown(Thrown::exit())),
+fn die(block: &Block, mut content: Content<Message>) -> Departure {
+    // What is dropped on the way may kill this one, or the one that has killed it.
+    let (receiver, outcome) = loop {
+        if block.killer().is_some() {
+            discard(block, content);
+            if let Some(killer) = block.killer() {
+                break (killer, message::KILLED);
+            }
+            content = Content::Thrown(Thrown::exit());
         }
-    } else {
-        heir(block, content)
+        let (receiver, outcome) = heir(block, content);
+        if block.killer().is_none() {
+            break (receiver, outcome);
+        }
+        content = outcome;
     };
     block.set_killer(None);
     block.set_dead();

@@ -14,6 +14,8 @@ pub(crate) enum Killed {
     Itself,
     /// The greenlet is told to exit. The one that runs is a root on its stack and is told too.
     Beneath,
+    /// Somebody else is at killing the greenlet and waits for its end. Nothing was done.
+    UnderWay,
     /// The greenlet is told to exit and goes on with it, but while it did, the one that runs
     /// was killed in turn, and no longer waits.
     Interrupted,
@@ -42,6 +44,9 @@ pub(crate) fn kill(victim: &Block) -> Killed {
     } else {
         end
     };
+    if !interrupts && victim.killer().is_some() {
+        return Killed::UnderWay;
+    }
     tell_to_exit(victim, end);
     if ptr::eq(current, end) {
         thread::set_current(Some(end));
@@ -131,16 +136,30 @@ pub(crate) fn bury(block: &Block) {
         if burials.under_way.replace(true) {
             return;
         }
-        // SAFETY: pending blocks are kept by the weak count above.
-        while let Some(block) = unsafe { burials.pending.get().as_ref() } {
-            burials.pending.set(block.take_next_burial());
-            // SAFETY: new until just now, so the body is there, and it is dropped only here.
-            host::contain(|| unsafe { (block.kind().drop_body)(block) });
-            // SAFETY: the count taken when this block was queued.
-            unsafe { block::release_weakly(block) };
-        }
+        drop_bodies(burials);
         burials.under_way.set(false);
     });
+}
+
+/// Drops the bodies that wait for another to be dropped first, without waiting for that: a scope
+/// whose members they were is about to end.
+pub(crate) fn finish_burials() {
+    thread::with_burials(|burials| {
+        let under_way = burials.under_way.replace(true);
+        drop_bodies(burials);
+        burials.under_way.set(under_way);
+    });
+}
+
+fn drop_bodies(burials: &thread::Burials) {
+    // SAFETY: pending blocks are kept by the weak count that `bury` has taken.
+    while let Some(block) = unsafe { burials.pending.get().as_ref() } {
+        burials.pending.set(block.take_next_burial());
+        // SAFETY: new until it died, so the body is there, and it is dropped only here.
+        host::contain(|| unsafe { (block.kind().drop_body)(block) });
+        // SAFETY: the count taken when this block was queued.
+        unsafe { block::release_weakly(block) };
+    }
 }
 
 /// Drops the values that are the greenlet's own; it is ending.

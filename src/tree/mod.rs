@@ -26,7 +26,7 @@ pub(crate) use block::{Block, Own, State, release_weakly};
 pub(crate) use body::{Settings, new_greenlet, new_scoped_greenlet};
 #[cfg(feature = "std")]
 pub(crate) use kill::top_of_stack;
-pub(crate) use kill::{Killed, end, kill};
+pub(crate) use kill::{Killed, end, finish_burials, kill};
 #[cfg(feature = "std")]
 pub(crate) use message::run_on_stack_of;
 pub(crate) use message::{Content, hop, hop_with, same_type};

@@ -417,3 +417,29 @@ fn s20_a_builder_makes_members() {
         assert_eq!(me.switch(&g, ()).unwrap(), 8);
     });
 }
+
+#[test]
+fn s20_the_body_of_a_new_member_is_gone_at_its_end_also_amid_another_drop() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let events = log.clone();
+        // Its body's destructor opens a scope, while the crate is at dropping that body.
+        let outer = on_drop(move || {
+            enter(|inner: &Current<()>| {
+                inner.scope(|s| {
+                    let member = events.at_drop("member");
+                    drop(s.greenlet(inner, move |_, ()| {
+                        drop(member);
+                        Ok(())
+                    }));
+                });
+                events.add("scope is over");
+            });
+        });
+        drop(Greenlet::new(me, move |_, ()| {
+            drop(outer);
+            Ok(())
+        }));
+    });
+    assert_eq!(log.take(), ["member", "scope is over"]);
+}
