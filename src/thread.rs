@@ -41,12 +41,10 @@ impl Thread {
     }
 }
 
-/// New greenlets whose bodies are yet to be dropped: one drop at a time a stack, so that a
-/// long chain of them, each owned by the one before, does not nest.
-pub(crate) struct Burials {
-    pub(crate) under_way: Cell<bool>,
-    pub(crate) pending: Cell<*const Block>,
-}
+/// Those that have died new and whose bodies are yet to be dropped, if somebody is at that: one
+/// drop at a time a greenlet, so that a long chain of them, each owned by the body of the one
+/// before, does not nest. Null, or the head of a list on the stack of who is at that.
+pub(crate) type Burials = Cell<*const Cell<*const Block>>;
 
 per_thread! {
     static THREAD: Thread =
@@ -54,7 +52,7 @@ per_thread! {
             current: Cell::new(ptr::null()),
             departed: Cell::new(ptr::null()),
             main: Cell::new(ptr::null()),
-            burials: Burials { under_way: Cell::new(false), pending: Cell::new(ptr::null()) },
+            burials: Cell::new(ptr::null()),
             unscoped: Roster::new(),
             last_id: Cell::new(0),
         };
@@ -118,8 +116,13 @@ pub(crate) fn replace_main(block: *const Block) -> *const Block {
     THREAD.with(|thread| thread.main.replace(block))
 }
 
+/// The burials of the running greenlet; outside every greenlet, the thread's.
 pub(crate) fn with_burials<R>(use_them: impl FnOnce(&Burials) -> R) -> R {
-    THREAD.with(|thread| use_them(&thread.burials))
+    // SAFETY: null, or the running greenlet's block, which stays while it runs.
+    match unsafe { current().as_ref() } {
+        Some(current) => use_them(current.burials()),
+        None => THREAD.with(|thread| use_them(&thread.burials)),
+    }
 }
 
 /// Enters `block`, which is in no roster yet, among the thread's.

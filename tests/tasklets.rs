@@ -3,6 +3,8 @@
 mod example;
 mod process;
 
+use std::os::unix::process::CommandExt;
+
 use example::{stderr, stdout};
 
 /// The output of `count` tasklets; `None`, with a word of why, where there are not so many stacks.
@@ -39,6 +41,34 @@ fn a_hundred_thousand_do() {
     if let Some(lines) = lines("100000") {
         assert_eq!(lines, expected("100000"));
     }
+}
+
+#[test]
+fn says_so_when_there_are_no_stacks() {
+    if example::emulated() {
+        return eprintln!("skipped: the limit would be the emulator's own");
+    }
+    let limit = libc::rlimit {
+        rlim_cur: 48 << 20,
+        rlim_max: 48 << 20,
+    };
+    let mut command = example::command("tasklets");
+    // SAFETY: setrlimit may be called between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
+            Ok(())
+        });
+    }
+    let output = command.arg("4000").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(stdout(&output), "");
+    let error = stderr(&output);
+    assert!(
+        error.starts_with("tasklets: cannot map a greenlet's stack of ")
+            && error.contains("RLIMIT_AS"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -205,14 +205,17 @@ impl Task<'_> {
         Ok(is_due)
     }
 
-    /// Lets others have their turn if this task's is over.
+    /// Lets the others have their turn.
+    pub fn pass(self) -> io::Result<()> {
+        let me = self.me.handle().downgrade();
+        self.hub.runnable.borrow_mut().push_back(me);
+        self.wait_until(None).map(drop)
+    }
+
+    /// Does that if this task's turn is over.
     fn take_turns(self) -> io::Result<()> {
         match self.hub.turn.get() {
-            0 => {
-                let me = self.me.handle().downgrade();
-                self.hub.runnable.borrow_mut().push_back(me);
-                self.wait_until(None).map(drop)
-            }
+            0 => self.pass(),
             left => {
                 self.hub.turn.set(left - 1);
                 Ok(())
@@ -238,17 +241,28 @@ pub fn is_exit(error: &io::Error) -> bool {
 }
 
 /// What tasks wait for until something changes.
-#[derive(Default)]
-pub struct Condition(RefCell<Vec<Waiter>>);
+pub struct Condition {
+    hub: Rc<Hub>,
+    waiters: RefCell<Vec<Waiter>>,
+}
 
 impl Condition {
+    pub fn new(task: Task) -> Self {
+        Self {
+            hub: Rc::clone(task.hub),
+            waiters: RefCell::default(),
+        }
+    }
+
     pub fn wait(&self, task: Task) -> io::Result<()> {
-        self.0.borrow_mut().push(task.me.handle().downgrade());
+        let me = task.me.handle().downgrade();
+        self.waiters.borrow_mut().push(me);
         task.wait_until(None).map(drop)
     }
 
-    pub fn wake_all(&self, task: Task) {
-        task.hub.runnable.borrow_mut().extend(self.0.take());
+    pub fn wake_all(&self) {
+        let mut runnable = self.hub.runnable.borrow_mut();
+        runnable.extend(self.waiters.take());
     }
 }
 
@@ -385,10 +399,7 @@ impl Socket<'_, TcpStream> {
 }
 
 impl Socket<'_, TcpListener> {
-    /// What it returns does not block.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, peer) = self.when_ready(Direction::Read, TcpListener::accept)?;
-        stream.set_nonblocking(true)?;
-        Ok((stream, peer))
+        self.when_ready(Direction::Read, TcpListener::accept)
     }
 }

@@ -28,6 +28,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -183,7 +184,7 @@ fn serve(task: Task, options: Options) -> Result<(), Thrown> {
         options,
         connections: RefCell::default(),
         accepted: Cell::new(0),
-        ended: Condition::default(),
+        ended: Condition::new(task),
         is_draining: Cell::new(false),
         waker,
         counts: Counts::default(),
@@ -192,6 +193,10 @@ fn serve(task: Task, options: Options) -> Result<(), Thrown> {
         start_accepting(task, "http", http, &server, handle_http)?,
         start_accepting(task, "echo", echo, &server, handle_echo)?,
     ];
+
+    // They must have started to see those who connect before a signal comes: a greenlet that is
+    // killed before does not run at all.
+    task.pass()?;
 
     let mut signals = Socket::new(task, Rc::new(signals))?;
     signals.set_deadline(
@@ -252,8 +257,7 @@ fn start_accepting(
         );
         // Killed, that is told to exit: after those who have got in already.
         while let Ok((stream, _)) = listener.accept() {
-            stream.set_nonblocking(true)?;
-            server.start(task, name, stream, handler)?;
+            server.start(task, name, stream, handler);
         }
         Ok(outcome?)
     })
@@ -272,11 +276,7 @@ impl Server {
                 self.ended.wait(task)?;
             }
             match listener.accept() {
-                Ok((stream, _)) => {
-                    if let Err(thrown) = self.start(task, name, stream, handler) {
-                        eprintln!("{name}: {thrown}");
-                    }
-                }
+                Ok((stream, _)) => self.start(task, name, stream, handler),
                 Err(error) if hub::is_exit(&error) => return Err(error),
                 // Out of files, most likely; or the client has gone again.
                 Err(error) => {
@@ -287,25 +287,33 @@ impl Server {
         }
     }
 
-    fn start(
+    fn start(self: &Rc<Self>, task: Task, name: &str, stream: TcpStream, handler: Handler) {
+        if let Err(thrown) = self.try_start(task, name, stream, handler) {
+            eprintln!("{name}: {thrown}");
+        }
+    }
+
+    fn try_start(
         self: &Rc<Self>,
         task: Task,
         name: &str,
         stream: TcpStream,
         handler: Handler,
     ) -> Result<(), Thrown> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
         let id = self.accepted.replace(self.accepted.get() + 1);
         let name = format!("{name} {}", stream.peer_addr()?);
         let socket = Rc::new(stream);
+        let end = EndOfConnection {
+            server: Rc::clone(self),
+            id,
+        };
         let greenlet = task.spawn(name, {
-            let (socket, server) = (Rc::clone(&socket), Rc::clone(self));
+            let socket = Rc::clone(&socket);
             move |task| {
-                let _end = EndOfConnection {
-                    task,
-                    server: &server,
-                    id,
-                };
-                server.handle(task, socket, handler)
+                let end = end;
+                end.server.handle(task, socket, handler)
             }
         })?;
         let connection = Connection {
@@ -317,7 +325,6 @@ impl Server {
     }
 
     fn handle(&self, task: Task, socket: Rc<TcpStream>, handler: Handler) -> Result<(), Thrown> {
-        socket.set_nodelay(true)?;
         if self.is_draining.get() {
             let _ = socket.shutdown(Shutdown::Read);
         }
@@ -375,22 +382,21 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Takes a connection off the list.
-struct EndOfConnection<'a> {
-    task: Task<'a>,
-    server: &'a Server,
+/// Takes a connection off the list, also if its greenlet never gets to run.
+struct EndOfConnection {
+    server: Rc<Server>,
     id: u64,
 }
 
-impl Drop for EndOfConnection<'_> {
+impl Drop for EndOfConnection {
     fn drop(&mut self) {
-        let server = self.server;
-        if std::thread::panicking() {
+        let server = &self.server;
+        if thread::panicking() {
             add(&server.counts.panicked, 1);
         }
         let connection = server.connections.borrow_mut().remove(&self.id);
         drop(connection);
-        server.ended.wake_all(self.task);
+        server.ended.wake_all();
         if server.is_draining.get() && server.connections.borrow().is_empty() {
             // If it is full, it wakes as well.
             let _ = (&server.waker).write(&[0]);

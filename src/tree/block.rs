@@ -66,7 +66,8 @@ pub(crate) struct Kind {
 /// * `waits_for` is not null exactly while the state is busy (or, of a dead one, while its body
 ///   is in the list of those to be dropped). Following it from a busy greenlet
 ///   leads to one that is suspended or runs.
-/// * `killer` is not null exactly while somebody waits in a kill for this greenlet's death.
+/// * `killer` is not null exactly while somebody waits in a kill for this greenlet's death; of a
+///   root it is the greenlet on whose stack it was entered, which waits as well.
 /// * A greenlet that is told to exit (`exiting` is not zero) runs or is busy: it is never
 ///   suspended where it could be switched to.
 #[repr(C)]
@@ -89,6 +90,7 @@ pub(crate) struct Block {
     stack: Cell<Option<stack::Running>>,
     membership: Membership,
     locals: Locals,
+    burials: thread::Burials,
     /// The parent owns the scope that this greenlet belongs to, so it lives longer anyway. Were
     /// it counted, a greenlet that holds members of its own scope could never be dropped.
     outlived_by_parent: bool,
@@ -145,6 +147,7 @@ impl Block {
             stack: Cell::new(None),
             membership: Membership::none(),
             locals: Locals::new(),
+            burials: Cell::new(ptr::null()),
             outlived_by_parent,
             id: thread::next_id(),
             kind,
@@ -315,6 +318,20 @@ impl Block {
         block
     }
 
+    /// The one at the other end of the chain of waits: nobody waits for it.
+    pub(crate) fn last_waiter(&self) -> &Block {
+        let mut block = self;
+        while let Some(next) = block.killer() {
+            block = next;
+        }
+        block
+    }
+
+    /// The bodies that this greenlet is to drop, if it is at that.
+    pub(crate) fn burials(&self) -> &thread::Burials {
+        &self.burials
+    }
+
     /// Links this block into the list of those whose bodies are to be dropped; `waits_for`
     /// serves, as a dead greenlet waits for nobody.
     pub(crate) fn set_next_burial(&self, next: *const Block) {
@@ -370,7 +387,7 @@ impl Block {
 
     /// Must its next switch take the slow path?
     pub(crate) fn needs_attention(&self) -> bool {
-        self.is_exiting() || self.is_abandoned() || trace::is_on()
+        self.is_exiting() || self.last_waiter().is_abandoned() || trace::is_on()
     }
 
     /// Does nobody hold it any more?
@@ -512,7 +529,10 @@ pub(crate) unsafe fn abandoned(block: *const Block) {
                 false
             }
             // It comes to this when its wait is over and it leaves, or dies.
-            State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => false,
+            State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => {
+                thread::set_current(Some(block.end_of_waits()));
+                false
+            }
             State::Active | State::Busy => kill::kill(block) == kill::Killed::Dead,
         };
         next = if over && block.is_abandoned() {

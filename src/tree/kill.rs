@@ -1,6 +1,6 @@
 //! Making a greenlet end (rules s14 to s17).
 
-use core::ptr;
+use core::{cell::Cell, ptr};
 
 use super::{Block, block, message, root};
 use crate::{host, thread, tree::State};
@@ -68,8 +68,6 @@ pub(crate) fn kill(victim: &Block) -> Killed {
         }
         victim.set_killer(Some(killer));
         killer.begin_waiting_for(victim);
-        // The victim's stack starts with a clean slate: what it drops, it drops there and then.
-        let under_way = thread::with_burials(|burials| burials.under_way.replace(false));
         // SAFETY: `killer` runs and now waits. `end` is told to exit; it is suspended, or it
         // waits in a kill that nobody will answer any more.
         unsafe {
@@ -79,7 +77,6 @@ pub(crate) fn kill(victim: &Block) -> Killed {
                 message::hop_to_kill(killer, victim, end);
             }
         }
-        thread::with_burials(|burials| burials.under_way.set(under_way));
     });
     if victim.state() == State::Dead {
         Killed::Dead
@@ -131,30 +128,33 @@ pub(crate) fn bury(block: &Block) {
     // The block stays until its body is gone.
     block.retain_weakly();
     thread::with_burials(|burials| {
-        block.set_next_burial(burials.pending.get());
-        burials.pending.set(block);
-        if burials.under_way.replace(true) {
+        // SAFETY: null, or a list further down on this stack.
+        if let Some(pending) = unsafe { burials.get().as_ref() } {
+            block.set_next_burial(pending.replace(block));
             return;
         }
-        drop_bodies(burials);
-        burials.under_way.set(false);
+        let pending = Cell::new(ptr::from_ref(block));
+        burials.set(&pending);
+        drop_bodies(&pending);
+        burials.set(ptr::null());
     });
 }
 
-/// Drops the bodies that wait for another to be dropped first, without waiting for that: a scope
-/// whose members they were is about to end.
+/// Drops the bodies that wait for the running greenlet to drop another one, without waiting for
+/// that: a scope whose members they were is about to end.
 pub(crate) fn finish_burials() {
     thread::with_burials(|burials| {
-        let under_way = burials.under_way.replace(true);
-        drop_bodies(burials);
-        burials.under_way.set(under_way);
+        // SAFETY: null, or a list further down on this stack.
+        if let Some(pending) = unsafe { burials.get().as_ref() } {
+            drop_bodies(pending);
+        }
     });
 }
 
-fn drop_bodies(burials: &thread::Burials) {
+fn drop_bodies(pending: &Cell<*const Block>) {
     // SAFETY: pending blocks are kept by the weak count that `bury` has taken.
-    while let Some(block) = unsafe { burials.pending.get().as_ref() } {
-        burials.pending.set(block.take_next_burial());
+    while let Some(block) = unsafe { pending.get().as_ref() } {
+        pending.set(block.take_next_burial());
         // SAFETY: new until it died, so the body is there, and it is dropped only here.
         host::contain(|| unsafe { (block.kind().drop_body)(block) });
         // SAFETY: the count taken when this block was queued.

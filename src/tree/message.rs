@@ -170,7 +170,7 @@ pub(crate) unsafe fn hop_with<I, J>(me: &Block, target: &Block, content: Content
         Content::Thrown(thrown) => of_thrown(thrown),
         Content::Panic(payload) => of_panic(payload),
     };
-    if me.is_abandoned() {
+    if me.last_waiter().is_abandoned() {
         message.kind |= ORPHANED;
     }
     // SAFETY: the caller's word.
@@ -347,6 +347,8 @@ fn settle(kind: usize, departed: *const Block) {
     if kind & DIED != 0 {
         release_stack(block);
     }
+    // Of a root that left, the greenlet on whose stack it is may be nobody's any more.
+    let block = block.last_waiter();
     if block.is_abandoned() {
         // SAFETY: without a strong count, and kept by the weak count of its strong side.
         unsafe { block::abandoned(block) };

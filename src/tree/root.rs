@@ -55,6 +55,7 @@ impl Root {
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
         if let Some(outer) = unsafe { outer.as_ref() } {
             outer.begin_waiting_for(block);
+            block.set_killer(Some(outer));
         }
         let on_threads_own_stack = outer.is_null() || ptr::eq(outer, thread::main());
         let main_before = on_threads_own_stack.then(|| thread::replace_main(block));
@@ -71,6 +72,7 @@ impl Drop for Root {
     fn drop(&mut self) {
         let block = self.own.block();
         kill::drop_locals(block);
+        block.set_killer(None);
         block.set_dead();
         if let Some(main) = self.main_before {
             thread::replace_main(main);
