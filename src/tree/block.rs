@@ -76,8 +76,7 @@ pub(crate) struct Block {
     record: Cell<[usize; 2]>,
     state: Cell<State>,
     exiting: Cell<u32>,
-    /// Was the thread unwinding a panic when this greenlet was told to exit? That panic is of
-    /// another stack: one that unwinds is never suspended (rule s19).
+    /// Was the thread unwinding a panic of another stack when this greenlet was told to exit?
     told_in_unwinding: Cell<bool>,
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
@@ -357,10 +356,11 @@ impl Block {
     }
 
     /// Tells it to exit, if it has not been told yet.
-    pub(crate) fn tell_to_exit(&self) {
+    /// `asleep`: its stack is suspended in a switch, and so does not unwind (rule s19).
+    pub(crate) fn tell_to_exit(&self, asleep: bool) {
         if !self.is_exiting() {
             self.exiting.set(1);
-            self.told_in_unwinding.set(host::is_unwinding());
+            self.told_in_unwinding.set(asleep && host::is_unwinding());
         }
     }
 

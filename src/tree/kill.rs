@@ -100,12 +100,12 @@ pub(crate) fn end(victim: &Block) -> Killed {
 
 /// Tells `first` to exit, and all that it waits for as far as `last`.
 fn tell_to_exit(first: &Block, last: &Block) {
-    let mut told = first;
-    told.tell_to_exit();
-    while !ptr::eq(told, last) {
-        let Some(next) = told.waits_for() else { return };
-        told = next;
-        told.tell_to_exit();
+    let mut next = Some(first);
+    while let Some(told) = next {
+        let top = top_of_stack(told);
+        let asleep = top.state() == State::Active && !ptr::eq(thread::current(), top);
+        told.tell_to_exit(asleep);
+        next = told.waits_for().filter(|_| !ptr::eq(told, last));
     }
 }
 
