@@ -1,0 +1,295 @@
+//! Random programs, run on the crate and on a model of its rules, must show the same events:
+//! who runs, what each switch returns, every refusal, every death, each payload's birth and
+//! drop.
+//!
+//! * `program.rs`: programs as data, and what can be seen of a run
+//! * `model.rs`: the rules, without stacks
+//! * `real.rs`: the same on the crate
+//! * `regressions.rs`: what was found
+//!
+//! `PROPTEST_CASES` sets the number of programs. With `GREENLET_MODEL_FORK` set each program
+//! has a process of its own, so that one that crashes is made smaller like one that fails.
+
+#![cfg(all(panic = "unwind", not(miri)))]
+
+mod model;
+mod program;
+mod real;
+mod regressions;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    env,
+};
+
+use program::{Captured, Create, Event, How, Kind, Op, Program};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, TestCaseError, TestError, TestRunner},
+};
+
+fn how() -> impl Strategy<Value = How> {
+    (
+        any::<bool>(),
+        prop::bool::weighted(0.25),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(try_form, keep, propagate, catch)| How {
+            try_form,
+            keep,
+            propagate,
+            catch,
+        })
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![3 => Just(Kind::A), 1 => Just(Kind::B)]
+}
+
+fn captured() -> impl Strategy<Value = Captured> {
+    prop_oneof![
+        6 => Just(Captured::Nothing),
+        3 => index().prop_map(Captured::Guard),
+        1 => Just(Captured::Bomb),
+    ]
+}
+
+fn index() -> impl Strategy<Value = u8> {
+    0..24u8
+}
+
+fn create() -> impl Strategy<Value = Op> {
+    (
+        kind(),
+        index(),
+        any::<bool>(),
+        prop::option::weighted(0.2, index()),
+        captured(),
+        prop::bool::weighted(0.04),
+        index(),
+    )
+        .prop_map(|(inbox, script, scoped, under, captured, huge, slot)| {
+            Op::Create(Create {
+                inbox,
+                script,
+                scoped,
+                under,
+                captured,
+                huge,
+                slot,
+            })
+        })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        14 => create(),
+        24 => (index(), how()).prop_map(|(to, how)| Op::Switch(to, how)),
+        1 => index().prop_map(Op::SwitchOutside),
+        3 => (index(), how()).prop_map(|(to, how)| Op::ThrowError(to, how)),
+        3 => (index(), how()).prop_map(|(to, how)| Op::ThrowExit(to, how)),
+        5 => index().prop_map(Op::Kill),
+        5 => index().prop_map(Op::Drop),
+        1 => index().prop_map(Op::Forget),
+        3 => index().prop_map(Op::Hold),
+        1 => Just(Op::DropLocal),
+        2 => (index(), index()).prop_map(|(from, slot)| Op::Clone { from, slot }),
+        4 => index().prop_map(|slot| Op::Handle { slot }),
+        3 => (index(), index()).prop_map(|(which, slot)| Op::Upgrade { which, slot }),
+        3 => (index(), index()).prop_map(|(child, parent)| Op::SetParent { child, parent }),
+        1 => Just(Op::Return),
+        1 => Just(Op::ReturnError),
+        1 => Just(Op::ReturnExit),
+        1 => Just(Op::Panic),
+        4 => (kind(), any::<bool>(), index(), index()).prop_map(|(inbox, scope, script, slot)| {
+            Op::Enter { inbox, scope, script, slot }
+        }),
+        3 => index().prop_map(Op::Scope),
+        6 => index().prop_map(Op::Guard),
+        1 => Just(Op::Bomb),
+    ]
+}
+
+fn programs() -> impl Strategy<Value = Program> {
+    let main = (vec(create(), 1..5), vec(op(), 2..12));
+    let main = main.prop_map(|(mut main, rest)| {
+        main.extend(rest);
+        main
+    });
+    (main, vec(vec(op(), 1..8), 1..7)).prop_map(|(main, mut scripts)| {
+        scripts.insert(0, main);
+        Program { scripts }
+    })
+}
+
+/// Runs the program on the crate; an error says where it does something else than the model.
+fn compare(program: &Program, expected: &[Event]) -> Result<(), String> {
+    let events = real::run(program);
+    if events != expected {
+        let same = events.iter().zip(expected).take_while(|(a, b)| a == b);
+        let same = same.count();
+        let from = same.saturating_sub(12);
+        return Err(format!(
+            "after{}\nthe model goes on with{}\nand the crate with{}",
+            lines(&expected[from..same]),
+            lines(&expected[same..expected.len().min(same + 4)]),
+            lines(&events[same..events.len().min(same + 4)]),
+        ));
+    }
+    every_payload_is_dropped(&events)
+}
+
+fn lines(events: &[Event]) -> String {
+    events
+        .iter()
+        .map(|event| format!("\n    {event:?}"))
+        .collect()
+}
+
+/// Each payload is dropped once, or was never born.
+fn every_payload_is_dropped(events: &[Event]) -> Result<(), String> {
+    let mut alive = BTreeSet::new();
+    for event in events {
+        let agrees = match event {
+            Event::Born(payload) => alive.insert(payload),
+            Event::Dropped(payload) => alive.remove(payload),
+            _ => true,
+        };
+        if !agrees {
+            return Err(format!("{event:?} a second time"));
+        }
+    }
+    if alive.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("never dropped: {alive:?}"))
+    }
+}
+
+/// In a process of its own.
+fn compare_apart(program: &Program, expected: &[Event]) -> Result<(), String> {
+    // SAFETY: the child runs on a copy of this thread's memory, and uses no lock that another
+    // thread may have held except those of the output and the allocator, which libc resets.
+    let child = unsafe { libc::fork() };
+    assert_ne!(child, -1, "no process could be had");
+    if child == 0 {
+        let result = compare(program, expected);
+        if let Err(why) = &result {
+            eprintln!("{why}");
+        }
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(i32::from(result.is_err())) };
+    }
+    let mut status = 0;
+    // SAFETY: the child of just now, and a place for its status.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(format!("the process ended with status {status:#x}"))
+    }
+}
+
+/// Compares the two; `None` if the model does not know what is right.
+fn check(program: &Program) -> Result<Option<model::Run>, String> {
+    let Some(run) = model::run(program) else {
+        return Ok(None);
+    };
+    if env::var_os("GREENLET_MODEL_FORK").is_some() {
+        compare_apart(program, &run.events)?;
+    } else {
+        compare(program, &run.events)?;
+    }
+    Ok(Some(run))
+}
+
+/// Rules, by the model's names for their cases, that so many programs cannot miss.
+const NEVER_MISSED: &[&str] = &[
+    "s11 busy parent",
+    "s11 error",
+    "s11 panic",
+    "s12 new",
+    "s13 news",
+    "s14 beneath",
+    "s14 body dropped",
+    "s14 itself",
+    "s14 killed",
+    "s14 kills its killer",
+    "s14 last handle",
+    "s14 new: nothing runs",
+    "s15 refused",
+    "s15 second refusal unwinds",
+    "s16 discarded",
+    "s17 killed when left",
+    "s17 not under its feet",
+    "s18 dead",
+    "s18 upgrade",
+    "s19 refused",
+    "s2 busy",
+    "s2 outer Current",
+    "s20 killed",
+    "s4 cycle",
+    "s4 root",
+    "s4 set",
+    "s4 wrong type",
+    "s6 first switch",
+    "s7 past the dead",
+    "s7 stray",
+    "s7 value",
+    "s8 self",
+    "s9 forwarded",
+    "s9 refused",
+];
+
+fn number_of_programs() -> u32 {
+    if let Ok(cases) = env::var("PROPTEST_CASES") {
+        return cases.parse().expect("PROPTEST_CASES is a number");
+    }
+    if env::var_os("GREENLET_EMULATED").is_some() {
+        eprintln!("500 programs of 10,000: an emulator takes some twenty times as long");
+        return 500;
+    }
+    10_000
+}
+
+#[test]
+fn random_programs_do_what_the_model_does() {
+    let cases = number_of_programs();
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    });
+    let rules = RefCell::new(BTreeMap::<&str, u32>::new());
+    let undecided = Cell::new(0u32);
+    let events = Cell::new(0usize);
+    let result = runner.run(&programs(), |program| {
+        match check(&program).map_err(TestCaseError::fail)? {
+            None => undecided.set(undecided.get() + 1),
+            Some(run) => {
+                events.set(events.get() + run.events.len());
+                for rule in run.rules {
+                    *rules.borrow_mut().entry(rule).or_default() += 1;
+                }
+            }
+        }
+        Ok(())
+    });
+    match result {
+        Ok(()) => {}
+        Err(TestError::Fail(why, program)) => panic!("{why}\n{program:?}"),
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+    let (events, undecided, rules) = (events.get(), undecided.get(), rules.into_inner());
+    eprintln!("{cases} programs, {events} events, {undecided} left out\n{rules:#?}");
+    assert!(undecided <= cases / 1000, "the model decides");
+    if cases >= 10_000 {
+        for rule in NEVER_MISSED {
+            assert!(rules.contains_key(rule), "no program shows {rule}");
+        }
+    }
+}

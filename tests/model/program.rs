@@ -1,0 +1,222 @@
+//! Programs as data, and what can be seen of a run.
+//!
+//! A program is a list of scripts, a script a list of operations. Script 0 is what the main
+//! greenlet runs; every other body, closure or destructor runs one of the scripts. All
+//! indices are taken modulo what there is, and an operation that finds nothing to act on does
+//! nothing, so every program is valid, also every part of one.
+//!
+//! Handles lie in numbered slots that everybody reaches. Each greenlet has its number in the
+//! order of making, roots included; so has each payload.
+
+/// The two types of message. They differ in size, so that one travels in a register and the
+/// other does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    A,
+    B,
+}
+
+/// What to do with what a switch returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// Use the `try_` form.
+    pub try_form: bool,
+    /// Keep it among the frame's locals; else it is dropped at once.
+    pub keep: bool,
+    /// End the frame with an error, as `?` does.
+    pub propagate: bool,
+    /// Catch a panic.
+    pub catch: bool,
+}
+
+/// What the body of a new greenlet owns besides its script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Captured {
+    Nothing,
+    /// A destructor that enters and runs a script.
+    Guard(u8),
+    /// A destructor that panics, unless the thread is unwinding already.
+    Bomb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Create {
+    pub inbox: Kind,
+    pub script: u8,
+    /// Made in the scope that the frame is in, if it is in one.
+    pub scoped: bool,
+    /// Its parent is set to the greenlet in this slot at once.
+    pub under: Option<u8>,
+    pub captured: Captured,
+    /// With a stack that no address space has room for.
+    pub huge: bool,
+    pub slot: u8,
+}
+
+/// One operation. `u8`s that name a greenlet count occupied slots, except `slot`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Create(Create),
+    Switch(u8, How),
+    /// A switch through the `Current` of the greenlet that has entered again.
+    SwitchOutside(u8),
+    ThrowError(u8, How),
+    ThrowExit(u8, How),
+    Kill(u8),
+    /// Empties a slot and drops the handle.
+    Drop(u8),
+    /// Empties a slot and forgets the handle.
+    Forget(u8),
+    /// Moves a handle from its slot to the frame's locals.
+    Hold(u8),
+    /// Drops the local that was added last.
+    DropLocal,
+    Clone {
+        from: u8,
+        slot: u8,
+    },
+    /// Puts a handle to the running greenlet into a slot.
+    Handle {
+        slot: u8,
+    },
+    /// Puts a handle to the `which`-th greenlet into a slot, by way of a weak one.
+    Upgrade {
+        which: u8,
+        slot: u8,
+    },
+    SetParent {
+        child: u8,
+        parent: u8,
+    },
+    Return,
+    ReturnError,
+    ReturnExit,
+    Panic,
+    /// Enters again, with a scope or not, and runs a script.
+    Enter {
+        inbox: Kind,
+        scope: bool,
+        script: u8,
+        slot: u8,
+    },
+    /// Runs a script in a scope of the running greenlet.
+    Scope(u8),
+    /// Adds a local whose destructor runs a script.
+    Guard(u8),
+    /// Adds a local whose destructor panics, unless the thread is unwinding already.
+    Bomb,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    pub scripts: Vec<Vec<Op>>,
+}
+
+impl Program {
+    pub fn script(&self, index: u8) -> usize {
+        usize::from(index) % self.scripts.len()
+    }
+}
+
+pub const SLOTS: usize = 6;
+/// Operations that a program may execute. With no fuel left every script is at its end.
+pub const FUEL: u32 = 60;
+/// Greenlets that a program may make.
+pub const MAX_GREENLETS: usize = 12;
+/// Frames that a greenlet may have inside one another.
+pub const MAX_DEPTH: u32 = 3;
+/// The depth of the frame in which a captured guard runs.
+pub const CAPTURED_DEPTH: u32 = 2;
+
+pub type Id = usize;
+pub type Payload = u32;
+
+/// A refusal of a switch or throw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    Dead,
+    Busy,
+    Stack,
+    Unwinding,
+    Exiting,
+    NotCurrent,
+}
+
+/// What a switch or throw returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Got {
+    Value(Payload),
+    Exit,
+    ChildExit,
+    Error(Payload),
+    /// An error that carries a value, or carried one.
+    Stray(Refused),
+    /// An error that says why nothing was sent.
+    Refusal(Refused),
+    /// The `try_` form gave the message back.
+    Returned(Refused),
+    /// A panic, caught.
+    Panic(Payload),
+    /// The unwinding of rule s15, caught.
+    Unwound,
+}
+
+/// How a frame ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Normally,
+    WithError,
+    Unwinding,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Killed {
+    Dead,
+    Itself,
+    Later,
+    Root,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewParent {
+    Set,
+    Cycle,
+    WrongType,
+    Root,
+}
+
+/// All that can be seen of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A body starts.
+    Start(Id, Payload),
+    /// `who` is about to do the operation. The sets have one bit a greenlet: those that a weak
+    /// handle still reaches, and of those in slots the active and the dead.
+    Step {
+        who: Id,
+        op: Op,
+        reachable: u128,
+        active: u128,
+        dead: u128,
+    },
+    Got(Id, Got),
+    Kill(Id, Killed),
+    NewParent(Id, NewParent),
+    Enter(Id),
+    /// The closure of a root, or of a scope, has returned to its caller.
+    Left(Id),
+    ScopeEnds(Id),
+    /// A destructor runs its script.
+    Guard(Id),
+    GuardDone(Id, Ended),
+    CapturedGuard,
+    CapturedGuardDone(Ended),
+    /// The panic hook speaks.
+    Hook(Payload),
+    Born(Payload),
+    Dropped(Payload),
+    /// The main script is over; all that still lives is killed.
+    Epilogue(Ended),
+    /// All is over. The set is that of the reachable ones.
+    End(u128),
+}
