@@ -27,6 +27,10 @@ fn main() {
     if architecture == "arm" && !target.starts_with("thumb") && !target.contains("android") {
         core.flag("-marm");
     }
+    // `cc` takes every board for one without floating-point registers; the linker would refuse.
+    if target == "riscv64gc-unknown-none-elf" {
+        core.flag("-mabi=lp64d");
+    }
 
     if env::var_os("CARGO_FEATURE_FP_CONTROL").is_some() {
         core.define("GREENLET_FP_CONTROL", None);

@@ -6,9 +6,12 @@
 # Compilers, their C libraries and a Rust toolchain that has `std` for these targets come from
 # Debian trixie, in a chroot that is made on the first run and kept for the next.
 #
-#   GREENLET_CROSS_ROOT        where the chroot, build output and logs are kept
 #   GREENLET_CROSS_TIMEOUT     seconds that one target's suite may take: a switch gone wrong hangs
+#
+# Set-up that it shares with others, and its settings, are in ci/chroot.sh.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/chroot.sh"
 
 # std: "packaged" for a `std` that Debian ships (or one built here on a day when it cannot be
 # installed: a mirror may be half updated), "source" for one that is always built here.
@@ -27,23 +30,12 @@ thumbv7neon thumbv7neon-unknown-linux-gnueabihf arm-linux-gnueabihf   armhf   qe
 '
 DEFAULT='aarch64 armv7hf riscv64'
 
-SUITE=trixie
-TOOLS='rustc-web cargo-web gcc libc6-dev qemu-user gdb-multiarch'
+TOOLS='qemu-user gdb-multiarch'
 PACKAGE=greenlet
 WALKED=/etc
 LIMIT=${GREENLET_CROSS_TIMEOUT:-1800}
 # Variables that reach the tests when they are set; nothing else of the caller's environment does.
 PASSED='RUST_BACKTRACE RUST_TEST_THREADS PROPTEST_CASES CARGO_BUILD_JOBS CARGO_TERM_COLOR'
-
-cache=${GREENLET_CROSS_ROOT:-/var/cache/greenlet-cross}
-chroot=$cache/$SUITE
-stamps=$chroot/var/lib/greenlet-cross
-repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-# Cargo compares modification times, so two checkouts must not share build output.
-key=$(cksum <<<"$repo" | cut -d' ' -f1)
-
-say() { printf '\n== %s\n' "$*"; }
-die() { printf 'cross.sh: %s\n' "$*" >&2; exit 2; }
 
 # Sets $short, $triple, … from the table's line for a short name or triple.
 choose() {
@@ -56,86 +48,9 @@ choose() {
 
 # ---- set-up
 
-# once NAME STATE COMMAND…: runs the command unless it has succeeded before in the same state.
-once() {
-    local stamp=$stamps/$1 state=$2
-    shift 2
-    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ]; then return 0; fi
-    rm -f "$stamp"
-    "$@" || return 1
-    mkdir -p "$stamps"
-    printf '%s\n' "$state" >"$stamp"
-}
-
-inside() { chroot "$chroot" env -u TMPDIR HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
-
-# An index may be replaced while it is read: the next try gets it whole.
-apt_update() {
-    local try
-    for try in 1 2 3; do
-        "$@" apt-get update --error-on=any && return 0
-        [ "$try" = 3 ] || sleep 10
-    done
-    return 1
-}
-
-install_inside() {
-    # Finishes what an interrupted run left half installed.
-    inside dpkg --configure -a && inside apt-get install -y --no-install-recommends "$@"
-}
-
-install_debootstrap() {
-    command -v debootstrap >/dev/null && return 0
-    say 'installing debootstrap'
-    apt_update env && apt-get install -y --no-install-recommends debootstrap
-}
-
-# Under another name until it is whole, so that an interrupted one is made anew.
-make_chroot() {
-    [ -d "$chroot" ] && return 0
-    say "making a $SUITE chroot in $chroot"
-    rm -rf --one-file-system "$chroot.part"
-    debootstrap --variant=minbase --include=ca-certificates "$SUITE" "$chroot.part" || return 1
-    mv "$chroot.part" "$chroot"
-}
-
-# This script has a mount namespace of its own: however it ends, its mounts end with it.
-mount_system() {
-    mount --bind /proc "$chroot/proc"
-    mount --rbind /dev "$chroot/dev"
-    cp -L /etc/resolv.conf "$chroot/etc/resolv.conf"
-}
-
-mount_sources() {
-    local registry=${CARGO_HOME:-$HOME/.cargo}/registry
-    mkdir -p "$chroot/src" "$chroot/root/.cargo/registry"
-    mount -o bind,ro "$repo" "$chroot/src"
-    mount -o bind,ro "$registry" "$chroot/root/.cargo/registry"
-}
-
-install_tools() {
-    say "installing $TOOLS"
-    # shellcheck disable=SC2086
-    apt_update inside && install_inside $TOOLS
-}
-
-# Outside the chroot, where the network's certificates are trusted. Without a network it is enough
-# that nothing is missing.
-fetch() {
-    local manifest=$1 locked=
-    [ ! -f "$(dirname "$manifest")/Cargo.lock" ] || locked=--locked
-    cargo fetch --offline $locked --manifest-path "$manifest" 2>/dev/null ||
-        cargo fetch $locked --manifest-path "$manifest"
-}
-
 install_compiler() {
     say "$triple: installing its compiler"
     apt_update inside && install_inside "gcc-$gnu" "libc6-dev-$debian-cross"
-}
-
-# With all that was compiled against it, which Cargo would not notice.
-discard_std() {
-    rm -rf "${chroot:?}/usr/lib/rustlib/$triple" "${chroot:?}/target"/*/"$triple"
 }
 
 # The tools are named again because packages of several architectures must have one version.
@@ -143,7 +58,7 @@ install_std() {
     say "$triple: installing std"
     inside dpkg --add-architecture "$debian" || return 1
     # shellcheck disable=SC2086
-    if apt_update inside && discard_std && install_inside $TOOLS "libstd-rust-web-dev:$debian"; then
+    if apt_update inside && discard_std && install_inside $RUST $TOOLS "libstd-rust-web-dev:$debian"; then
         return 0
     fi
     # An architecture that cannot be updated would spoil every later update.
@@ -152,32 +67,11 @@ install_std() {
     return 1
 }
 
-# Installed like a packaged one rather than built with the crate: build scripts that probe with
-# rustc find it, and nothing of the crate is compiled with RUSTC_BOOTSTRAP.
-build_std() {
-    say "$triple: building std"
-    local library work=/tmp/std-$short lib=/usr/lib/rustlib/$triple/lib
-    apt_update inside && install_inside rust-web-src || return 1
-    # shellcheck disable=SC2016
-    library=$(inside sh -c 'echo /usr/src/rustc-$(rustc --version | cut -d" " -f2)/library')
-    RUSTC_BOOTSTRAP=1 fetch "$chroot$library/Cargo.toml" || return 1
-
-    rm -rf "${chroot:?}$work"
-    mkdir -p "$chroot$work/src"
-    printf '[package]\nname = "empty"\nedition = "2024"\n' >"$chroot$work/Cargo.toml"
-    echo '#![no_std]' >"$chroot$work/src/lib.rs"
-    inside env -C "$work" RUSTC_BOOTSTRAP=1 "$(variable CARGO_TARGET LINKER)=$gnu-gcc" \
-        cargo build --release --offline --target "$triple" \
-        -Zbuild-std=std,panic_unwind,panic_abort,test || return 1
-    discard_std || return 1
-    inside sh -ec "rm -f $work/target/$triple/release/deps/libempty-*
-        mkdir -p $lib; cp $work/target/$triple/release/deps/*.rlib $lib; rm -r $work"
-}
-
 set_up_target() {
     once "compiler-$short" "$gnu $debian" install_compiler || return 1
     if [ "$std" = packaged ] && once "packaged-$short" '' install_std; then return 0; fi
-    once "source-$short" "$(inside rustc --version)" build_std
+    once "source-$short" "$(inside rustc --version)" \
+        build_std std,panic_unwind,panic_abort,test "$(variable CARGO_TARGET LINKER)=$gnu-gcc"
 }
 
 # ---- running
@@ -250,19 +144,7 @@ main() {
     for name; do
         choose "$name" || die "no target \"$name\"; there are:$(awk 'NF { printf " %s", $1 }' <<<"$TARGETS")"
     done
-    command -v cargo >/dev/null || die 'cargo is not in PATH'
-
-    mkdir -p "$cache"
-    exec 9>"$cache/lock"
-    flock 9
-
-    install_debootstrap || die 'no debootstrap'
-    make_chroot || die 'debootstrap failed'
-    mount_system
-    once tools "$TOOLS" install_tools || die 'the tools could not be installed'
-    fetch "$repo/Cargo.toml" || die 'the dependencies could not be fetched'
-    mount_sources
-    mkdir -p "$cache/log"
+    open_chroot "$TOOLS" "$repo/Cargo.toml"
 
     for name; do
         choose "$name"
@@ -283,9 +165,5 @@ main() {
     [ ${#failed[@]} = 0 ] || { printf 'failed: %s\n' "${failed[*]}"; exit 1; }
 }
 
-# shellcheck disable=SC2016
-[ "$(id -u)" = 0 ] || die 'must be root, for chroot and mount: sudo env "PATH=$PATH" "HOME=$HOME" ci/cross.sh'
-if [ "${GREENLET_CROSS_UNSHARED:-}" != $$ ]; then
-    GREENLET_CROSS_UNSHARED=$$ exec unshare --mount --propagation private -- "$BASH" "${BASH_SOURCE[0]}" "$@"
-fi
+unshare_mounts "$@"
 main "$@"

@@ -176,6 +176,8 @@ fn compare_apart(program: &Program, expected: &[Event]) -> Result<(), String> {
     let child = unsafe { libc::fork() };
     assert_ne!(child, -1, "no process could be had");
     if child == 0 {
+        // SAFETY: ends the process, should it hang.
+        unsafe { libc::alarm(10) };
         let result = compare(program, expected);
         if let Err(why) = &result {
             eprintln!("{why}");

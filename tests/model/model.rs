@@ -239,7 +239,7 @@ enum Task {
     },
 
     Kill(Id, KillBy),
-    WaitInKill(KillBy),
+    WaitInKill(Id, KillBy),
     Killed(KillBy, Killed),
     KillMembers(usize),
 
@@ -396,7 +396,7 @@ impl<'a> Model<'a> {
             Task::KillAll(id) => self.kill_all(id),
             // A burial that did not panic.
             Task::Contain => {}
-            Task::WaitInKill(_) => unreachable!("a killer is resumed by a death or a kill"),
+            Task::WaitInKill(..) => unreachable!("a killer is resumed by a death or a kill"),
             Task::BodyEnds
             | Task::RootEnds
             | Task::MainEnds
@@ -1196,7 +1196,7 @@ impl<'a> Model<'a> {
             self.rule("s16 discarded");
             self.drop_content(content);
             self.me().life = Life::Dead;
-            self.resume_killer(killer, Killed::Dead);
+            self.resume_killer(killer);
             self.push(Task::Settle(me, Departed::Died));
             return;
         }
@@ -1367,22 +1367,28 @@ impl<'a> Model<'a> {
         }
         self.greenlets[victim].killer = Some(me);
         self.me().waits_for = Some(victim);
-        self.push(Task::WaitInKill(by));
+        self.push(Task::WaitInKill(victim, by));
         if spared.is_some() {
             self.rule("s14 kills its killer");
-            self.resume_killer(end, Killed::Later);
+            self.resume_killer(end);
         } else {
             self.rule("s14 killed");
             self.deliver(end, Content::Exit);
         }
     }
 
-    fn resume_killer(&mut self, killer: Id, result: Killed) {
+    /// After the victim's death, or when the killer is killed in turn.
+    fn resume_killer(&mut self, killer: Id) {
         self.running = killer;
-        let Some(Task::WaitInKill(by)) = self.me().tasks.pop() else {
+        let Some(Task::WaitInKill(victim, by)) = self.me().tasks.pop() else {
             unreachable!("a killer waits");
         };
         self.me().waits_for = None;
+        let result = if self.greenlets[victim].life == Life::Dead {
+            Killed::Dead
+        } else {
+            Killed::Later
+        };
         self.push(Task::Killed(by, result));
     }
 

@@ -4,14 +4,16 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use cortex_m::peripheral::{Peripherals, SYST, syst::SystClkSource};
 use cortex_m_rt::{ExceptionFrame, exception};
-use semihosting::{eprintln, process};
 
 pub use cortex_m_rt::entry;
 
+/// A Cortex-M0 may have no more than 16 KiB of RAM. With VFP registers frames are larger.
+const SCALE: usize = if cfg!(hard_float) { 2 } else { 1 };
+
 /// Bytes.
-pub const HEAP_SIZE: usize = 8 * 1024;
+pub const HEAP_SIZE: usize = SCALE * 8 * 1024;
 /// Bytes of stack of a greenlet in the suite.
-pub const STACK_SIZE: usize = 1024;
+pub const STACK_SIZE: usize = SCALE * 1024;
 
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
@@ -49,6 +51,5 @@ fn SysTick() {
 
 #[exception]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    eprintln!("hard fault: {frame:#x?}");
-    process::exit(1)
+    panic!("hard fault at {:#x}", frame.pc())
 }

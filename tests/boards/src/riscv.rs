@@ -7,10 +7,9 @@ use core::{
 
 use riscv::{
     interrupt::Interrupt,
-    register::{mie, mstatus},
+    register::{mcause, mepc, mie, mstatus},
 };
 use riscv_rt::{TrapFrame, core_interrupt};
-use semihosting::{eprintln, process};
 
 pub use riscv_rt::entry;
 
@@ -59,7 +58,6 @@ fn tick() {
 }
 
 #[unsafe(export_name = "ExceptionHandler")]
-fn fault(frame: &TrapFrame) -> ! {
-    eprintln!("exception: {frame:#x?}");
-    process::exit(1)
+fn fault(_: &TrapFrame) -> ! {
+    panic!("{:?} at {:#x}", mcause::read().cause(), mepc::read())
 }
