@@ -7,8 +7,8 @@
 //!
 //! 1. Every greenlet made through a [`Scope`] is in the scope's roster from its making until
 //!    it dies (`new_scoped_greenlet`, `Block::set_dead`), whatever becomes of its handles.
-//! 2. The roster is on the stack of [`Current::scope`], owned by an `EndOfScope` that the
-//!    closure cannot reach. It is dropped when the closure returns and when it unwinds, for
+//! 2. Roster and `Scope` are on the stack of [`Current::scope`], and so is an `EndOfScope` that the
+//!    closure cannot reach; made last, it is dropped before either goes. It is dropped when the closure returns and when it unwinds, for
 //!    whatever reason: a panic, or the unwinding of a greenlet that is itself killed. There is
 //!    no third way out: a closure whose greenlet is never resumed leaves its stack, the roster
 //!    and everything borrowed in place for ever.
@@ -168,15 +168,17 @@ impl<I> Current<I> {
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
     {
-        let end = EndOfScope(Roster::new());
-        // SAFETY: `end` stays here until it is dropped, and its drop unlists the roster.
-        unsafe { thread::list(&end.0) };
+        let roster = Roster::new();
+        // SAFETY: it stays here until `_end` is dropped, and that unlists it.
+        unsafe { thread::list(&roster) };
         let scope = Scope {
-            roster: &end.0,
+            roster: &roster,
             owner: self.block(),
             scope: PhantomData,
             env: PhantomData,
         };
+        // Made last, so dropped first: members that are killed may use `scope` until the end.
+        let _end = EndOfScope(&roster);
         body(&scope)
     }
 }
@@ -188,16 +190,16 @@ impl fmt::Debug for Scope<'_, '_> {
 }
 
 /// Kills what lives when the scope ends.
-struct EndOfScope(Roster);
+struct EndOfScope<'a>(&'a Roster);
 
-impl Drop for EndOfScope {
+impl Drop for EndOfScope<'_> {
     fn drop(&mut self) {
         self.kill_all();
         self.0.unlist();
     }
 }
 
-impl EndOfScope {
+impl EndOfScope<'_> {
     fn kill_all(&self) {
         loop {
             // A member that has died new may have a body that waits to be dropped.
