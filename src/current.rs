@@ -1,6 +1,6 @@
 //! The running greenlet, as the code that runs in it sees it.
 
-use core::{fmt, marker::PhantomData, ptr};
+use core::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr};
 
 use crate::{
     Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, host, thread, trace,
@@ -148,7 +148,7 @@ impl<I> Current<I> {
         }
         // SAFETY: `self` runs and the receiver is suspended (`admit_to`).
         let content =
-            unsafe { tree::hop_with::<I, J>(&self.block, receiver, Content::Thrown(thrown)) };
+            unsafe { tree::hop_with::<I>(&self.block, receiver, Content::Thrown(thrown)) };
         Ok(content.receive())
     }
 
@@ -200,9 +200,11 @@ impl<I> Current<I> {
             // which takes I.
             return Ok(Ok(unsafe { tree::same_type(message) }));
         }
+        let message = ManuallyDrop::new(message);
+        let content = Content::Value(tree::of_value(&message));
         // SAFETY: `self` runs, the receiver is suspended or ready to start (`admit_to`), and
         // takes messages of the target's type.
-        let content = unsafe { tree::hop_with(&self.block, receiver, Content::Value(message)) };
+        let content = unsafe { tree::hop_with(&self.block, receiver, content) };
         Ok(content.receive())
     }
 

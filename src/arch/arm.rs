@@ -53,16 +53,6 @@ impl Frame {
             vfp: [0; VFP_REGISTERS],
         }
     }
-
-    /// The frame record of a greenlet that has no frames: an unwinder passes through it to
-    /// the parent. It is the beginning of a [`Frame`]; r4-r10, which are also read, may be
-    /// anything.
-    pub(crate) fn record(parent_link: *const ()) -> [usize; 2] {
-        [
-            parent_link.expose_provenance(),
-            core_layout::entry_pc as *const () as usize,
-        ]
-    }
 }
 
 /// Suspends the caller, stores its stack pointer in `save`, resumes the one whose stack pointer

@@ -34,6 +34,18 @@ mod core_layout {
     include!(concat!(env!("OUT_DIR"), "/core.rs"));
 }
 
+impl Frame {
+    /// The frame record of a greenlet that has no frames: an unwinder passes through it to
+    /// the parent. It is the beginning of a [`Frame`] on every architecture; what else an
+    /// unwinder reads of one may be anything.
+    pub(crate) fn record(parent_link: *const ()) -> [usize; 2] {
+        [
+            parent_link.expose_provenance(),
+            core_layout::entry_pc as *const () as usize,
+        ]
+    }
+}
+
 /// Where a suspended greenlet's registers lie: the address of its frame.
 ///
 /// Made by [`raw::Context::prepare`](crate::raw::Context::prepare) and by each switch; never

@@ -55,15 +55,6 @@ impl Frame {
             rbx: start as usize,
         }
     }
-
-    /// The frame record of a greenlet that has no frames: an unwinder passes through it to
-    /// the parent. It is the beginning of a [`Frame`], as far as unwinding reads it.
-    pub(crate) fn record(parent_link: *const ()) -> [usize; 2] {
-        [
-            parent_link.expose_provenance(),
-            core_layout::entry_pc as *const () as usize,
-        ]
-    }
 }
 
 /// Suspends the caller, stores its stack pointer in `save`, resumes the one whose stack pointer

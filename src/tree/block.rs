@@ -81,7 +81,7 @@ pub(crate) struct Block {
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
     /// Has it, dead and without handles, given back what it held?
-    given_up: Cell<bool>,
+    given_back: Cell<bool>,
     strong: Cell<usize>,
     weak: Cell<usize>,
     waits_for: Cell<*const Block>,
@@ -138,7 +138,7 @@ impl Block {
             exiting: Cell::new(0),
             told_in_unwinding: Cell::new(false),
             unwound: Cell::new(false),
-            given_up: Cell::new(false),
+            given_back: Cell::new(false),
             strong: Cell::new(1),
             weak: Cell::new(1),
             waits_for: Cell::new(ptr::null()),
@@ -436,10 +436,10 @@ impl Block {
     ///
     /// # Safety
     /// The greenlet is dead and has no strong count; the caller owns a weak one.
-    unsafe fn give_up(&self) -> *const Block {
+    unsafe fn give_back(&self) -> *const Block {
         // Two may come here: whoever waited for the death, and whoever dropped the last handle
         // while the first was still waiting.
-        if self.given_up.replace(true) {
+        if self.given_back.replace(true) {
             return ptr::null();
         }
         let parent = self.context.parent().cast::<Block>();
@@ -537,7 +537,7 @@ pub(crate) unsafe fn abandoned(block: *const Block) {
         };
         next = if over && block.is_abandoned() {
             // SAFETY: nobody can get at it any more but through counts of the weak kind.
-            unsafe { block.give_up() }
+            unsafe { block.give_back() }
         } else {
             ptr::null()
         };

@@ -62,7 +62,7 @@ const fn fits_a_word<T>() -> bool {
 /// The message that carries `value`, which stays where it is until the receiver, to whom it
 /// belongs from then on, takes it.
 #[inline(always)]
-pub(super) fn of_value<T>(value: &ManuallyDrop<T>) -> Message {
+pub(crate) fn of_value<T>(value: &ManuallyDrop<T>) -> Message {
     let mut word = MaybeUninit::uninit();
     if const { fits_a_word::<T>() } {
         // SAFETY: `word` has room for a T; the copy is the one that will be used.
@@ -104,14 +104,19 @@ fn of_thrown(thrown: Thrown) -> Message {
     }
 }
 
-/// The message of a greenlet that dies and has left its outcome in `content`; a value lies in
-/// its block.
-pub(super) fn of_outcome(content: Content<Message>) -> Message {
-    let mut message = match content {
+/// The message that carries any content, of which a value is in a message already.
+fn of_content(content: Content<Message>) -> Message {
+    match content {
         Content::Value(message) => message,
         Content::Thrown(thrown) => of_thrown(thrown),
         Content::Panic(payload) => of_panic(payload),
-    };
+    }
+}
+
+/// The message of a greenlet that dies and has left its outcome in `content`; a value lies in
+/// its block.
+pub(super) fn of_outcome(content: Content<Message>) -> Message {
+    let mut message = of_content(content);
     message.kind |= DIED;
     if trace::is_on() {
         message.kind |= TRACED;
@@ -156,20 +161,17 @@ pub(super) unsafe fn open<I>(message: Message) -> Result<I, Thrown> {
     }
 }
 
-/// As [`hop`], for any content and also when something is to be told to the one that leaves.
+/// As [`hop`], for any content and also when something is to be told to the one that leaves. A
+/// value stays in the caller's hands, which has made a message of it with [`of_value`].
 ///
 /// # Safety
 /// As for [`hop`], but `me` may have been abandoned.
-pub(crate) unsafe fn hop_with<I, J>(me: &Block, target: &Block, content: Content<J>) -> Content<I> {
-    let slot;
-    let mut message = match content {
-        Content::Value(value) => {
-            slot = ManuallyDrop::new(value);
-            of_value(&slot)
-        }
-        Content::Thrown(thrown) => of_thrown(thrown),
-        Content::Panic(payload) => of_panic(payload),
-    };
+pub(crate) unsafe fn hop_with<I>(
+    me: &Block,
+    target: &Block,
+    content: Content<Message>,
+) -> Content<I> {
+    let mut message = of_content(content);
     if me.last_waiter().is_abandoned() {
         message.kind |= ORPHANED;
     }
