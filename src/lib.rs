@@ -31,6 +31,7 @@ mod snapshot;
 mod stack;
 mod thread;
 mod thrown;
+mod tools;
 #[cfg(feature = "trace")]
 pub mod trace;
 #[cfg(not(feature = "trace"))]

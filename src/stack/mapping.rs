@@ -116,10 +116,11 @@ fn advice_guards(page: *mut u8) -> bool {
     match ANSWER.load(Ordering::Relaxed) {
         UNKNOWN => {
             // SAFETY: the caller is about to guard this page. Where that has worked the
-            // kernel cannot read a path there; elsewhere it finds the empty path.
+            // kernel cannot write an answer there; elsewhere it writes one byte. (Valgrind
+            // reads what a system call is to read, and would fault itself.)
             let guards = unsafe {
                 advise_guard(page, page_size())
-                    && libc::access(page.cast(), libc::F_OK) == -1
+                    && libc::mincore(page.cast(), page_size(), page) == -1
                     && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
             };
             ANSWER.store(if guards { YES } else { NO }, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use crate::{
     host,
     local::Locals,
     raw::Context,
-    stack, thread, trace,
+    stack, thread, tools, trace,
 };
 
 /// Where a greenlet is in its life. (`greenlet-gdb.py` knows the states by their numbers.)
@@ -96,6 +96,7 @@ pub(crate) struct Block {
     id: u64,
     kind: &'static Kind,
     settings: Settings,
+    fiber: tools::Fiber,
 }
 
 #[cfg(feature = "std")]
@@ -151,6 +152,7 @@ impl Block {
             id: thread::next_id(),
             kind,
             settings,
+            fiber: tools::Fiber::new(),
         }
     }
 
@@ -161,6 +163,12 @@ impl Block {
 
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// What developers' tools know of its stack.
+    #[inline(always)]
+    pub(crate) fn fiber(&self) -> &tools::Fiber {
+        &self.fiber
     }
 
     pub(crate) fn kind(&self) -> &'static Kind {
@@ -248,6 +256,11 @@ impl Block {
         unsafe {
             self.context
                 .prepare(stack.top(), start, ptr::from_ref(self).cast_mut().cast());
+        }
+        #[cfg(feature = "std")]
+        {
+            let [_, bottom, top] = stack.limits();
+            self.fiber.prepare(bottom, top);
         }
         self.stack.set(Some(stack));
         self.state.set(State::Active);

@@ -188,6 +188,7 @@ unsafe extern "C" fn start<I, P, F>(
 {
     // SAFETY: a running greenlet's block is not freed.
     let block = unsafe { &*argument.cast_const().cast::<Block>() };
+    block.fiber().arrive_at_bottom();
     let outcome = host::catch(|| {
         // SAFETY: it was new, so its cargo is its body.
         let body = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).body) };
@@ -235,6 +236,7 @@ fn die(block: &Block, mut content: Content<Message>) -> Departure {
     block.set_dead();
     thread::set_departed(block);
     thread::set_current(Some(receiver));
+    block.fiber().leave_for_ever(receiver.fiber());
     Departure {
         // SAFETY: a killer waits in its switch, and an heir is suspended.
         to: MaybeUninit::new(unsafe { receiver.context().stack_pointer() }),

@@ -130,6 +130,19 @@ pub(super) const KILLED: Content<Message> = Content::Value(Message {
     kind: NOTHING,
 });
 
+/// Every switch of the tree, but for the last one of a greenlet.
+///
+/// # Safety
+/// `me` runs and `target` is suspended, or ready to start.
+#[inline(always)]
+unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
+    me.fiber().leave(target.fiber());
+    // SAFETY: the caller's word.
+    let message = unsafe { me.context().switch(target.context(), message) };
+    me.fiber().arrive();
+    message
+}
+
 /// Switches from the running `me` to the suspended `target` with a value, and returns what
 /// `me` is resumed with.
 ///
@@ -141,7 +154,7 @@ pub(crate) unsafe fn hop<I, J>(me: &Block, target: &Block, value: J) -> Result<I
     let value = ManuallyDrop::new(value);
     thread::set_current_undisturbed(target);
     // SAFETY: who runs and who is suspended is the caller's word.
-    let message = unsafe { me.context().switch(target.context(), of_value(&value)) };
+    let message = unsafe { switch(me, target, of_value(&value)) };
     // SAFETY: it has just arrived, and whoever resumes `me` sends its inbox type, which is I.
     unsafe { open(message) }
 }
@@ -239,7 +252,7 @@ unsafe fn leave(me: &Block, target: &Block, mut message: Message) -> Message {
     thread::set_departed(me);
     thread::set_current(Some(target));
     // SAFETY: the caller's word.
-    unsafe { me.context().switch(target.context(), message) }
+    unsafe { switch(me, target, message) }
 }
 
 /// Runs `run` on the stack of the suspended `host`, which is current meanwhile, and comes back.
@@ -259,7 +272,7 @@ pub(crate) fn run_on_stack_of(host: &Block, run: &mut dyn FnMut()) {
         thread::set_current(Some(top));
         // SAFETY: the asker runs. The top of a stack that is not the current one is suspended,
         // in a switch or a kill, and both answer this.
-        unsafe { asker.context().switch(top.context(), message) };
+        unsafe { switch(asker, top, message) };
         thread::set_current(Some(asker));
     });
 }
@@ -279,7 +292,7 @@ fn serve(mut message: Message) -> Message {
             kind: NOTHING,
         };
         // SAFETY: `me` runs and the asker waits.
-        message = unsafe { me.context().switch(asker.context(), done) };
+        message = unsafe { switch(me, asker, done) };
     }
     message
 }

@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Runs the suite under AddressSanitizer, ThreadSanitizer and Valgrind, each with the feature that
+# tells the tool of stacks and switches, and then shows that the feature is needed: without it
+# the tool must report what is not so, or the run proves nothing.
+#
+#   ci/tools.sh [asan] [tsan] [valgrind]     default: all
+#
+#   GREENLET_TOOLCHAIN      of the sanitizers, which stable Rust does not have: nightly. tsan
+#                           needs its rust-src, because it must see into the standard library.
+#   GREENLET_PROGRAMS       random programs of tests/model, default below
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+toolchain=${GREENLET_TOOLCHAIN:-nightly}
+target=$(rustc -vV | sed -n 's/^host: //p')
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# Not here: the tests that build examples and other programs, which would need the same flags.
+SUITE=(abort bad_input cases guard inspect model registers rules unwind)
+
+# cargo_test FEATURES TEST… [-- ARGUMENT…]
+cargo_test() {
+    local features=$1 tests=()
+    shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        tests+=(--test "$1")
+        shift
+    done
+    cargo "${cargo[@]}" test --locked --no-fail-fast --features "$features" "${tests[@]}" "$@"
+}
+
+# sanitizer NAME PROGRAMS: sets what the functions below run with.
+sanitizer() {
+    cargo=("+$toolchain")
+    export RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/$1"
+    export CARGO_BUILD_TARGET=$target PROPTEST_CASES=${GREENLET_PROGRAMS:-$2}
+}
+
+# needs_feature REPORT TEST: without the feature the test must fail, with this in what is printed.
+needs_feature() {
+    printf '\n== %s without the feature\n' "$2"
+    if cargo_test trace "$2" >"$log" 2>&1; then
+        echo "the tool is content without being told of stacks" >&2
+        return 1
+    fi
+    grep -aom 1 -- "$1" "$log" || { tail -n 40 "$log" >&2; return 1; }
+}
+
+asan() (
+    sanitizer address 10000
+    # A process that is killed by a signal is what some tests are about.
+    options=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0
+    skip=(
+        # Freed memory stays in a quarantine.
+        --skip untracked_memory
+        # Instrumented functions have no stack probes (rustc leaves them out).
+        --skip s26_a_frame_larger_than_a_page_does_not_step_over_the_guard
+    )
+    export ASAN_OPTIONS=$options:detect_stack_use_after_return=0
+    cargo_test asan,trace "${SUITE[@]}" -- "${skip[@]}" 2>&1 | tee "$log"
+    # The sanitizer's words when it meets a stack that it does not know.
+    if grep -a 'ASan is ignoring requested' "$log"; then return 1; fi
+
+    # Locals are on the heap then, so what is in use of a stack is not what tests expect.
+    export ASAN_OPTIONS=$options:detect_stack_use_after_return=1
+    cargo_test asan,trace cases model rules -- "${skip[@]}" --skip stack_saved
+
+    export ASAN_OPTIONS=$options:detect_stack_use_after_return=0
+    needs_feature 'ASan is ignoring requested' abort
+)
+
+tsan() (
+    sanitizer thread 1000
+    # Without a standard library that is instrumented too, its locks are not seen.
+    cargo+=(-Zbuild-std)
+    tests=()
+    for test in "${SUITE[@]}"; do
+        # Its processes fork while they have threads, and the sanitizer's own locks stay held.
+        [ "$test" = guard ] || tests+=("$test")
+    done
+    skip=(
+        # The sanitizer's own memory grows with each greenlet.
+        --skip untracked_memory
+        # It has its own pthread_exit, through which nothing unwinds.
+        --skip s28_a_forced_unwind_that_reaches_the_base_aborts_with_a_message
+    )
+    cargo_test tsan,trace "${tests[@]}" -- "${skip[@]}"
+    needs_feature 'ERROR: ThreadSanitizer' rules
+)
+
+valgrind() (
+    cargo=()
+    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/valgrind"
+    export PROPTEST_CASES=${GREENLET_PROGRAMS:-1000}
+    export "CARGO_TARGET_$(tr a-z- A-Z_ <<<"$target")_RUNNER=valgrind --quiet --error-exitcode=9"
+    tests=()
+    for test in "${SUITE[@]}"; do
+        case $test in
+            # It has no flags of floating-point exceptions, and no guard that a child may hit
+            # without a report; a child that aborts counts as an error.
+            registers | guard | abort) ;;
+            *) tests+=("$test") ;;
+        esac
+    done
+    cargo_test valgrind,trace "${tests[@]}"
+    needs_feature '==[0-9]*== .*[Uu]ninitialised' cases
+)
+
+[ $# -gt 0 ] || set -- asan tsan valgrind
+for tool; do
+    case $tool in
+        asan | tsan | valgrind) ;;
+        *)
+            echo "no tool \"$tool\"; there are: asan tsan valgrind" >&2
+            exit 2
+            ;;
+    esac
+done
+for tool; do
+    printf '\n==== %s\n' "$tool"
+    "$tool"
+done
