@@ -24,7 +24,9 @@ LICENSE-APACHE
 format() {
     cargo fmt --all --check &&
         # A package of its own, which only its test can build.
-        rustfmt --check --edition 2024 tests/two-versions/src/main.rs
+        rustfmt --check --edition 2024 tests/two-versions/src/main.rs &&
+        # Built for boards only.
+        cargo fmt --manifest-path tests/boards/Cargo.toml --check
 }
 
 lint() {
@@ -34,7 +36,10 @@ lint() {
 }
 
 document() {
-    RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --locked --no-deps --all-features
+    local features
+    for features in --all-features --no-default-features; do
+        RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --locked --no-deps "$features" || return 1
+    done
 }
 
 package() {

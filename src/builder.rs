@@ -93,11 +93,12 @@ impl Builder {
         }
     }
 
-    /// A new greenlet under `parent`, as [`Greenlet::new`] makes it.
+    /// A new greenlet under `parent`, the running one. The first switch to it runs `body` with
+    /// the message, and what `body` returns goes to the parent.
     ///
     /// # Errors
-    /// [`BuildError`] if the name contains a NUL or the stack is too small or too large. That
-    /// the system has no memory for the stack shows at the first switch.
+    /// [`BuildError`] if the name contains a NUL, the stack is too small or too large, or there
+    /// is none. That the system has no memory for the stack shows at the first switch.
     pub fn build<I: 'static, P: 'static>(
         self,
         parent: &Current<P>,

@@ -155,7 +155,6 @@ pub enum BuildError {
         bytes: usize,
     },
     /// No memory for a stack was given, and without `std` there is no other.
-    #[cfg(not(feature = "std"))]
     NoStack,
     /// Stack and guard together are more than an address space can have.
     StackTooLarge {
@@ -168,7 +167,6 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NameContainsNul => f.write_str("a greenlet's name cannot contain a NUL"),
-            #[cfg(not(feature = "std"))]
             Self::NoStack => f.write_str("a greenlet needs memory for its stack"),
             Self::StackTooSmall { bytes } => {
                 write!(f, "a stack of {bytes} bytes is too small for a greenlet")

@@ -2,9 +2,14 @@
 
 use core::{fmt, marker::PhantomData};
 
+#[cfg(feature = "std")]
 use crate::{
-    Current, Invariant, ParentError, Thrown, WeakGreenlet,
-    tree::{self, Block, Own, Settings, State},
+    Current, Thrown,
+    tree::{self, Settings},
+};
+use crate::{
+    Invariant, ParentError, WeakGreenlet,
+    tree::{Block, Own, State},
 };
 
 /// A handle to a greenlet that receives messages of type `I`.
@@ -28,13 +33,15 @@ pub struct Greenlet<I, L = &'static ()> {
     bound: PhantomData<L>,
 }
 
+#[cfg(feature = "std")]
 impl<I: 'static> Greenlet<I> {
     /// A new greenlet under `parent`, the running one, with stack and name as a
     /// [`Builder`](crate::Builder) begins with them.
     ///
     /// The first switch to it runs `body` with the message. What `body` returns goes to the
     /// parent: a value or error as what the parent's [`switch`](Current::switch) returns, so
-    /// `P` is the parent's inbox type.
+    /// `P` is the parent's inbox type. Without `std`, which has the stacks,
+    /// [`Builder::build`](crate::Builder::build) is the way.
     ///
     /// ```
     /// use greenlet::{Greenlet, enter};

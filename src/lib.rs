@@ -1,4 +1,5 @@
-#![doc = include_str!("guide/crate.md")]
+#![cfg_attr(feature = "std", doc = include_str!("guide/crate.md"))]
+#![cfg_attr(not(feature = "std"), doc = include_str!("guide/boards.md"))]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 // For gdb: goes into programs that have debug information, and is not loaded when they run.
@@ -66,9 +67,10 @@ pub fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
 /// Runs `body` as the main greenlet and returns what it returns (rules s1, s2).
 ///
 /// # Safety
-/// Without `std` the crate does not know of threads. One thread of the program, or one core of
-/// the board, at the most uses this crate; an interrupt handler may enter too, if it returns
-/// before what it interrupts goes on.
+/// Without `std` the crate keeps its state in plain statics. From the first call until the program
+/// ends, one thread of execution at the most uses this crate, be it only to read a
+/// [`LocalKey`]: one thread, or one core of the board. Interrupt and signal handlers are others:
+/// they use nothing of it.
 #[cfg(not(feature = "std"))]
 pub unsafe fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
     tree::enter(body)
@@ -77,10 +79,11 @@ pub unsafe fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
 /// Takes and gives a `T`: no other type will do, not even one of another lifetime.
 type Invariant<T> = fn(T) -> T;
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
 #[cfg(doctest)]
-#[doc = include_str!("../tests/compile_fail.md")]
+#[cfg_attr(feature = "std", doc = include_str!("../tests/compile_fail.md"))]
+#[cfg_attr(not(feature = "std"), doc = include_str!("../tests/compile_fail_without_std.md"))]
 struct DoesNotCompile;

@@ -9,7 +9,7 @@ use core::{
 
 use crate::{thread, tree::Block};
 
-/// Declares greenlet-local keys, as [`std::thread_local!`] declares thread-local ones.
+/// Declares greenlet-local keys, as [`thread_local!`] declares thread-local ones.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -28,6 +28,8 @@ use crate::{thread, tree::Block};
 /// })
 /// # .unwrap();
 /// ```
+///
+/// [`thread_local!`]: https://doc.rust-lang.org/std/macro.thread_local.html
 #[macro_export]
 macro_rules! local {
     ($($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = $initial:expr;)+) => {

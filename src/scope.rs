@@ -52,7 +52,9 @@ pub struct Scope<'scope, 'env: 'scope> {
 
 impl<'scope> Scope<'scope, '_> {
     /// A new greenlet under `parent`, as [`Greenlet::new`] makes it, that may borrow what
-    /// outlives the scope. The handle cannot leave the scope.
+    /// outlives the scope. The handle cannot leave the scope. Without `std`,
+    /// [`Builder::build_scoped`] is the way.
+    #[cfg(feature = "std")]
     pub fn greenlet<I, P>(
         &'scope self,
         parent: &Current<P>,
@@ -84,7 +86,8 @@ impl<'scope> Scope<'scope, '_> {
 }
 
 impl Builder {
-    /// As [`build`](Self::build), for a greenlet of a scope.
+    /// As [`build`](Self::build), for a greenlet that may borrow what outlives the scope. The
+    /// handle cannot leave the scope.
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -141,7 +144,24 @@ impl Builder {
 ///     s.greenlet(me, |_, ()| { println!("{short}"); Ok(()) });
 /// });
 /// ```
+#[cfg(feature = "std")]
 pub fn scope<'env, I, R, F>(body: F) -> R
+where
+    I: 'env,
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>, &Current<I>) -> R,
+{
+    tree::enter_scoped(|me| me.scope(|scope| body(scope, me)))
+}
+
+/// Enters, as [`enter`](crate::enter) does, with a scope whose greenlets may borrow.
+///
+/// Bodies and messages may borrow what lives outside the closure. At its end every greenlet of
+/// the scope that still lives is killed, also when handles were forgotten.
+///
+/// # Safety
+/// As [`enter`](crate::enter).
+#[cfg(not(feature = "std"))]
+pub unsafe fn scope<'env, I, R, F>(body: F) -> R
 where
     I: 'env,
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>, &Current<I>) -> R,

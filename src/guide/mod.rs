@@ -18,5 +18,8 @@ pub mod stacks {}
 #[doc = include_str!("embedding.md")]
 pub mod embedding {}
 
+#[doc = include_str!("boards.md")]
+pub mod boards {}
+
 #[doc = include_str!("porting.md")]
 pub mod porting {}

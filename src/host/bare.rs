@@ -36,8 +36,8 @@ pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
     panic!("{why}")
 }
 
-/// A static of the one thread: [`enter`](crate::enter) has its caller promise that there is
-/// only one.
+/// A static of the one thread of execution: [`enter`](crate::enter) has its caller promise that
+/// there is only one.
 macro_rules! per_thread {
     (static $name:ident: $type:ty = $value:expr;) => {
         static $name: $crate::host::OnlyThread<$type> = $crate::host::OnlyThread($value);
@@ -48,7 +48,8 @@ pub(crate) use per_thread;
 /// What only the one thread uses.
 pub(crate) struct OnlyThread<T>(pub(crate) T);
 
-// SAFETY: there is one thread that uses this crate (contract of `enter`).
+// SAFETY: one thread of execution uses this crate (contract of `enter`). Whoever finds it before
+// the first `enter` only reads: nothing of what is written is reached without a greenlet.
 unsafe impl<T> Sync for OnlyThread<T> {}
 
 impl<T> OnlyThread<T> {

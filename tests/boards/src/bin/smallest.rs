@@ -15,7 +15,7 @@ fn main() -> ! {
     boards::make_heap();
     // SAFETY: used only here.
     let stack: &'static mut [MaybeUninit<u8>] = unsafe { &mut *(&raw mut STACK) };
-    // SAFETY: one core, and no interrupt handler has greenlets.
+    // SAFETY: one core, and no interrupt handler uses the crate.
     let sum = unsafe {
         enter(|me| {
             let main = me.handle();

@@ -65,7 +65,7 @@ pub const ALL: &[(&str, fn())] = &[
 ];
 
 fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
-    // SAFETY: one core, and no interrupt handler has greenlets.
+    // SAFETY: one core, and no interrupt handler uses the crate.
     unsafe { greenlet::enter(body) }
 }
 
