@@ -7,6 +7,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=asm/macros.h");
 
+    // For tests that build a program for their own target.
+    let target = env::var("TARGET").unwrap();
+    println!("cargo::rustc-env=GREENLET_TARGET={target}");
+
     let architecture = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
     let file = match architecture.as_str() {
         "x86_64" | "aarch64" | "riscv64" | "arm" => format!("asm/{architecture}.S"),
@@ -23,7 +27,6 @@ fn main() {
     core.file(&file).define("GREENLET_PREFIX", prefix.as_str());
     // Some C compilers for 32-bit ARM make Thumb code by default. The core is best of the
     // instruction set of the Rust code: else each switch passes through a veneer.
-    let target = env::var("TARGET").unwrap();
     if architecture == "arm" && !target.starts_with("thumb") && !target.contains("android") {
         core.flag("-marm");
     }

@@ -1,9 +1,9 @@
 //! The example `walk`, as its user sees it.
 
+mod example;
 mod process;
 
 use std::{
-    env,
     ffi::OsStr,
     fs,
     os::unix::{
@@ -16,33 +16,18 @@ use std::{
     sync::LazyLock,
 };
 
+use example::{stderr, stdout};
 use tempfile::TempDir;
 
-/// The program, newly built: `cargo test --test walk` alone does not do it.
+/// The program, built once.
 fn program() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let mut cargo = process::cargo("build").expect("the test is started by cargo");
-        let built = cargo.args(["--quiet", "--example", "walk"]).status();
-        assert!(built.expect("cargo starts").success());
-        // target/PROFILE/deps/TEST
-        let test = env::current_exe().expect("the test knows its path");
-        let target = test.ancestors().nth(3).expect("Cargo's layout");
-        target.join("debug/examples/walk")
-    });
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| example::program("walk"));
     &PROGRAM
 }
 
 fn walk(arguments: &[&OsStr]) -> Output {
     let mut command = process::command(program());
     command.args(arguments).output().expect("walk starts")
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).expect("UTF-8, whatever the names are")
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).expect("UTF-8, whatever the names are")
 }
 
 /// Walks `root` and wants success; without the root's own path, which is another each time.

@@ -4,23 +4,26 @@
 
 use std::{
     env,
+    path::PathBuf,
     process::{Command, Output},
 };
 
 use crate::process;
 
-/// A command that runs the example `name`, newly built: `cargo test --test` does not do it.
-pub fn command(name: &str) -> Command {
+/// The example `name`, newly built: `cargo test --test` does not do it.
+pub fn program(name: &str) -> PathBuf {
+    let mut cargo = process::cargo("build").expect("the test is started by cargo");
+    let built = cargo.args(["--quiet", "--example", name]).status();
+    assert!(built.expect("cargo starts").success());
     // target/[TRIPLE/]PROFILE/deps/TEST
     let test = env::current_exe().expect("the test knows its path");
-    let above = |levels| test.ancestors().nth(levels).expect("Cargo's layout");
-    let target = above(if emulated() { 4 } else { 3 });
+    let target = test.ancestors().nth(3).expect("Cargo's layout");
+    target.join("debug/examples").join(name)
+}
 
-    let mut cargo = process::cargo("build").expect("the test is started by cargo");
-    cargo.args(["--quiet", "--example", name]);
-    let built = cargo.env("CARGO_TARGET_DIR", target).status();
-    assert!(built.expect("cargo starts").success());
-    process::command(above(3).join("debug/examples").join(name))
+/// A command that runs it.
+pub fn command(name: &str) -> Command {
+    process::command(program(name))
 }
 
 /// Does an emulator run this test, many times slower than a processor?

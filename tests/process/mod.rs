@@ -21,11 +21,6 @@ use std::{
     },
 };
 
-/// Does an emulator run this test, which the kernel knows nothing of?
-fn emulated() -> bool {
-    env::var_os("GREENLET_EMULATED").is_some()
-}
-
 /// A command that runs `program`, built for the test's own target.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let runner = env::var("GREENLET_RUNNER").unwrap_or_default();
@@ -44,17 +39,16 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 /// was started by hand.
 pub fn cargo(subcommand: &str) -> Option<Command> {
     let mut cargo = Command::new(env::var_os("CARGO")?);
-    let target_directory = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
-    cargo.args([subcommand, "--offline"]).env(
-        "CARGO_TARGET_DIR",
-        target_directory.expect("Cargo's layout"),
-    );
-    if emulated() {
-        // target/TRIPLE/PROFILE/deps/TEST
-        let test = env::current_exe().expect("the test knows its path");
-        let triple = test.ancestors().nth(3).and_then(Path::file_name);
-        cargo.arg("--target").arg(triple.expect("Cargo's layout"));
+    cargo.args([subcommand, "--offline"]);
+    // target/[TRIPLE/]tmp
+    let mut above = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().skip(1);
+    let mut target = above.next();
+    let triple = env!("GREENLET_TARGET");
+    if target.is_some_and(|target| target.ends_with(triple)) {
+        cargo.args(["--target", triple]);
+        target = above.next();
     }
+    cargo.env("CARGO_TARGET_DIR", target.expect("Cargo's layout"));
     Some(cargo)
 }
 

@@ -5,7 +5,6 @@ use std::{
     ffi::{CString, c_char, c_int, c_void},
     fs,
     process::Command,
-    ptr,
 };
 
 use greenlet::{Builder, Current, Greenlet, enter};
@@ -22,6 +21,7 @@ struct Exception {
 
 unsafe extern "C-unwind" {
     fn _Unwind_RaiseException(exception: *mut Exception) -> c_int;
+    #[cfg(target_env = "gnu")]
     fn pthread_exit(value: *mut c_void) -> !;
 }
 
@@ -63,7 +63,7 @@ fn s28_a_foreign_exception_that_reaches_the_base_aborts_with_a_message() {
 fn s28_a_forced_unwind_that_reaches_the_base_aborts_with_a_message() {
     let Some(ended) = child(|| {
         // SAFETY: what it would leave behind does not matter, as the process aborts.
-        in_a_named_greenlet(|| unsafe { pthread_exit(ptr::null_mut()) });
+        in_a_named_greenlet(|| unsafe { pthread_exit(std::ptr::null_mut()) });
     }) else {
         return;
     };
@@ -93,6 +93,10 @@ type ThrowAndCatch = extern "C" fn(extern "C" fn(*mut c_void) -> c_int, *mut c_v
 fn throw_and_catch() -> Option<ThrowAndCatch> {
     if emulated() {
         eprintln!("skipped: the C++ compiler here is not one for the emulated machine");
+        return None;
+    }
+    if cfg!(target_feature = "crt-static") {
+        eprintln!("skipped: a static program cannot load what is compiled");
         return None;
     }
     let directory = env!("CARGO_TARGET_TMPDIR");
