@@ -15,6 +15,7 @@ asm/([a-z]+\.h|README\.md)
 src/([a-z0-9_]+/)*[a-z0-9_]+\.rs
 src/greenlet-gdb\.py
 src/guide/[a-z_]+\.md
+tests/compile_fail(_without_std)?\.md
 README\.md
 CHANGELOG\.md
 LICENSE-MIT

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Checks what only a release asks: that the package builds and its examples run without the rest of
+# the repository, that no dependency has an unwanted licence or a known fault, and that nothing
+# public has changed that the version does not admit. Publishes nothing.
+#
+#   ci/release.sh
+#
+# Does all of them, says at the end which failed, and fails if any did. Installs cargo-deny and
+# cargo-semver-checks under Cargo's target directory where they are missing, which takes minutes.
+# Needs a network: for the registry, and for the list of known faults.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+PATH=$PATH:$(realpath -m "$target/release-tools")/bin
+
+install_tool() {
+    command -v "$1" >/dev/null || cargo install --locked --root "$target/release-tools" "$1"
+}
+
+publish() { cargo publish --locked --dry-run; }
+
+# The package that `publish` has made.
+examples() {
+    local version
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+    cargo test --doc --all-features --manifest-path "$target/package/greenlet-$version/Cargo.toml"
+}
+
+dependencies() { install_tool cargo-deny && cargo deny --config ci/deny.toml --all-features check; }
+
+compatibility() {
+    local last
+    if ! last=$(git describe --tags --abbrev=0 --match 'v*' HEAD~ 2>/dev/null); then
+        echo 'skipped: nothing has been released that it could be compared with'
+        return
+    fi
+    install_tool cargo-semver-checks && cargo semver-checks --baseline-rev "$last"
+}
+
+failed=()
+for check in publish examples dependencies compatibility; do
+    printf '\n== %s\n' "$check"
+    "$check" || failed+=("$check")
+done
+if [ ${#failed[@]} != 0 ]; then
+    printf '\nfailed: %s\n' "${failed[*]}" >&2
+    exit 1
+fi
+printf '\nready for a release\n'
