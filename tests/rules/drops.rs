@@ -27,19 +27,22 @@ fn many() -> usize {
     if emulated() { 2_000 } else { 20_000 }
 }
 
+/// A suspended greenlet that adds `event` when its locals are dropped.
+fn suspended(me: &Current<()>, log: &Log, event: &'static str) -> Greenlet<()> {
+    let (main, log) = (me.handle(), log.clone());
+    let greenlet = Greenlet::new(me, move |me, ()| {
+        let _dropped = log.at_drop(event);
+        me.switch(&main, ())
+    });
+    me.switch(&greenlet, ()).unwrap();
+    greenlet
+}
+
 #[test]
 fn s14_a_handle_that_another_greenlet_keeps_kills_when_that_ends() {
     let log = Log::new();
     enter(|me: &Current<()>| {
-        let main = me.handle();
-        let inner = Greenlet::new(me, {
-            let log = log.clone();
-            move |me, ()| {
-                let _dropped = log.at_drop("inner");
-                me.switch(&main, ())
-            }
-        });
-        me.switch(&inner, ()).unwrap();
+        let inner = suspended(me, &log, "inner");
         let main = me.handle();
         let outer = Greenlet::new(me, {
             let log = log.clone();
@@ -60,15 +63,7 @@ fn s14_a_handle_that_another_greenlet_keeps_kills_when_that_ends() {
 fn s14_a_handle_in_a_message_kills_when_the_message_is_dropped() {
     let log = Log::new();
     enter(|me: &Current<()>| {
-        let main = me.handle();
-        let victim = Greenlet::new(me, {
-            let log = log.clone();
-            move |me, ()| {
-                let _dropped = log.at_drop("victim");
-                me.switch(&main, ())
-            }
-        });
-        me.switch(&victim, ()).unwrap();
+        let victim = suspended(me, &log, "victim");
         let receiver = Greenlet::new(me, |_, handle: Greenlet<()>| {
             drop(handle);
             Ok(())
@@ -82,15 +77,7 @@ fn s14_a_handle_in_a_message_kills_when_the_message_is_dropped() {
 fn s14_a_handle_that_a_panic_unwinds_kills() {
     let log = Log::new();
     enter(|me: &Current<()>| {
-        let main = me.handle();
-        let victim = Greenlet::new(me, {
-            let log = log.clone();
-            move |me, ()| {
-                let _dropped = log.at_drop("victim");
-                me.switch(&main, ())
-            }
-        });
-        me.switch(&victim, ()).unwrap();
+        let victim = suspended(me, &log, "victim");
         let panics = Greenlet::new(me, move |_, ()| {
             let _unwound = victim;
             panic!("out")
@@ -109,15 +96,7 @@ fn s14_a_handle_in_a_greenlet_local_kills_when_its_greenlet_ends() {
     }
     let log = Log::new();
     enter(|me: &Current<()>| {
-        let main = me.handle();
-        let victim = Greenlet::new(me, {
-            let log = log.clone();
-            move |me, ()| {
-                let _dropped = log.at_drop("victim");
-                me.switch(&main, ())
-            }
-        });
-        me.switch(&victim, ()).unwrap();
+        let victim = suspended(me, &log, "victim");
         let keeper = Greenlet::new(me, {
             let log = log.clone();
             move |_, ()| {
@@ -136,15 +115,7 @@ fn s14_a_handle_in_a_greenlet_local_kills_when_its_greenlet_ends() {
 fn s14_a_handle_in_the_drop_of_a_new_greenlets_body_kills() {
     let log = Log::new();
     enter(|me: &Current<()>| {
-        let main = me.handle();
-        let victim = Greenlet::new(me, {
-            let log = log.clone();
-            move |me, ()| {
-                let _dropped = log.at_drop("victim");
-                me.switch(&main, ())
-            }
-        });
-        me.switch(&victim, ()).unwrap();
+        let victim = suspended(me, &log, "victim");
         let new = Greenlet::new(me, move |_, ()| {
             drop(victim);
             Ok(())
