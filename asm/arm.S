@@ -20,7 +20,7 @@
 //
 //   offset  size  holds
 //        0     4  r11      } together a frame record
-//        4     4  resume   } (AAPCS32, 6.2.1.4 "Frame chain"); in Thumb code resume is odd
+//        4     4  resume   } (AAPCS32, 6.2.1.4 "The Frame Pointer"); in Thumb code resume is odd
 //        8     4  r4
 //       12     4  r5
 //       16     4  r6
