@@ -23,7 +23,7 @@ output=/target/$key
 # cargo_board SUBCOMMAND ARGUMENT…: cargo in the chroot, in tests/boards, for $triple.
 cargo_board() {
     chroot "$chroot" env -i -C /src/tests/boards HOME=/root LC_ALL=C.UTF-8 \
-        PATH=/usr/sbin:/usr/bin:/sbin:/bin "CARGO_TARGET_DIR=$output" \
+        PATH=/usr/sbin:/usr/bin:/sbin:/bin "CARGO_TARGET_DIR=$output" RUSTFLAGS='-D warnings' \
         cargo "$1" --locked --offline --target "$triple" "${@:2}"
 }
 

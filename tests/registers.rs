@@ -17,35 +17,18 @@ use greenlet::{
 #[cfg_attr(target_arch = "riscv64", path = "registers/riscv64.rs")]
 #[cfg_attr(target_arch = "arm", path = "registers/arm.rs")]
 mod arch;
+#[path = "registers/banks.rs"]
+mod banks;
+
+use banks::{Banks, Register, filled_call, filled_switch};
+
+/// riscv64: does the ABI pass floating-point values in registers?
+#[cfg(target_arch = "riscv64")]
+const HARD_FLOAT: bool = true;
 
 const ROUNDS: usize = 16;
 
-/// A register's name, the bits of it that are tested, and what the others are filled with.
-type Register = (&'static str, u64, u64);
-
-/// One value for each of `arch::REGISTERS`, in the low bits if they are narrower.
-type Bank = [u64; arch::REGISTERS.len()];
-
-/// What the routines of `arch` load before they jump, and store when control is back.
-#[repr(C)]
-struct Banks {
-    set: Bank,
-    seen: Bank,
-    word: usize,
-    kind: usize,
-}
-
 unsafe extern "C" {
-    /// Fills the registers from `set`, switches with the message of `banks`, stores the
-    /// registers in `seen` and the message received in `banks`.
-    ///
-    /// `save` and `to` are the core's: see `greenlet::raw::Context::switch`.
-    fn filled_switch(banks: *mut Banks, save: *mut StackPointer, to: StackPointer);
-
-    /// Fills the registers from `set`, calls `function(argument)`, stores the registers in
-    /// `seen`.
-    fn filled_call(banks: *mut Banks, function: unsafe extern "C" fn(*mut ()), argument: *mut ());
-
     /// The crate's own, which the routines of `arch` jump to.
     #[link_name = concat!(
         "greenlet_",
@@ -67,63 +50,28 @@ struct Side {
 
 impl Side {
     fn new(name: &'static str) -> Self {
-        let none = [0; arch::REGISTERS.len()];
-        let banks = Banks {
-            set: none,
-            seen: none,
-            word: 0,
-            kind: 0,
-        };
         Self {
             name,
             round: 0,
-            banks,
+            banks: Banks::new(),
             lost: String::new(),
         }
     }
 
-    /// Another value in each register of each side in each round.
     fn fill(&mut self) {
-        let banks = &mut self.banks;
-        banks.word = self.round;
-        banks.kind = self.name.len();
-        for (index, (value, (_, tested, fixed))) in
-            banks.set.iter_mut().zip(arch::REGISTERS).enumerate()
-        {
-            let name = u64::from(self.name.as_bytes()[0]);
-            *value =
-                scramble(name << 32 | (self.round as u64) << 16 | index as u64) & tested | fixed;
-        }
+        self.banks.word = self.round;
+        self.banks.kind = self.name.len();
+        self.banks.fill(self.name.as_bytes()[0], self.round);
     }
 
     fn check(&mut self) {
-        let Self {
-            name,
-            round,
-            banks,
-            lost,
-        } = self;
-        for ((set, seen), (register, tested, _)) in
-            banks.set.iter().zip(banks.seen).zip(arch::REGISTERS)
-        {
-            if (set ^ seen) & tested != 0 {
-                writeln!(
-                    lost,
-                    "{name}, round {round}: {register} was {set:#x}, is {seen:#x}"
-                )
-                .unwrap();
-            }
+        let Self { name, round, .. } = *self;
+        for (register, set, seen) in self.banks.lost() {
+            let line = format_args!("{name}, round {round}: {register} was {set:#x}, is {seen:#x}");
+            writeln!(self.lost, "{line}").unwrap();
         }
-        *round += 1;
+        self.round += 1;
     }
-}
-
-/// SplitMix64's finalizer: unlike inputs give values that differ in about half of the bits.
-fn scramble(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// The main side, the greenlet's side, and their contexts.
@@ -200,20 +148,6 @@ fn raw_switch_preserves_all() {
     assert!(lost.is_empty(), "not preserved:\n{lost}");
 }
 
-/// A switch of the safe API, in the form that `filled_call` calls.
-struct SafeSwitch<'a, I, J> {
-    me: &'a Current<I>,
-    to: &'a Greenlet<J>,
-    message: Option<J>,
-    received: Option<Result<I, Thrown>>,
-}
-
-unsafe extern "C" fn safe_switch<I, J>(switch: *mut ()) {
-    // SAFETY: `switch_safely` calls this with its own.
-    let switch = unsafe { &mut *switch.cast::<SafeSwitch<'_, I, J>>() };
-    switch.received = Some(switch.me.switch(switch.to, switch.message.take().unwrap()));
-}
-
 fn switch_safely<I, J>(
     side: &mut Side,
     me: &Current<I>,
@@ -221,22 +155,9 @@ fn switch_safely<I, J>(
     message: J,
 ) -> Result<I, Thrown> {
     side.fill();
-    let mut switch = SafeSwitch {
-        me,
-        to,
-        message: Some(message),
-        received: None,
-    };
-    // SAFETY: the function is called with what it takes, and does not unwind.
-    unsafe {
-        filled_call(
-            &mut side.banks,
-            safe_switch::<I, J>,
-            (&raw mut switch).cast(),
-        )
-    };
+    let received = banks::switch_safely(&mut side.banks, me, to, message);
     side.check();
-    switch.received.unwrap()
+    received
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! aarch64, AAPCS64 (6.1.1, 6.1.2): x19-x29 and the low halves of v8-v15. sp is not in the
 //! table: without it control would not come back.
 
-use std::{arch::global_asm, mem::offset_of};
+use core::{arch::global_asm, mem::offset_of};
 
 use super::{Banks, Register, core_switch};
 

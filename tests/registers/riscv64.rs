@@ -1,11 +1,13 @@
-//! riscv64 with the floating-point ABI lp64d (psABI, "Register Convention"): s0-s11, fs0-fs11.
-//! sp is not in the table: without it control would not come back.
+//! riscv64 (psABI, "Register Convention"): s0-s11, and fs0-fs11 where the ABI passes floating-point
+//! values in registers. sp is not in the table: without it control would not come back.
 
-use std::{arch::global_asm, mem::offset_of};
+use core::{arch::global_asm, mem::offset_of};
 
-use super::{Banks, Register, core_switch};
+use super::{Banks, HARD_FLOAT, Register, core_switch};
 
-pub const REGISTERS: [Register; 24] = [
+pub const REGISTERS: &[Register] = if HARD_FLOAT { &ALL } else { ALL.split_at(12).0 };
+
+const ALL: [Register; 24] = [
     ("s0", !0, 0),
     ("s1", !0, 0),
     ("s2", !0, 0),
@@ -35,7 +37,9 @@ pub const REGISTERS: [Register; 24] = [
 global_asm!(
     // In an optimized build LLVM reads this once without the target's features.
     ".option push",
+    ".if {fs}",
     ".option arch, +d",
+    ".endif",
     // Stores or loads, in the order of the table, at an address.
     ".macro greenlet_all sd, fsd, base",
     "    \\sd s0, 0(\\base)",
@@ -50,6 +54,7 @@ global_asm!(
     "    \\sd s9, 72(\\base)",
     "    \\sd s10, 80(\\base)",
     "    \\sd s11, 88(\\base)",
+    ".if {fs}",
     "    \\fsd fs0, 96(\\base)",
     "    \\fsd fs1, 104(\\base)",
     "    \\fsd fs2, 112(\\base)",
@@ -62,6 +67,7 @@ global_asm!(
     "    \\fsd fs9, 168(\\base)",
     "    \\fsd fs10, 176(\\base)",
     "    \\fsd fs11, 184(\\base)",
+    ".endif",
     ".endm",
     // Saves the caller's registers, ra, and the address of the banks (a0); fills from there.
     ".macro greenlet_fill",
@@ -82,6 +88,7 @@ global_asm!(
     "    addi sp, sp, 208",
     ".endm",
     // filled_switch(banks: a0, save: a1, to: a2)
+    ".section .text.greenlet_filled, \"ax\", %progbits",
     ".globl {filled_switch}",
     "{filled_switch}:",
     "    greenlet_fill",
@@ -105,6 +112,7 @@ global_asm!(
     "    jalr a1",
     "    greenlet_read",
     "    ret",
+    ".text",
     ".option pop",
     filled_switch = sym super::filled_switch,
     filled_call = sym super::filled_call,
@@ -113,4 +121,5 @@ global_asm!(
     seen = const offset_of!(Banks, seen),
     word = const offset_of!(Banks, word),
     kind = const offset_of!(Banks, kind),
+    fs = const HARD_FLOAT as usize,
 );

@@ -1,7 +1,7 @@
 //! x86_64, System V ABI (psABI 3.2.1): six general registers, and the control bits of MXCSR and
 //! the x87 unit. rsp is not in the table: without it control would not come back.
 
-use std::{arch::global_asm, mem::offset_of};
+use core::{arch::global_asm, mem::offset_of};
 
 use super::{Banks, Register, core_switch};
 

@@ -6,82 +6,35 @@ use core::mem::MaybeUninit;
 use boards::HeapStack;
 use greenlet::{
     Current, Greenlet, StackMemory, Thrown,
-    raw::{Context, Departure, Message, StackPointer},
+    raw::{Context, Departure, Message},
 };
 
 use super::{enter, greenlet};
 
-#[cfg_attr(target_arch = "arm", path = "registers/thumb.rs")]
-#[cfg_attr(target_arch = "riscv64", path = "registers/riscv64.rs")]
+#[cfg_attr(target_arch = "arm", path = "../../../registers/thumb.rs")]
+#[cfg_attr(target_arch = "riscv64", path = "../../../registers/riscv64.rs")]
 mod arch;
+#[path = "../../../registers/banks.rs"]
+mod banks;
+
+use banks::{Banks, Register, filled_call, filled_switch};
+
+/// riscv64: does the ABI pass floating-point values in registers?
+#[cfg(target_arch = "riscv64")]
+const HARD_FLOAT: bool = cfg!(hard_float);
 
 const ROUNDS: usize = 16;
 
-/// A register's name, the bits of it that are tested, and what the others are filled with.
-type Register = (&'static str, u64, u64);
-
-/// One value for each of `arch::REGISTERS`, in the low bits if they are narrower.
-type Bank = [u64; arch::REGISTERS.len()];
-
-/// What the routines of `arch` load before they jump, and store when control is back.
-#[repr(C)]
-struct Banks {
-    word: usize,
-    kind: usize,
-    set: Bank,
-    seen: Bank,
-}
-
 unsafe extern "C" {
-    /// Fills the registers from `set`, switches with the message of `banks`, stores the
-    /// registers in `seen` and the message received in `banks`.
-    ///
-    /// `save` and `to` are the core's: see `greenlet::raw::Context::switch`.
-    fn filled_switch(banks: *mut Banks, save: *mut StackPointer, to: StackPointer);
-
-    /// Fills the registers from `set`, calls `function(argument)`, stores the registers in
-    /// `seen`.
-    fn filled_call(banks: *mut Banks, function: unsafe extern "C" fn(*mut ()), argument: *mut ());
-
     /// The crate's own, which the routines of `arch` jump to.
     #[link_name = "greenlet_0_1_0_switch"]
     fn core_switch();
 }
 
-impl Banks {
-    fn new() -> Self {
-        Self {
-            word: 0,
-            kind: 0,
-            set: [0; _],
-            seen: [0; _],
-        }
+fn check(banks: &Banks, round: usize) {
+    if let Some((register, set, seen)) = banks.lost().next() {
+        panic!("round {round}: {register} was {set:#x}, is {seen:#x}");
     }
-
-    /// Another value in each register of each side in each round.
-    fn fill(&mut self, side: u64, round: usize) {
-        for (index, (value, (_, tested, fixed))) in
-            self.set.iter_mut().zip(arch::REGISTERS).enumerate()
-        {
-            *value = scramble(side << 32 | (round as u64) << 16 | index as u64) & tested | fixed;
-        }
-    }
-
-    fn check(&self, round: usize) {
-        for ((set, seen), (register, tested, _)) in
-            self.set.iter().zip(self.seen).zip(arch::REGISTERS)
-        {
-            assert_eq!(set & tested, seen & tested, "{register}, round {round}");
-        }
-    }
-}
-
-/// SplitMix64's finalizer: unlike inputs give values that differ in about half of the bits.
-fn scramble(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Switches with `banks` filled from one context to the other.
@@ -91,7 +44,7 @@ fn scramble(seed: u64) -> u64 {
 unsafe fn switch(banks: &mut Banks, from: *const Context, to: *const Context, round: usize) {
     // SAFETY: the caller's word. A context begins with its stack pointer.
     unsafe { filled_switch(banks, from.cast_mut().cast(), (*to).stack_pointer()) };
-    banks.check(round);
+    check(banks, round);
 }
 
 unsafe extern "C" fn start(
@@ -142,20 +95,6 @@ pub fn after_a_switch_of_contexts() {
     }
 }
 
-/// A switch of the safe API, in the form that `filled_call` calls.
-struct SafeSwitch<'a, I> {
-    me: &'a Current<I>,
-    to: &'a Greenlet<u64>,
-    message: u64,
-    received: Option<Result<I, Thrown>>,
-}
-
-unsafe extern "C" fn safe_switch<I>(switch: *mut ()) {
-    // SAFETY: `switch_safely` calls this with its own.
-    let switch = unsafe { &mut *switch.cast::<SafeSwitch<'_, I>>() };
-    switch.received = Some(switch.me.switch(switch.to, switch.message));
-}
-
 fn switch_safely<I>(
     banks: &mut Banks,
     me: &Current<I>,
@@ -163,16 +102,9 @@ fn switch_safely<I>(
     message: u64,
     round: usize,
 ) -> Result<I, Thrown> {
-    let mut switch = SafeSwitch {
-        me,
-        to,
-        message,
-        received: None,
-    };
-    // SAFETY: the function is called with what it takes, and does not unwind.
-    unsafe { filled_call(banks, safe_switch::<I>, (&raw mut switch).cast()) };
-    banks.check(round);
-    switch.received.unwrap()
+    let received = banks::switch_safely(banks, me, to, message);
+    check(banks, round);
+    received
 }
 
 /// Two greenlets send each other numbers, with all registers filled, while `go_on` says so.

@@ -1,45 +1,13 @@
-//! Cortex-M, AAPCS32 (6.1.1, 6.1.2.1): r4-r11, and d8-d15 where there are VFP registers. sp is
-//! not in the table: without it control would not come back.
+//! 32-bit ARM whose code is Thumb, be it Thumb-1 only (Cortex-M): registers as in aapcs32.rs.
 
 use core::{arch::global_asm, mem::offset_of};
 
 use super::{Banks, Register, core_switch};
 
-const CORE: [Register; 8] = [
-    ("r4", 0xffff_ffff, 0),
-    ("r5", 0xffff_ffff, 0),
-    ("r6", 0xffff_ffff, 0),
-    ("r7", 0xffff_ffff, 0),
-    ("r8", 0xffff_ffff, 0),
-    ("r9", 0xffff_ffff, 0),
-    ("r10", 0xffff_ffff, 0),
-    ("r11", 0xffff_ffff, 0),
-];
+#[path = "aapcs32.rs"]
+mod aapcs32;
 
-#[cfg(hard_float)]
-pub const REGISTERS: [Register; 16] = {
-    let [r4, r5, r6, r7, r8, r9, r10, r11] = CORE;
-    [
-        r4,
-        r5,
-        r6,
-        r7,
-        r8,
-        r9,
-        r10,
-        r11,
-        ("d8", !0, 0),
-        ("d9", !0, 0),
-        ("d10", !0, 0),
-        ("d11", !0, 0),
-        ("d12", !0, 0),
-        ("d13", !0, 0),
-        ("d14", !0, 0),
-        ("d15", !0, 0),
-    ]
-};
-#[cfg(not(hard_float))]
-pub const REGISTERS: [Register; 8] = CORE;
+pub use aapcs32::REGISTERS;
 
 global_asm!(
     ".syntax unified",
@@ -151,5 +119,5 @@ global_asm!(
     seen = const offset_of!(Banks, seen),
     word = const offset_of!(Banks, word),
     kind = const offset_of!(Banks, kind),
-    vfp = const cfg!(hard_float) as usize,
+    vfp = const aapcs32::HARD_FLOAT as usize,
 );
