@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Measures what the crate costs those who build, embed and read it: seconds to build from clean and
+# crates to build, beside corosensei, size of the package, and lines of each layer.
+#
+#   ci/measures.sh [ROUNDS]         default: 5, of which it takes the median
+#
+# The figures in README.md are from here. Installs cloc from Debian where it is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+rounds=${1:-5}
+repo=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if ! command -v cloc >/dev/null; then
+    root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    "${root[@]}" apt-get update
+    "${root[@]}" apt-get install -y --no-install-recommends cloc
+fi >&2
+
+# user NAME REQUIREMENT: an empty crate that depends on one, in versions that are in our lock file.
+user() {
+    cargo init --quiet --lib --vcs none --name user "$work/$1" 2>/dev/null
+    echo "$1 = $2" >>"$work/$1/Cargo.toml"
+    cp Cargo.lock "$work/$1"
+    cargo fetch --quiet --manifest-path "$work/$1/Cargo.toml"
+}
+
+# build NAME: prints the milliseconds that a release build takes from clean.
+build() {
+    local start
+    rm -rf "$work/$1/target"
+    start=${EPOCHREALTIME/./}
+    cargo build --quiet --release --offline --manifest-path "$work/$1/Cargo.toml" --target-dir "$work/$1/target"
+    echo $(((${EPOCHREALTIME/./} - start) / 1000))
+}
+
+seconds() {
+    sort -n "$work/$1.times" | awk '{ t[NR] = $1 } END { printf "%.2f", t[int((NR + 1) / 2)] / 1000 }'
+}
+
+# crates NAME EDGES: how many it stands for, itself included.
+crates() {
+    cargo tree --offline --edges "$2" --prefix none --format '{p}' --manifest-path "$work/$1/Cargo.toml" |
+        sed '1d; s/ (.*//' | sort -u | wc -l
+}
+
+# lines NAME PATH…: a row of the table. As C, because cloc's Assembly takes `#if` for a comment.
+lines() {
+    cloc --quiet --csv --force-lang='C,S' --include-lang='Rust,C,C/C++ Header' "${@:2}" |
+        awk -F, -v name="$1" '$2 == "SUM" { printf "| %s | %d | %d |\n", name, $5, $4 }'
+}
+
+peer=$(awk '/^name = "corosensei"$/ { getline; gsub(/.*= |"/, ""); print }' Cargo.lock)
+user greenlet "{ path = \"$repo\" }"
+user corosensei "\"=$peer\""
+for ((round = 0; round < rounds; round++)); do
+    for crate in greenlet corosensei; do
+        build "$crate" >>"$work/$crate.times"
+    done
+done
+
+sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | awk '{ $1 = $1 " ×"; print }'
+rustc --version
+date +%F
+echo
+echo '| | greenlet | corosensei '"$peer"' |'
+echo '|---|---|---|'
+echo "| release build from clean, s | $(seconds greenlet) | $(seconds corosensei) |"
+echo "| crates that are built | $(crates greenlet normal,build) | $(crates corosensei normal,build) |"
+echo "| crates that are linked | $(crates greenlet normal) | $(crates corosensei normal) |"
+echo
+cargo package --locked --allow-dirty --no-verify 2>&1 | sed -n 's/^ *Packaged/package:/p'
+echo
+echo '| layer | code | comment |'
+echo '|---|---|---|'
+lines 'switch core' asm
+for core in asm/*.S; do
+    lines "— \`$core\`" "$core"
+done
+lines 'architecture' src/arch
+lines 'stack' src/stack
+lines 'raw context' src/raw.rs
+lines 'tree' src/tree
+mapfile -t handles < <(find src -maxdepth 1 -name '*.rs' ! -name raw.rs)
+lines 'handles' "${handles[@]}"
+lines 'system' src/host
+lines 'tools' src/tools
+lines 'all' asm src
