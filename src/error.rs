@@ -28,7 +28,9 @@ pub enum SwitchError<M> {
     /// The target is dead, and no live ancestor of it takes its kind of message (rule s9).
     Dead(M),
     /// The target waits for another greenlet to be over: it has entered again (rule s2), or is
-    /// killing somebody. It can be switched to when that is done.
+    /// killing somebody. Or somebody is killing a greenlet, which ends in the caller, and the
+    /// target was there before that began: what ends does so first (rule s15). The target can be
+    /// switched to when that is done.
     Busy(M),
     /// The target's stack could not be had. The target is as new as before; try again when
     /// there is memory (rule s5).
@@ -84,7 +86,7 @@ impl<M> fmt::Display for SwitchError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Dead(_) => "cannot switch: the greenlet is dead",
-            Self::Busy(_) => "cannot switch: the greenlet waits for another one to be over",
+            Self::Busy(_) => "cannot switch: the greenlet must wait for another one to be over",
             Self::Stack(_, error) => return error.fmt(f),
             Self::Unwinding(_) => "cannot switch while the thread is unwinding a panic",
             Self::Exiting(_) => "cannot switch: this greenlet is told to exit",

@@ -7,19 +7,18 @@
 //!
 //! 1. Every greenlet made through a [`Scope`] is in the scope's roster from its making until
 //!    it dies (`new_scoped_greenlet`, `Block::set_dead`), whatever becomes of its handles.
-//! 2. Roster and `Scope` are on the stack of [`Current::scope`], and so is an `EndOfScope` that the
-//!    closure cannot reach; made last, it is dropped before either goes. It is dropped when the closure returns and when it unwinds, for
-//!    whatever reason: a panic, or the unwinding of a greenlet that is itself killed. There is
-//!    no third way out: a closure whose greenlet is never resumed leaves its stack, the roster
-//!    and everything borrowed in place for ever.
+//! 2. Roster and `Scope` are on the stack of [`Current::scope`], and so is an `EndOfScope` that
+//!    the closure cannot reach; made last, it is dropped before either goes. It is dropped when
+//!    the closure returns and when it unwinds, for whatever reason: a panic, or the unwinding of
+//!    a greenlet that is itself killed. There is no third way out: a closure whose greenlet is
+//!    never resumed leaves its stack, the roster and everything borrowed in place for ever.
 //! 3. That drop kills members until none is left. A kill has five outcomes. `Dead`: one member
 //!    less. `Itself`, `Beneath`: the member runs, or waits for a root on its own stack that
 //!    runs. It does not: the drop runs on the stack of the scope's owner, and a member has a
-//!    stack of its own. Were this wrong, the process would abort. `UnderWay`: somebody else
-//!    waits in a kill of the member, and the member, while it was dying, has let the owner run
-//!    on from a root of its own; neither can go first, and the process aborts. `Interrupted`: the member,
-//!    while it was dying, killed the owner; it now waits for the owner's death, and the next
-//!    kill interrupts that wait in turn, so the member gets on with its own.
+//!    stack of its own. `UnderWay`: somebody else waits in a kill of the member. The drop takes
+//!    that kill over (`tree::end`). Were either wrong, the process would abort. `Interrupted`:
+//!    the member, while it was dying, killed the owner; it now waits for the owner's death, and
+//!    the next kill interrupts that wait in turn, so the member gets on with its own.
 //!    Bodies of members that died new, which may have to wait while others are dropped, are
 //!    dropped before the drop of the scope returns.
 //! 4. A dead greenlet has dropped its body and all its locals and has given up its stack. Its
@@ -229,8 +228,7 @@ impl EndOfScope<'_> {
                 // Interrupted by the member, in a destructor, which goes on now: again.
                 Killed::Dead | Killed::Interrupted => {}
                 Killed::Itself | Killed::Beneath | Killed::UnderWay => {
-                    // Step 3 of the argument says that this cannot be, or that it is to end
-                    // here. To go on is unsound.
+                    // Step 3 of the argument says that this cannot be. To go on is unsound.
                     host::abort(format_args!("{member:?} lives at the end of its scope"));
                 }
             }

@@ -14,7 +14,7 @@ use core::{cell::Cell, ptr};
 
 use crate::{
     host::per_thread,
-    tree::{Block, Roster},
+    tree::{Block, Roster, UnderWay},
 };
 
 pub(crate) struct Thread {
@@ -22,6 +22,8 @@ pub(crate) struct Thread {
     departed: Cell<*const Block>,
     main: Cell<*const Block>,
     burials: Burials,
+    /// The kill that was begun last of those that somebody waits in.
+    kill: Cell<*const UnderWay>,
     /// The live greenlets that belong to no scope.
     unscoped: Roster,
     last_id: Cell<u64>,
@@ -53,6 +55,7 @@ per_thread! {
             departed: Cell::new(ptr::null()),
             main: Cell::new(ptr::null()),
             burials: Cell::new(ptr::null()),
+            kill: Cell::new(ptr::null()),
             unscoped: Roster::new(),
             last_id: Cell::new(0),
         };
@@ -125,6 +128,16 @@ pub(crate) fn with_burials<R>(use_them: impl FnOnce(&Burials) -> R) -> R {
     }
 }
 
+/// The kill that was begun last of those that somebody waits in, or null.
+pub(crate) fn kill() -> *const UnderWay {
+    THREAD.with(|thread| thread.kill.get())
+}
+
+/// Sets the kill that was begun last.
+pub(crate) fn set_kill(kill: *const UnderWay) {
+    THREAD.with(|thread| thread.kill.set(kill));
+}
+
 /// Enters `block`, which is in no roster yet, among the thread's.
 pub(crate) fn enroll(block: &Block) {
     // SAFETY: the thread's roster is there as long as code runs on the thread, and a block
@@ -161,4 +174,9 @@ pub(crate) fn next_id() -> u64 {
         thread.last_id.set(id);
         id
     })
+}
+
+/// The number of the greenlet that was made last, or 0.
+pub(crate) fn last_id() -> u64 {
+    THREAD.with(|thread| thread.last_id.get())
 }

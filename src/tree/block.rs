@@ -8,7 +8,7 @@ use core::{
     ptr::{self, NonNull},
 };
 
-use super::{Membership, Refusal, Settings, kill, memory};
+use super::{Membership, Refusal, Settings, kill, memory, under_way};
 use crate::{
     Thrown,
     arch::{Frame, StackPointer, Start},
@@ -280,7 +280,6 @@ impl Block {
     }
 
     /// A number that no other greenlet of the thread has; later ones have larger ones.
-    #[cfg(feature = "std")]
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -400,7 +399,10 @@ impl Block {
 
     /// Must its next switch take the slow path?
     pub(crate) fn needs_attention(&self) -> bool {
-        self.is_exiting() || self.last_waiter().is_abandoned() || trace::is_on()
+        self.is_exiting()
+            || self.last_waiter().is_abandoned()
+            || under_way::is_kill_under_way()
+            || trace::is_on()
     }
 
     /// Does nobody hold it any more?

@@ -18,6 +18,7 @@ use super::{
     kill, memory,
     message::{self, Content},
     route::{self, Delivery, Refusal},
+    under_way,
 };
 use crate::{
     Current, Thrown,
@@ -282,7 +283,7 @@ fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Messag
                 };
             }
             // Nobody may go on before the one that it waits for: that one is told instead.
-            (_, Refusal::Busy) => return (at.end_of_waits(), content),
+            (_, Refusal::Busy) => return (under_way::in_place_of(at), content),
             _ => lost(block),
         }
     }

@@ -28,6 +28,11 @@ pub(crate) enum Killed {
 /// must be over before it can go on: a nested root on its stack, or one that it is killing.
 /// If that chain of waits leads to the one that runs, the victim's own kill is interrupted.
 pub(crate) fn kill(victim: &Block) -> Killed {
+    kill_if(victim, false)
+}
+
+/// `takes_over`: also if somebody else is at killing the victim, who then waits longer.
+fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     match victim.state() {
         State::Dead => return Killed::Dead,
         State::New => {
@@ -44,8 +49,12 @@ pub(crate) fn kill(victim: &Block) -> Killed {
     } else {
         end
     };
-    if !interrupts && victim.killer().is_some() {
-        return Killed::UnderWay;
+    if let (false, Some(first_killer)) = (interrupts, victim.killer()) {
+        if !takes_over {
+            return Killed::UnderWay;
+        }
+        // SAFETY: null only outside every greenlet, where no kill is under way.
+        hand_on(first_killer, unsafe { &*current });
     }
     tell_to_exit(victim, end);
     if ptr::eq(current, end) {
@@ -85,10 +94,21 @@ pub(crate) fn kill(victim: &Block) -> Killed {
     }
 }
 
-/// As [`kill`], for whom no handle stands in: frees the victim if nobody holds it.
+/// Makes `first_killer`, whose victim `current` takes over, wait longer: for `current`, or for the
+/// one that waits, in kills, for `current`. That one is told to exit. It is never one that was
+/// there before `first_killer` began to wait: those do not run meanwhile (`under_way.rs`).
+fn hand_on(first_killer: &Block, current: &Block) {
+    let last = current.last_waiter();
+    tell_to_exit(last, current);
+    last.set_killer(Some(first_killer));
+    first_killer.wait_instead_for(last);
+}
+
+/// As [`kill`], for the end of a scope, which no member may see: frees the victim if nobody
+/// holds it, and takes it over from whoever is at killing it.
 pub(crate) fn end(victim: &Block) -> Killed {
     victim.retain_weakly();
-    let killed = kill(victim);
+    let killed = kill_if(victim, true);
     if killed == Killed::Dead && victim.is_abandoned() {
         // SAFETY: without a strong count, and kept by the count above.
         unsafe { block::abandoned(victim) };

@@ -13,6 +13,7 @@ use core::{
 use super::{
     Block,
     block::{self, State},
+    under_way::UnderWay,
 };
 #[cfg(feature = "std")]
 use super::{kill, root};
@@ -220,8 +221,12 @@ pub(super) unsafe fn hop_to_interrupt(killer: &Block, victim: &Block, end: &Bloc
 /// # Safety
 /// As for [`hop_to_kill`] and [`hop_to_interrupt`].
 unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Message) {
+    let kill = UnderWay::new(killer);
+    // SAFETY: it leaves the list here, where `killer` ceases to wait.
+    unsafe { kill.begin() };
     // SAFETY: the caller's word.
     let Message { kind, .. } = serve(unsafe { leave(killer, end, message) });
+    kill.end();
     let departed = thread::take_departed();
     killer.end_waiting();
     thread::set_current(Some(killer));

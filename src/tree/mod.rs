@@ -8,6 +8,7 @@
 //! | `route.rs` | who receives: the target, or an ancestor in its place |
 //! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
 //! | `kill.rs` | making a suspended greenlet end |
+//! | `under_way.rs` | who must wait while a kill is under way |
 //! | `roster.rs` | who lives: the greenlets of a scope or thread |
 //! | `root.rs` | entering: a greenlet on a stack that is already there |
 //!
@@ -21,6 +22,7 @@ mod message;
 mod root;
 mod roster;
 mod route;
+mod under_way;
 
 pub(crate) use block::{Block, Own, State, release_weakly};
 pub(crate) use body::{Settings, new_greenlet, new_scoped_greenlet};
@@ -33,3 +35,4 @@ pub(crate) use message::{Content, hop, hop_with, of_value, same_type};
 pub(crate) use root::{enter, enter_scoped};
 pub(crate) use roster::{Membership, Roster};
 pub(crate) use route::{Delivery, Refusal, admit, receiver};
+pub(crate) use under_way::UnderWay;

@@ -3,7 +3,7 @@
 
 use core::any::TypeId;
 
-use super::{Block, block::State, kill};
+use super::{Block, block::State, kill, under_way};
 use crate::{StackError, host, thread};
 
 /// Why nothing was sent.
@@ -17,7 +17,7 @@ pub(crate) enum Refusal {
     Unwinding,
     /// The target is dead and no live ancestor takes its messages.
     Dead,
-    /// The receiver waits for another to be over.
+    /// The receiver waits for another to be over, or for the end of a kill.
     Busy,
     /// The receiver could not be started.
     Stack(StackError),
@@ -69,6 +69,7 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
 /// comes with the greenlet at which the search ended.
 pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Refusal, &Block)> {
     match (first.state(), delivery) {
+        _ if under_way::is_held_back(first) => receiver_in_place_of(first, delivery),
         (State::Active, _) => Ok(first),
         (State::New, Delivery::Value(_)) => start(first),
         _ => receiver_in_place_of(first, delivery),
@@ -80,7 +81,6 @@ fn receiver_in_place_of(first: &Block, delivery: Delivery) -> Result<&Block, (Re
     let mut block = first;
     loop {
         match block.state() {
-            State::Busy => return Err((Refusal::Busy, block)),
             State::Dead => {
                 block = ancestor(block).ok_or((Refusal::Dead, block))?;
                 let Delivery::Value(identity) = delivery else {
@@ -91,6 +91,10 @@ fn receiver_in_place_of(first: &Block, delivery: Delivery) -> Result<&Block, (Re
                 if lives && (identity.is_none() || identity != (block.kind().inbox)()) {
                     return Err((Refusal::Dead, block));
                 }
+            }
+            State::Busy => return Err((Refusal::Busy, block)),
+            State::Active | State::New if under_way::is_held_back(block) => {
+                return Err((Refusal::Busy, block));
             }
             State::Active => return Ok(block),
             State::New => match delivery {

@@ -21,20 +21,16 @@ pub struct Run {
     pub rules: BTreeSet<&'static str>,
 }
 
-/// All events of the program; `None` if it comes to where nobody has said what is right: the end
-/// of a scope that a greenlet of it lives to see because somebody else is at killing it.
-pub fn run(program: &Program) -> Option<Run> {
+/// All events of the program.
+pub fn run(program: &Program) -> Run {
     let mut model = Model::new(program);
     while !model.is_over {
         model.step();
-        if model.undecided {
-            return None;
-        }
     }
-    Some(Run {
+    Run {
         events: model.events,
         rules: model.rules,
-    })
+    }
 }
 
 /// Rule s5. *Busy* is a started one that waits for another, *suspended* one that neither runs
@@ -262,7 +258,6 @@ struct Model<'a> {
     events: Vec<Event>,
     rules: BTreeSet<&'static str>,
     is_over: bool,
-    undecided: bool,
     greenlets: Vec<Greenlet>,
     running: Id,
     /// The live roots on the thread's own stack, innermost last.
@@ -270,6 +265,8 @@ struct Model<'a> {
     /// Panics that unwind now, on whatever stack.
     panics: usize,
     scopes: Vec<Vec<Id>>,
+    /// Who waits in a kill, and the greenlet that was made last when that began; oldest first.
+    kills: Vec<(Id, Id)>,
     slots: [Option<Id>; SLOTS],
     fuel: u32,
     made: usize,
@@ -284,12 +281,12 @@ impl<'a> Model<'a> {
             events: Vec::new(),
             rules: BTreeSet::new(),
             is_over: false,
-            undecided: false,
             greenlets: Vec::new(),
             running: 0,
             mains: vec![0],
             panics: 0,
             scopes: Vec::new(),
+            kills: Vec::new(),
             slots: [None; SLOTS],
             fuel: FUEL,
             made: 0,
@@ -1054,6 +1051,8 @@ impl<'a> Model<'a> {
                 Life::Started if greenlet.waits_for.is_some() => {
                     return Route::Refused(Refused::Busy, at);
                 }
+                // *Silent*: those that were there when a kill began go on when it is over.
+                _ if self.is_held_back(at) => return Route::Refused(Refused::Busy, at),
                 Life::New if !content.is_value() => return Route::Bury(at),
                 Life::New if greenlet.has_huge_stack => return Route::Refused(Refused::Stack, at),
                 Life::New | Life::Started => return Route::To(at),
@@ -1068,6 +1067,11 @@ impl<'a> Model<'a> {
     }
 
     /// The one at the end of the chain of waits: it is suspended, or runs.
+    /// Rule s15: a kill always ends.
+    fn is_held_back(&self, id: Id) -> bool {
+        self.kills.last().is_some_and(|&(_, last)| id <= last)
+    }
+
     fn end_of_waits(&self, id: Id) -> Id {
         self.chain_of_waits(id).pop().expect("at least itself")
     }
@@ -1236,10 +1240,18 @@ impl<'a> Model<'a> {
                     });
                     return;
                 }
-                // *Silent*: a busy parent cannot go on, so that is told which it waits for.
+                // *Silent*: a busy parent cannot go on, so that is told which it waits for; or,
+                // if a kill holds that back, the one whom the kill waits for.
                 _ => {
                     self.rule("s11 busy parent");
-                    self.end_of_waits(at)
+                    let end = self.end_of_waits(at);
+                    match self.kills.last() {
+                        Some(&(killer, _)) if self.is_held_back(end) => {
+                            self.rule("s15 goes no further than the kill");
+                            self.end_of_waits(killer)
+                        }
+                        _ => end,
+                    }
                 }
             },
         };
@@ -1312,17 +1324,23 @@ impl<'a> Model<'a> {
             told.truncate(on_its_stack);
         }
         let waiting = self.greenlets[victim].killer;
-        if waiting.is_some() && spared.is_none() && told.last() != Some(&me) {
-            if by == KillBy::EndOfScope {
-                self.undecided = true;
-            } else {
+        let mut told_too = Vec::new();
+        if let (Some(waiting), true) = (waiting, spared.is_none() && told.last() != Some(&me)) {
+            if by != KillBy::EndOfScope {
                 // *Silent*: it is dead when the first kill is over.
                 self.rule("s14 killed already");
                 self.push(Task::Killed(by, Killed::Later));
+                return;
             }
-            return;
+            // *Silent*: who waited for its end waits for that of the one that has killed the
+            // scope's owner, or of the owner.
+            self.rule("s20 takes a kill over");
+            let last = self.last_waiter(me);
+            told_too = self.chain_of_waits(last);
+            self.greenlets[last].killer = Some(waiting);
+            self.greenlets[waiting].waits_for = Some(last);
         }
-        for &id in &told {
+        for &id in told.iter().chain(&told_too) {
             let mut top = id;
             while let Some(next) = self.greenlets[top].waits_for {
                 if !self.greenlets[next].is_root {
@@ -1365,6 +1383,7 @@ impl<'a> Model<'a> {
                 self.greenlets[waiting].waits_for = Some(spared);
             }
         }
+        self.kills.push((me, self.greenlets.len() - 1));
         self.greenlets[victim].killer = Some(me);
         self.me().waits_for = Some(victim);
         self.push(Task::WaitInKill(victim, by));
@@ -1380,6 +1399,7 @@ impl<'a> Model<'a> {
     /// After the victim's death, or when the killer is killed in turn.
     fn resume_killer(&mut self, killer: Id) {
         self.running = killer;
+        self.kills.retain(|&(waits, _)| waits != killer);
         let Some(Task::WaitInKill(victim, by)) = self.me().tasks.pop() else {
             unreachable!("a killer waits");
         };

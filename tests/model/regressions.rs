@@ -44,9 +44,8 @@ fn enter(script: u8, slot: u8) -> Op {
 #[track_caller]
 fn does_what_the_model_does<const N: usize>(scripts: [&[Op]; N]) {
     let scripts = scripts.map(<[Op]>::to_vec).into();
-    match check(&Program { scripts }) {
-        Ok(run) => assert!(run.is_some(), "the model knows what is right"),
-        Err(why) => panic!("{why}"),
+    if let Err(why) = check(&Program { scripts }) {
+        panic!("{why}");
     }
 }
 

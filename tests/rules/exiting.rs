@@ -13,6 +13,7 @@ use crate::support::{
     census::{Cargo, Census, Word},
     child::child,
     log::{Log, on_drop},
+    number,
     panics::{catch, heard},
 };
 
@@ -241,6 +242,100 @@ fn s15_a_dying_greenlet_cannot_leave_from_the_scope_to_the_outside() {
         });
     });
     assert_eq!(log.take(), ["busy"]);
+}
+
+/// Kills a greenlet whose destructor enters and does `then` in the root, with a suspended and a
+/// new greenlet that were there before.
+fn killed_amid(then: impl FnOnce(&Current<()>, [Greenlet<()>; 2]) + 'static) {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let others = [(); 2].map(|()| {
+            let main = main.clone();
+            Greenlet::new(me, move |me, ()| me.switch(&main, ()))
+        });
+        me.switch(&others[0], ()).unwrap();
+        let dying = Greenlet::new(me, {
+            let others = others.clone();
+            move |me, ()| {
+                let _dropped = on_drop(|| enter(|root| then(root, others)));
+                me.switch(&main, ())
+            }
+        });
+        me.switch(&dying, ()).unwrap();
+        assert_eq!(me.kill(&dying), Ok(()));
+        assert!(dying.is_dead());
+        // Now they can go on.
+        for other in others {
+            me.switch(&other, ()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn s15_nor_can_it_switch_to_those_that_were_there_before_the_kill() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed_amid(move |root, others| {
+        for other in &others {
+            let refused = root.try_switch(other, ());
+            seen.add(matches!(refused, Err(SwitchError::Busy(()))));
+            let refused = root.try_throw(other, Number(1));
+            seen.add(matches!(refused, Err(SwitchError::Busy(_))));
+        }
+    });
+    assert_eq!(log.take(), [true; 4]);
+}
+
+#[test]
+fn s15_nor_can_a_greenlet_that_is_made_meanwhile_and_its_outcome_comes_back() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed_amid(move |root, others| {
+        let helper = Greenlet::new(root, {
+            let seen = seen.clone();
+            move |me, ()| {
+                let refused = me.try_switch(&others[0], ());
+                seen.add(matches!(refused, Err(SwitchError::Busy(()))));
+                me.handle().set_parent(&others[0]).unwrap();
+                Err(Number(1).into())
+            }
+        });
+        seen.add(number(root.switch(&helper, ())) == 1);
+    });
+    assert_eq!(log.take(), [true; 2]);
+}
+
+#[test]
+fn s15_when_a_kill_within_a_kill_is_over_those_made_between_can_go_on() {
+    let log = Log::new();
+    let seen = log.clone();
+    killed_amid(move |root, _| {
+        let (home, helper) = {
+            let home = root.handle();
+            let waits = home.clone();
+            (
+                home,
+                Greenlet::new(root, move |me, ()| me.switch(&waits, ())),
+            )
+        };
+        root.switch(&helper, ()).unwrap();
+        let inner = Greenlet::new(root, {
+            let (seen, helper) = (seen.clone(), helper.clone());
+            move |me, ()| {
+                let _dropped = on_drop(|| {
+                    enter(|root: &Current<()>| {
+                        let refused = root.try_switch(&helper, ());
+                        seen.add(matches!(refused, Err(SwitchError::Busy(()))));
+                    });
+                });
+                me.switch(&home, ())
+            }
+        });
+        root.switch(&inner, ()).unwrap();
+        drop(inner);
+        seen.add(root.switch(&helper, ()).is_ok());
+    });
+    assert_eq!(log.take(), [true; 2]);
 }
 
 #[test]

@@ -1,0 +1,90 @@
+//! Kills that somebody waits in, and whom they hold back: so that a kill always ends (rule s15).
+//!
+//! A greenlet that is told to exit cannot switch, but its destructors may enter again, and a
+//! nested root may. Were it to switch to just anybody, nobody might ever come back to what is to
+//! end. So while a kill is under way, only greenlets that were made since can be switched to; to
+//! the others the answer is that they are busy. Those made since can neither leave that circle,
+//! nor can what they end with: it goes to whoever keeps the kill from going on.
+
+use core::{cell::Cell, ptr};
+
+use super::Block;
+use crate::thread;
+
+/// A kill from when its killer begins to wait until it goes on; in the killer's frame.
+///
+/// # Invariants
+/// While it is listed it stays where it is, `killer` is busy, and those before it in the list are
+/// newer: `last_made` never increases along the list.
+pub(crate) struct UnderWay {
+    killer: *const Block,
+    /// The greenlet that was made last when it began.
+    last_made: u64,
+    older: Cell<*const UnderWay>,
+}
+
+impl UnderWay {
+    pub(super) fn new(killer: &Block) -> Self {
+        Self {
+            killer,
+            last_made: thread::last_id(),
+            older: Cell::new(ptr::null()),
+        }
+    }
+
+    /// Enters the thread's list.
+    ///
+    /// # Safety
+    /// It stays where it is until it leaves the list, and its killer is busy until then.
+    pub(super) unsafe fn begin(&self) {
+        self.older.set(thread::kill());
+        thread::set_kill(self);
+    }
+
+    /// Leaves the list. It need not be the newest: a killer that is killed waits no longer.
+    pub(super) fn end(&self) {
+        let older = self.older.get();
+        // SAFETY: those in the list are there, and this is one of them.
+        unsafe {
+            let mut newer = thread::kill();
+            if ptr::eq(newer, self) {
+                return thread::set_kill(older);
+            }
+            while !ptr::eq((*newer).older.get(), self) {
+                newer = (*newer).older.get();
+            }
+            (*newer).older.set(older);
+        }
+    }
+
+    fn killer(&self) -> &Block {
+        // SAFETY: busy, and so there, while this is listed.
+        unsafe { &*self.killer }
+    }
+}
+
+/// The one that was begun last.
+fn newest<'a>() -> Option<&'a UnderWay> {
+    // SAFETY: null, or in the list. Callers do not switch while they have it.
+    unsafe { thread::kill().as_ref() }
+}
+
+/// Is somebody waiting in a kill?
+pub(crate) fn is_kill_under_way() -> bool {
+    !thread::kill().is_null()
+}
+
+/// Must `block` wait until a kill is over?
+pub(super) fn is_held_back(block: &Block) -> bool {
+    newest().is_some_and(|kill| block.id() <= kill.last_made)
+}
+
+/// Who is told what `busy` cannot be told now: the one that it waits for. If that is held back,
+/// or nothing but a kill holds `busy` back, the one that the newest kill waits for.
+pub(super) fn in_place_of(busy: &Block) -> &Block {
+    let end = busy.end_of_waits();
+    match newest() {
+        Some(kill) if is_held_back(end) => kill.killer().end_of_waits(),
+        _ => end,
+    }
+}
