@@ -249,23 +249,24 @@ fn s15_a_dying_greenlet_cannot_leave_from_the_scope_to_the_outside() {
 fn killed_amid(then: impl FnOnce(&Current<()>, [Greenlet<()>; 2]) + 'static) {
     enter(|me: &Current<()>| {
         let main = me.handle();
+        let dying = Greenlet::new(me, {
+            let main = main.clone();
+            move |me, others: Option<[Greenlet<()>; 2]>| {
+                let _dropped = on_drop(|| enter(|root| then(root, others.unwrap())));
+                me.switch(&main, ()).map(drop)
+            }
+        });
         let others = [(); 2].map(|()| {
             let main = main.clone();
             Greenlet::new(me, move |me, ()| me.switch(&main, ()))
         });
         me.switch(&others[0], ()).unwrap();
-        let dying = Greenlet::new(me, {
-            let others = others.clone();
-            move |me, ()| {
-                let _dropped = on_drop(|| enter(|root| then(root, others)));
-                me.switch(&main, ())
-            }
-        });
-        me.switch(&dying, ()).unwrap();
+        me.switch(&dying, Some(others.clone())).unwrap();
         assert_eq!(me.kill(&dying), Ok(()));
         assert!(dying.is_dead());
         // Now they can go on.
         for other in others {
+            assert!(!other.is_dead());
             me.switch(&other, ()).unwrap();
         }
     });
