@@ -59,6 +59,12 @@ fn main_waits(me: &Current<()>, target: &Greenlet<()>) -> Result<(), Thrown> {
     black_box(me.switch(target, ()))
 }
 
+#[inline(never)]
+fn inner_waits(me: &Current<()>, target: &Greenlet<()>) -> Result<(), Thrown> {
+    black_box("inner");
+    black_box(me.switch(target, ()))
+}
+
 /// Makes main, first, second, third, each the parent of the next. If the second does
 /// not wait it is over when the third runs.
 #[inline(never)]
@@ -130,4 +136,37 @@ fn passes_through_a_dead_parent() {
         ],
     );
     assert!(!trace.contains("unwind::second_waits"), "{trace}");
+}
+
+#[test]
+fn passes_through_a_parent_that_has_entered_again() {
+    for outer_has_switched in [false, true] {
+        let shared = Rc::<Shared>::default();
+        enter(|outer| {
+            let child = {
+                let shared = Rc::clone(&shared);
+                Greenlet::new(outer, move |_, ()| {
+                    third_captures(&shared);
+                    Ok(())
+                })
+            };
+            if outer_has_switched {
+                main_waits(outer, &Greenlet::new(outer, |_, ()| Ok(()))).unwrap();
+            }
+            // The value of the child goes to one that does not take it.
+            enter(|inner| inner_waits(inner, &child)).unwrap_err();
+        });
+        let trace = shared.trace.take();
+        assert_in_order(
+            &trace,
+            &[
+                "unwind::third_captures",
+                "unwind::inner_waits",
+                "unwind::passes_through_a_parent_that_has_entered_again",
+                // libtest, which called the test
+                "test::",
+            ],
+        );
+        assert!(!trace.contains("unwind::main_waits"), "{trace}");
+    }
 }

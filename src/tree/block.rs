@@ -55,7 +55,8 @@ pub(crate) struct Kind {
 /// * `context` comes first: a pointer to a block is a pointer to its context, and a parent
 ///   link leads from one to the other.
 /// * New and dead: `context`'s stack pointer is the address of `record`, so that an unwinder
-///   passes through to the parent. Suspended or busy: it is the saved stack pointer.
+///   passes through to the parent; and while a root runs on the same stack, to that root.
+///   Otherwise suspended or busy: it is the saved stack pointer.
 /// * `stack` is there from the first switch until the one that arrives after the death has
 ///   released it; never for a root.
 /// * `strong` counts handles and children; the block counts once in `weak` while `strong` is
@@ -239,11 +240,15 @@ impl Block {
     /// Points the context at a record through which an unwinder reaches the parent; a root
     /// has none, and there the chain ends.
     fn show_record(&self) {
-        self.record.set(if self.is_root() {
+        self.show(if self.is_root() {
             [0; 2]
         } else {
             Frame::record(self.context.parent_link())
         });
+    }
+
+    fn show(&self, record: [usize; 2]) {
+        self.record.set(record);
         self.context
             .set_stack_pointer(StackPointer::of(self.record.as_ptr().cast_const().cast()));
     }
@@ -312,6 +317,14 @@ impl Block {
         debug_assert_eq!(self.state(), State::Active);
         self.waits_for.set(other);
         self.state.set(State::Busy);
+    }
+
+    /// Makes this greenlet, which runs, wait for a root that is entered on its stack. Where the
+    /// stack goes on is where that root is, so an unwinder passes through to it.
+    pub(crate) fn begin_waiting_for_root(&self, root: &Block) {
+        self.begin_waiting_for(root);
+        let link: *const Cell<*const Block> = &raw const self.waits_for;
+        self.show(Frame::record(link.cast()));
     }
 
     pub(crate) fn end_waiting(&self) {

@@ -54,7 +54,7 @@ impl Root {
         let outer = thread::current();
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
         if let Some(outer) = unsafe { outer.as_ref() } {
-            outer.begin_waiting_for(block);
+            outer.begin_waiting_for_root(block);
             block.set_killer(Some(outer));
         }
         let on_threads_own_stack = outer.is_null() || ptr::eq(outer, thread::main());
