@@ -17,7 +17,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # Not here: the tests that build examples and other programs, which would need the same flags.
-SUITE=(abort bad_input cases guard inspect model registers rules unwind)
+SUITE=(abort bad_input cases faults guard inspect model registers rules unwind)
 
 # cargo_test FEATURES TEST… [-- ARGUMENT…]
 cargo_test() {
@@ -76,8 +76,11 @@ tsan() (
     cargo+=(-Zbuild-std)
     tests=()
     for test in "${SUITE[@]}"; do
-        # Its processes fork while they have threads, and the sanitizer's own locks stay held.
-        [ "$test" = guard ] || tests+=("$test")
+        case $test in
+            # Their processes fork while they have threads, and the sanitizer's own locks stay held.
+            faults | guard) ;;
+            *) tests+=("$test") ;;
+        esac
     done
     skip=(
         # The sanitizer's own memory grows with each greenlet.
@@ -103,7 +106,8 @@ valgrind() (
             *) tests+=("$test") ;;
         esac
     done
-    cargo_test valgrind,trace "${tests[@]}"
+    # It takes neither a limit of address space nor as many mappings as there may be.
+    cargo_test valgrind,trace "${tests[@]}" -- --skip is_limited
     needs_feature '==[0-9]*== .*[Uu]ninitialised' cases
 )
 

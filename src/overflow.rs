@@ -5,9 +5,8 @@ use core::{
     fmt::{self, Write as _},
     mem::MaybeUninit,
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
 };
-use std::{cell::OnceCell, io};
+use std::{cell::OnceCell, io, sync::OnceLock};
 
 use libc::{SA_ONSTACK, SA_SIGINFO, SIG_DFL, SIG_IGN, SIGBUS, SIGSEGV, c_int, c_void, siginfo_t};
 
@@ -16,8 +15,8 @@ use crate::{raw::Stack, thread};
 /// Bytes for the handler to run on, where the thread has given it no stack.
 const HANDLER_STACK: usize = 64 * 1024;
 
-/// What was installed before, of the signals in [`SIGNALS`], for ever.
-static PREVIOUS: AtomicPtr<[libc::sigaction; 2]> = AtomicPtr::new(ptr::null_mut());
+/// What was installed before, of the signals in [`SIGNALS`].
+static PREVIOUS: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
 
 /// A guard is a fault of one or the other, by the system.
 const SIGNALS: [c_int; 2] = [SIGSEGV, SIGBUS];
@@ -48,7 +47,7 @@ struct HandlersStack {
 /// ```
 pub fn report_stack_overflow() -> io::Result<()> {
     give_handlers_a_stack()?;
-    if !PREVIOUS.load(Ordering::Acquire).is_null() {
+    if PREVIOUS.get().is_some() {
         return Ok(());
     }
     let mut previous = [MaybeUninit::zeroed(), MaybeUninit::zeroed()];
@@ -57,15 +56,9 @@ pub fn report_stack_overflow() -> io::Result<()> {
         check(unsafe { libc::sigaction(signal, ptr::null(), previous.as_mut_ptr()) })?;
     }
     // SAFETY: written by sigaction.
-    let previous = Box::new(previous.map(|action| unsafe { action.assume_init() }));
+    let previous = previous.map(|action| unsafe { action.assume_init() });
     // Before the handler can be called; one thread wins.
-    let raced = PREVIOUS.compare_exchange(
-        ptr::null_mut(),
-        Box::into_raw(previous),
-        Ordering::AcqRel,
-        Ordering::Acquire,
-    );
-    if raced.is_err() {
+    if PREVIOUS.set(previous).is_err() {
         return Ok(());
     }
     for signal in SIGNALS {
@@ -158,8 +151,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
 
 /// Not ours: does what would have been done without us.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: set before the handler was installed, and never freed.
-    let previous = unsafe { &*PREVIOUS.load(Ordering::Acquire) };
+    let previous = PREVIOUS.get().expect("set before this was installed");
     let previous = &previous[usize::from(signal == SIGNALS[1])];
     let handler = previous.sa_sigaction;
     if handler == SIG_DFL || handler == SIG_IGN {

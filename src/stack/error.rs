@@ -25,11 +25,16 @@ pub enum StackError {
         /// Usable bytes asked for.
         bytes: usize,
     },
+    /// The allocator has no memory for what must be remembered of a stack.
+    OutOfMemory,
 }
 
 impl fmt::Display for StackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::OutOfMemory => {
+                f.write_str("no memory is left to keep account of a greenlet's stack")
+            }
             Self::Map { bytes, errno } => write!(
                 f,
                 "cannot map a greenlet's stack of {bytes} bytes: {} (the limits are \

@@ -9,6 +9,8 @@ mod memory;
 #[cfg(feature = "std")]
 pub(crate) mod pool;
 #[cfg(feature = "std")]
+mod shared;
+#[cfg(feature = "std")]
 mod single;
 
 pub use error::StackError;

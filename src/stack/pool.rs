@@ -7,14 +7,12 @@
 //! than a microsecond a greenlet).
 
 use core::ptr::NonNull;
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-};
+use std::cell::{Cell, RefCell};
 
 use super::{
     StackError,
     mapping::{self, Mapping, round_up_to_page},
+    shared::Shared,
 };
 
 /// A slab is at most this large, bytes of address space.
@@ -22,6 +20,10 @@ const MAX_SLAB: usize = if usize::BITS >= 64 { 1 << 30 } else { 1 << 23 };
 
 /// The first slab of a shelf has this many slots; each further one as many as there are.
 const FIRST_SLOTS: usize = 8;
+
+/// So much address space is left to the rest of the program, bytes: it goes on when a stack is
+/// refused, and its allocator must be able to map something, too.
+const HEADROOM: usize = if usize::BITS >= 64 { 4 << 20 } else { 1 << 20 };
 
 /// So many guards are installed at a time, ahead of their first use.
 const GUARD_BATCH: usize = 32;
@@ -37,7 +39,7 @@ const COLOUR: usize = 64;
 const COLOURS: usize = 16;
 
 thread_local! {
-    static SHELVES: RefCell<Vec<Rc<Shelf>>> = const { RefCell::new(Vec::new()) };
+    static SHELVES: RefCell<Vec<Shared<Shelf>>> = const { RefCell::new(Vec::new()) };
     static IDLE: Cell<usize> = const { Cell::new(DEFAULT_IDLE) };
 }
 
@@ -58,6 +60,8 @@ struct Shelf {
 struct Stock {
     slabs: Vec<Slab>,
     /// Slots that have been cut and are not in use. The last `warm` of them may have pages.
+    /// There is room for all that there are: a stack that comes back, as part of a drop, needs
+    /// no memory.
     idle: Vec<Slot>,
     warm: usize,
 }
@@ -78,7 +82,7 @@ struct Slot(NonNull<u8>);
 /// A stack on loan from this thread's pool.
 pub(crate) struct Lease {
     slot: Slot,
-    shelf: Rc<Shelf>,
+    shelf: Shared<Shelf>,
 }
 
 impl Lease {
@@ -116,15 +120,16 @@ pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
 }
 
 fn shelf_for(
-    shelves: &mut Vec<Rc<Shelf>>,
+    shelves: &mut Vec<Shared<Shelf>>,
     size: usize,
     guard: usize,
-) -> Result<Rc<Shelf>, StackError> {
+) -> Result<Shared<Shelf>, StackError> {
     if let Some(shelf) = shelves.iter().find(|shelf| shelf.asked == (size, guard)) {
-        return Ok(Rc::clone(shelf));
+        return Ok(Shared::clone(shelf));
     }
     let shelf = Shelf::new(size, guard)?;
-    shelves.push(Rc::clone(&shelf));
+    reserve(shelves, 1)?;
+    shelves.push(Shared::clone(&shelf));
     Ok(shelf)
 }
 
@@ -142,12 +147,12 @@ pub fn set_idle_stacks(count: usize) -> usize {
 }
 
 impl Shelf {
-    fn new(size: usize, guard: usize) -> Result<Rc<Self>, StackError> {
+    fn new(size: usize, guard: usize) -> Result<Shared<Self>, StackError> {
         let asked = (size, guard);
         let too_large = StackError::TooLarge { bytes: size };
         let usable = round_up_to_page(size.checked_add(COLOUR * COLOURS).ok_or(too_large)?)?;
         let guard = round_up_to_page(guard)?;
-        Ok(Rc::new(Self {
+        Shared::new(Self {
             asked,
             stride: usable.checked_add(guard).ok_or(too_large)?,
             guard,
@@ -156,7 +161,7 @@ impl Shelf {
                 idle: Vec::new(),
                 warm: 0,
             }),
-        }))
+        })
     }
 
     fn take(&self) -> Result<Slot, StackError> {
@@ -166,8 +171,7 @@ impl Shelf {
             return Ok(slot);
         }
         if stock.slabs.last().is_none_or(|slab| slab.cut == slab.slots) {
-            let there = stock.slabs.iter().map(|slab| slab.slots).sum();
-            stock.slabs.push(Slab::new(self.stride, there)?);
+            stock.add_slab(self.stride)?;
         }
         let slab = stock.slabs.last_mut().expect("just looked at or pushed");
         slab.cut(self.stride, self.guard)
@@ -202,6 +206,22 @@ impl Shelf {
     }
 }
 
+impl Stock {
+    fn add_slab(&mut self, stride: usize) -> Result<(), StackError> {
+        let there: usize = self.slabs.iter().map(|slab| slab.slots).sum();
+        reserve(&mut self.slabs, 1)?;
+        let slab = Slab::new(stride, there)?;
+        reserve(&mut self.idle, there + slab.slots)?;
+        self.slabs.push(slab);
+        Ok(())
+    }
+}
+
+/// Makes room for `count` more.
+fn reserve<T>(list: &mut Vec<T>, count: usize) -> Result<(), StackError> {
+    list.try_reserve(count).map_err(|_| StackError::OutOfMemory)
+}
+
 impl Slab {
     /// Maps a slab for a shelf that has `there` slots: as many again, or fewer if the system
     /// refuses that.
@@ -209,7 +229,7 @@ impl Slab {
         let most = (MAX_SLAB / stride).max(1);
         let mut slots = there.max(FIRST_SLOTS).min(most);
         loop {
-            match Mapping::new(slots.saturating_mul(stride)) {
+            match map_within_limits(slots.saturating_mul(stride)) {
                 Ok(mapping) => {
                     return Ok(Self {
                         mapping,
@@ -249,6 +269,16 @@ impl Slab {
             }
         }
         Ok(())
+    }
+}
+
+/// Maps `bytes` if [`HEADROOM`] can be mapped besides.
+fn map_within_limits(bytes: usize) -> Result<Mapping, StackError> {
+    let mapping = Mapping::new(bytes)?;
+    match Mapping::new(HEADROOM) {
+        Ok(_) => Ok(mapping),
+        Err(StackError::Map { errno, .. }) => Err(StackError::Map { bytes, errno }),
+        Err(other) => Err(other),
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, GreenletExit, KillError, WeakGreenlet, enter};
+use greenlet::{Current, Greenlet, GreenletExit, KillError, WeakGreenlet, enter, local};
 
 use crate::{
     support::{
         Number, assert_child_exit,
         census::{Cargo, Census},
         is_new,
-        log::{Log, on_drop},
+        log::{Log, OnDrop, on_drop},
         number,
         panics::heard,
         run_without_handles,
@@ -260,6 +260,31 @@ fn s16_a_payload_that_panics_when_it_is_dropped_is_discarded_too() {
         let (outcome, heard) = heard(|| me.kill(&g));
         assert_eq!((outcome, heard), (Ok(()), 4));
         assert!(g.is_dead());
+    });
+}
+
+#[test]
+fn s16_a_local_that_panics_when_it_is_dropped_in_a_kill_does_not_keep_the_others_from_it() {
+    local! {
+        static BOMB: RefCell<Vec<OnDrop<fn()>>> = RefCell::default();
+    }
+    let census = Rc::new(Census::new());
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let held = Rc::clone(&census);
+        let g = Greenlet::new(me, move |me, ()| {
+            BOMB.with(|bombs| bombs.borrow_mut().push(on_drop(|| panic!("discarded"))));
+            let _first = held.token();
+            let _bomb = on_drop(|| panic!("discarded"));
+            let _last = held.token();
+            me.switch(&main, ())
+        });
+        me.switch(&g, ()).unwrap();
+        let (outcome, heard) = heard(|| me.kill(&g));
+        assert_eq!((outcome, heard), (Ok(()), 2));
+        assert!(g.is_dead());
+        assert_eq!((census.born(), census.alive()), (2, 0));
+        me.switch(&Greenlet::new(me, |_, ()| Ok(())), ()).unwrap();
     });
 }
 
