@@ -29,9 +29,9 @@ use greenlet::{
 };
 use process::in_child;
 use support::{
-    Number,
+    Number, address_space,
     census::{Cargo, Census, Wide},
-    number,
+    number, page_size,
 };
 
 /// The system's allocator, which refuses an allocation if it is told to.
@@ -702,22 +702,6 @@ fn start_until_refused(me: &Current<Wide>) {
     assert_eq!(reply.value(), 9);
     drop((reply, refused, started));
     assert_eq!(census.alive(), 0);
-}
-
-/// Bytes of address space that this process has.
-fn address_space() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
-    let pages = statm
-        .split(' ')
-        .next()
-        .and_then(|first| first.parse::<usize>().ok());
-    pages.expect("a number") * page_size()
-}
-
-fn page_size() -> usize {
-    // SAFETY: no precondition.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    bytes.try_into().expect("every system has pages")
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::{cell::RefCell, fs, sync::Arc, thread};
+use std::{cell::RefCell, sync::Arc, thread};
 
 use greenlet::{Current, Greenlet, enter, local};
 
@@ -6,7 +6,7 @@ use crate::{
     support::{
         census::{Cargo, Census, Token},
         child::child,
-        emulated,
+        emulated, resident,
     },
     with_each_cargo,
 };
@@ -72,16 +72,6 @@ fn threaded_adv_leak() {
         thread.join().unwrap();
     }
     assert_eq!((census.born(), census.alive()), (40, 0));
-}
-
-/// Bytes of this process that are in memory.
-fn resident() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").expect("Linux has it");
-    let pages = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<usize>().ok());
-    pages.expect("a number") * 4096
 }
 
 /// Memory may not grow by more than this from one round to the next.

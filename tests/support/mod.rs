@@ -60,6 +60,31 @@ pub fn emulated() -> bool {
     std::env::var_os("GREENLET_EMULATED").is_some()
 }
 
+/// Bytes of this process that are in memory.
+pub fn resident() -> usize {
+    statm(1)
+}
+
+/// Bytes of address space that this process has.
+pub fn address_space() -> usize {
+    statm(0)
+}
+
+fn statm(field: usize) -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    let pages = statm
+        .split(' ')
+        .nth(field)
+        .and_then(|pages| pages.parse::<usize>().ok());
+    pages.expect("a number") * page_size()
+}
+
+pub fn page_size() -> usize {
+    // SAFETY: no precondition.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    bytes.try_into().expect("every system has pages")
+}
+
 /// Runs `body` in a child of `me` to which no handle is left.
 pub fn run_without_handles<T: 'static>(
     me: &Current<T>,
