@@ -1,7 +1,10 @@
 //! Where is everyone? What a suspended greenlet, or every greenlet of a thread, is doing
 //! (rules s24, s25).
 
-use core::{fmt, ptr};
+use core::{
+    fmt::{self, Write as _},
+    ptr,
+};
 use std::backtrace::Backtrace;
 
 use crate::{
@@ -74,8 +77,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at every greenlet of this thread, each on its own stack. Costs some microseconds
-    /// a greenlet.
+    /// Looks at every greenlet of this thread, each on its own stack. Costs some ten
+    /// microseconds a greenlet, and to print it the first time some tens: symbols are looked up
+    /// then.
     #[must_use]
     pub fn take() -> Self {
         // First who there is: looking allocates, and whoever allocates may do anything.
@@ -96,46 +100,36 @@ impl Snapshot {
         &self.greenlets
     }
 
-    fn print_children(&self, f: &mut fmt::Formatter<'_>, parent: u64, depth: usize) -> fmt::Result {
-        // A loop over a stack of numbers: a chain of parents may be long.
-        let mut to_print: Vec<(u64, usize)> = Vec::new();
-        let push = |of: u64, depth: usize, to_print: &mut Vec<(u64, usize)>| {
-            let children = self
-                .greenlets
-                .iter()
-                .rev()
-                .filter(|child| child.parent == Some(of));
-            to_print.extend(children.map(|child| (child.id, depth)));
-        };
-        push(parent, depth, &mut to_print);
-        while let Some((id, depth)) = to_print.pop() {
-            let at = self
-                .greenlets
-                .binary_search_by_key(&id, |greenlet| greenlet.id);
-            print(
-                f,
-                &self.greenlets[at.expect("a number of one of them")],
-                depth,
-            )?;
-            push(id, depth + 1, &mut to_print);
-        }
-        Ok(())
+    /// The place of this number in the list.
+    fn find(&self, id: u64) -> Option<usize> {
+        self.greenlets
+            .binary_search_by_key(&id, |greenlet| greenlet.id)
+            .ok()
     }
 }
 
+/// As a tree, each with the functions in which it waits: the innermost few, or with `{:#}` all on
+/// its own stack. Those of this crate and of std are left out.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = |id| {
-            self.greenlets
-                .binary_search_by_key(&id, |greenlet| greenlet.id)
-                .is_ok()
+        // The place of each one's parent; roots, and those whose parent is dead, begin a tree.
+        let parents: Vec<Option<usize>> = self
+            .greenlets
+            .iter()
+            .map(|greenlet| self.find(greenlet.parent?))
+            .collect();
+        let mut by_parent: Vec<usize> = (0..parents.len()).collect();
+        by_parent.sort_by_key(|&child| parents[child]);
+        let children_of = |parent: Option<usize>| {
+            let first = by_parent.partition_point(|&child| parents[child] < parent);
+            let end = by_parent.partition_point(|&child| parents[child] <= parent);
+            by_parent[first..end].iter().rev().copied()
         };
-        for greenlet in &self.greenlets {
-            // Roots, and those whose parent is dead, begin a tree.
-            if greenlet.parent.is_none_or(|parent| !known(parent)) {
-                print(f, greenlet, 0)?;
-                self.print_children(f, greenlet.id, 1)?;
-            }
+        // A loop over a stack of places: a chain of parents may be long.
+        let mut to_print: Vec<(usize, usize)> = children_of(None).map(|root| (root, 0)).collect();
+        while let Some((place, depth)) = to_print.pop() {
+            print(f, &self.greenlets[place], depth)?;
+            to_print.extend(children_of(Some(place)).map(|child| (child, depth + 1)));
         }
         Ok(())
     }
@@ -155,30 +149,79 @@ fn print(f: &mut fmt::Formatter<'_>, greenlet: &GreenletInfo, depth: usize) -> f
     }
     writeln!(f)?;
     if let Some(backtrace) = &greenlet.backtrace {
-        for frame in innermost_frames(&backtrace.to_string()) {
-            writeln!(f, "{:indent$}    {frame}", "")?;
+        let mut frames = OwnFrames {
+            left: if f.alternate() {
+                usize::MAX
+            } else {
+                FRAMES_SHOWN
+            },
+            is_done: false,
+            line: String::new(),
+            indent,
+            f,
+        };
+        let outcome = write!(frames, "{backtrace}");
+        if !frames.is_done {
+            outcome?;
         }
     }
     Ok(())
 }
 
-/// The names of the innermost frames that belong neither to this crate nor to std, down to the
-/// bottom of the greenlet's own stack. The frames of a `Backtrace` cannot be had but as text.
-fn innermost_frames(backtrace: &str) -> impl Iterator<Item = &str> {
-    const INTERNAL: [&str; 5] = ["greenlet::", "std::", "core::", "alloc::", "__rust_try"];
-    let names = backtrace.lines().filter_map(|line| {
-        let (number, name) = line.trim_start().split_once(": ")?;
-        number.parse::<u32>().is_ok().then_some(name)
-    });
-    names
-        .take_while(|name| !name.starts_with("greenlet::tree::body::start"))
-        .filter(|name| {
-            let name = name
-                .trim_start_matches(['<', '&'])
-                .trim_start_matches("dyn ");
-            !INTERNAL.iter().any(|prefix| name.starts_with(prefix))
-        })
-        .take(FRAMES_SHOWN)
+/// Passes on, of the text of a backtrace, the names of the frames that belong neither to this
+/// crate nor to std, down to the bottom of the greenlet's own stack. The frames of a `Backtrace`
+/// cannot be had but as text, and each takes its time to be written: after the last that is wanted
+/// this is an error.
+struct OwnFrames<'a, 'b> {
+    f: &'a mut fmt::Formatter<'b>,
+    indent: usize,
+    /// How many more are wanted.
+    left: usize,
+    is_done: bool,
+    /// The beginning of a line.
+    line: String,
+}
+
+impl fmt::Write for OwnFrames<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive('\n') {
+            self.line.push_str(piece);
+            if piece.ends_with('\n') {
+                self.end_of_line()?;
+                self.line.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OwnFrames<'_, '_> {
+    fn end_of_line(&mut self) -> fmt::Result {
+        const INTERNAL: [&str; 5] = ["greenlet::", "std::", "core::", "alloc::", "__rust_try"];
+        let Some((number, name)) = self.line.trim().split_once(": ") else {
+            return Ok(());
+        };
+        if number.parse::<u32>().is_err() {
+            return Ok(());
+        }
+        if name.starts_with("greenlet::tree::body::start") {
+            return self.stop();
+        }
+        let path = name
+            .trim_start_matches(['<', '&'])
+            .trim_start_matches("dyn ");
+        if INTERNAL.iter().any(|prefix| path.starts_with(prefix)) {
+            return Ok(());
+        }
+        writeln!(self.f, "{:1$}    {name}", "", self.indent)?;
+        self.left -= 1;
+        if self.left == 0 { self.stop() } else { Ok(()) }
+    }
+
+    fn stop(&mut self) -> fmt::Result {
+        self.is_done = true;
+        Err(fmt::Error)
+    }
 }
 
 impl<I, L> Greenlet<I, L> {

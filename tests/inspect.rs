@@ -131,6 +131,53 @@ fn s24_a_snapshot_prints_the_tree_with_the_innermost_frames() {
 }
 
 #[test]
+fn s24_a_snapshot_prints_all_frames_of_a_greenlets_own_stack_if_asked() {
+    #[inline(never)]
+    fn descend(me: &Current<()>, main: &Greenlet<()>, depth: u32) -> Result<(), Thrown> {
+        let outcome = if depth == 0 {
+            me.switch(main, ())
+        } else {
+            descend(me, main, depth - 1)
+        };
+        black_box(outcome)
+    }
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let deep = Greenlet::new(me, move |me, ()| descend(me, &main, 20));
+        me.switch(&deep, ()).unwrap();
+        let snapshot = Snapshot::take();
+        let (few, all) = (format!("{snapshot}"), format!("{snapshot:#}"));
+        let frames = |text: &str| text.matches("descend").count();
+        assert_eq!((frames(&few), frames(&all)), (3, 21), "{few}{all}");
+    });
+}
+
+#[test]
+fn s24_a_snapshot_prints_children_below_their_parents_whatever_their_order() {
+    enter(|me: &Current<()>| {
+        let make = |name: &str| {
+            let build = Builder::new().name(name);
+            build.build(me, |_: &Current<()>, ()| Ok(())).unwrap()
+        };
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(make);
+        // Under main: a and c; under c: b and d.
+        b.set_parent(&c).unwrap();
+        d.set_parent(&c).unwrap();
+        let text = Snapshot::take().to_string();
+        let lines = text.lines().filter(|line| line.contains("pending"));
+        let lines: Vec<_> = lines.collect();
+        let expected = [
+            "  #2 \"a\" pending",
+            "  #4 \"c\" pending",
+            "    #3 \"b\" pending",
+            "    #5 \"d\" pending",
+        ];
+        assert_eq!(lines, expected, "{text}");
+        drop(a);
+    });
+}
+
+#[test]
 fn s24_a_snapshot_sees_the_greenlets_of_a_scope() {
     enter(|me: &Current<()>| {
         me.scope(|s| {
