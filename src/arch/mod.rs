@@ -36,8 +36,8 @@ mod core_layout {
 
 impl Frame {
     /// The frame record of a greenlet that has no frames: an unwinder passes through it to
-    /// the parent. It is the beginning of a [`Frame`] on every architecture; what else an
-    /// unwinder reads of one may be anything.
+    /// the parent. It is the beginning of a [`Frame`] on every architecture. What else an unwinder
+    /// reads of one may be anything, but must be there to be read: as many bytes as a frame has.
     pub(crate) fn record(parent_link: *const ()) -> [usize; 2] {
         [
             parent_link.expose_provenance(),

@@ -5,8 +5,11 @@ use core::{
     any::TypeId,
     cell::Cell,
     fmt,
+    mem::offset_of,
     ptr::{self, NonNull},
 };
+
+use static_assertions::const_assert;
 
 use super::{Membership, Refusal, Settings, kill, memory, under_way};
 use crate::{
@@ -100,12 +103,14 @@ pub(crate) struct Block {
     fiber: tools::Fiber,
 }
 
+// An unwinder takes `record` for the beginning of a frame and may read all of one there.
+const_assert!(offset_of!(Block, record) + size_of::<Frame>() <= size_of::<Block>());
+
 #[cfg(feature = "std")]
 impl Block {
     /// Where a debugger finds state, whom it waits for, the next in its roster, number and name.
     /// It begins with stack pointer and parent; a name is a pointer, or null, and a length.
     pub(crate) const DEBUGGED: [usize; 5] = {
-        use core::mem::offset_of;
         [
             offset_of!(Self, state),
             offset_of!(Self, waits_for),
