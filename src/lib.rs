@@ -2,7 +2,7 @@
 #![cfg_attr(not(feature = "std"), doc = include_str!("guide/boards.md"))]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
-// For gdb: goes into programs that have debug information, and is not loaded when they run.
+// For gdb: goes into programs that have debug information, where it is mapped and not read.
 #![cfg_attr(
     feature = "std",
     debugger_visualizer(gdb_script_file = "greenlet-gdb.py")
