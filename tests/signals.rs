@@ -1,0 +1,106 @@
+//! A signal that arrives while a greenlet runs: its handler runs on the greenlet's stack, or on the
+//! thread's signal stack, and sees the greenlet and its parents in a backtrace either way.
+
+use std::{
+    backtrace::Backtrace,
+    cell::{Cell, RefCell},
+    hint::black_box,
+    mem, ptr,
+    rc::Rc,
+};
+
+use greenlet::{Current, Greenlet, Thrown, enter, raw::Stack};
+
+thread_local! {
+    /// What the handler saw: where its frame lies, and who called it.
+    static SEEN: RefCell<Option<(usize, Backtrace)>> = const { RefCell::new(None) };
+}
+
+/// Something on the caller's stack.
+#[inline(always)]
+fn here() -> usize {
+    let local = Cell::new(0u8);
+    black_box(&local).as_ptr().addr()
+}
+
+/// It interrupts nothing but `raise`, so it may do what no other handler may.
+#[inline(never)]
+extern "C" fn handler_looks(_: libc::c_int) {
+    let seen = (here(), Backtrace::force_capture());
+    SEEN.set(Some(seen));
+}
+
+#[inline(never)]
+fn child_is_interrupted() {
+    // SAFETY: the handler returns.
+    assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+    black_box("interrupted");
+}
+
+#[inline(never)]
+fn parent_waits(me: &Current<()>, child: &Greenlet<()>) -> Result<(), Thrown> {
+    black_box("parent");
+    black_box(me.switch(child, ()))
+}
+
+/// Has the handler called with these flags in a greenlet, on a thread with a signal stack, and
+/// tells whether its frame lay on that stack, and whether on the greenlet's.
+fn handle(flags: libc::c_int) -> (bool, bool) {
+    let memory = Stack::map(256 * 1024, 4096).expect("there is memory");
+    // SAFETY: the memory stays until the thread has its former signal stack again, and no signal
+    // is handled on it then; nobody else here has a use for SIGUSR1.
+    let (before, action_before) = unsafe {
+        let ours = libc::stack_t {
+            ss_sp: memory.bottom().cast(),
+            ss_flags: 0,
+            ss_size: memory.size(),
+        };
+        let (mut before, mut action_before) = (mem::zeroed(), mem::zeroed());
+        assert_eq!(libc::sigaltstack(&raw const ours, &raw mut before), 0);
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler_looks as *const () as usize;
+        action.sa_flags = flags;
+        let done = libc::sigaction(libc::SIGUSR1, &raw const action, &raw mut action_before);
+        assert_eq!(done, 0);
+        (before, action_before)
+    };
+
+    let in_child = Rc::new(Cell::new(0));
+    enter(|me: &Current<()>| {
+        let in_child = Rc::clone(&in_child);
+        let child = Greenlet::new(me, move |_, ()| {
+            in_child.set(here());
+            child_is_interrupted();
+            Ok(())
+        });
+        parent_waits(me, &child).expect("nothing is thrown");
+    });
+
+    // SAFETY: as above.
+    unsafe {
+        libc::sigaction(libc::SIGUSR1, &raw const action_before, ptr::null_mut());
+        assert_eq!(libc::sigaltstack(&raw const before, ptr::null_mut()), 0);
+    }
+    let (frame, backtrace) = SEEN.take().expect("the handler was called");
+    let trace = backtrace.to_string();
+    let mut rest = &*trace;
+    for name in [
+        "signals::handler_looks",
+        "signals::child_is_interrupted",
+        "signals::parent_waits",
+        // libtest, which called the test
+        "test::",
+    ] {
+        let found = rest.split_once(name);
+        (_, rest) = found.unwrap_or_else(|| panic!("{name} is missing or too early in\n{trace}"));
+    }
+    let on_signal_stack = (memory.bottom().addr()..memory.top().addr()).contains(&frame);
+    let on_greenlets_stack = in_child.get().abs_diff(frame) < 64 * 1024;
+    (on_signal_stack, on_greenlets_stack)
+}
+
+#[test]
+fn a_handler_runs_on_the_greenlets_stack_unless_it_asks_for_the_signal_stack() {
+    assert_eq!(handle(0), (false, true));
+    assert_eq!(handle(libc::SA_ONSTACK), (true, false));
+}
