@@ -1,7 +1,6 @@
 //! The control block: all that the crate knows of one greenlet.
 
 use core::{
-    alloc::Layout,
     any::TypeId,
     cell::Cell,
     fmt,
@@ -11,7 +10,11 @@ use core::{
 
 use static_assertions::const_assert;
 
-use super::{Membership, Refusal, Settings, kill, memory, under_way};
+use super::{
+    Membership, Refusal, Settings, kill,
+    memory::{self, SizeClass},
+    under_way,
+};
 use crate::{
     Thrown,
     arch::{Frame, StackPointer, Start},
@@ -51,7 +54,7 @@ pub(crate) struct Kind {
     /// Makes an error of that value, which no receiver takes, for the given reason.
     pub(crate) stray_value: unsafe fn(&Block, Refusal) -> Thrown,
     /// Of the allocation that begins with the block.
-    pub(crate) layout: Layout,
+    pub(super) size_class: SizeClass,
 }
 
 /// # Invariants
@@ -79,26 +82,26 @@ pub(crate) struct Block {
     context: Context,
     record: Cell<[usize; 2]>,
     state: Cell<State>,
-    exiting: Cell<u32>,
+    /// Has it, dead and without handles, given back what it held?
+    given_back: Cell<bool>,
     /// Was the thread unwinding a panic of another stack when this greenlet was told to exit?
     told_in_unwinding: Cell<bool>,
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
-    /// Has it, dead and without handles, given back what it held?
-    given_back: Cell<bool>,
+    exiting: Cell<u32>,
     strong: Cell<usize>,
     weak: Cell<usize>,
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
-    stack: Cell<Option<stack::Running>>,
     membership: Membership,
-    locals: Locals,
     burials: thread::Burials,
+    id: u64,
+    kind: &'static Kind,
+    locals: Locals,
     /// The parent owns the scope that this greenlet belongs to, so it lives longer anyway. Were
     /// it counted, a greenlet that holds members of its own scope could never be dropped.
     outlived_by_parent: bool,
-    id: u64,
-    kind: &'static Kind,
+    stack: Cell<Option<stack::Running>>,
     settings: Settings,
     fiber: tools::Fiber,
 }
@@ -164,6 +167,7 @@ impl Block {
 
     /// To be called once the block lies where it stays, before anything else.
     pub(crate) fn settle_in(&self) {
+        self.point_record_at_parent();
         self.show_record();
     }
 
@@ -242,37 +246,39 @@ impl Block {
         self.show_record();
     }
 
-    /// Points the context at a record through which an unwinder reaches the parent; a root
-    /// has none, and there the chain ends.
-    fn show_record(&self) {
-        self.show(if self.is_root() {
+    /// Makes an unwinder go on from the record to the parent; of a root, where the chain ends,
+    /// nowhere.
+    fn point_record_at_parent(&self) {
+        self.record.set(if self.is_root() {
             [0; 2]
         } else {
             Frame::record(self.context.parent_link())
         });
     }
 
-    fn show(&self, record: [usize; 2]) {
-        self.record.set(record);
+    /// Makes an unwinder that comes to the context go on to the record.
+    fn show_record(&self) {
         self.context
             .set_stack_pointer(StackPointer::of(self.record.as_ptr().cast_const().cast()));
     }
 
     /// Gives a new greenlet its stack and makes it ready to be switched to.
+    #[inline]
     pub(crate) fn start_on(&self, stack: stack::Running) {
-        let start = self.kind.start.expect("a root is never new");
-        // SAFETY: the stack is this block's alone from here until its death is settled, and
-        // blocks do not move.
-        unsafe {
-            self.context
-                .prepare(stack.top(), start, ptr::from_ref(self).cast_mut().cast());
-        }
+        let top = stack.top();
         #[cfg(feature = "std")]
         {
             let [_, bottom, top] = stack.limits();
             self.fiber.prepare(bottom, top);
         }
         self.stack.set(Some(stack));
+        let start = self.kind.start.expect("a root is never new");
+        // SAFETY: the stack is this block's alone from here until its death is settled, and
+        // blocks do not move.
+        unsafe {
+            self.context
+                .prepare(top, start, ptr::from_ref(self).cast_mut().cast());
+        }
         self.state.set(State::Active);
     }
 
@@ -329,7 +335,13 @@ impl Block {
     pub(crate) fn begin_waiting_for_root(&self, root: &Block) {
         self.begin_waiting_for(root);
         let link: *const Cell<*const Block> = &raw const self.waits_for;
-        self.show(Frame::record(link.cast()));
+        self.record.set(Frame::record(link.cast()));
+        self.show_record();
+    }
+
+    pub(crate) fn end_waiting_for_root(&self) {
+        self.point_record_at_parent();
+        self.end_waiting();
     }
 
     pub(crate) fn end_waiting(&self) {
@@ -463,32 +475,6 @@ impl fmt::Debug for Block {
     }
 }
 
-impl Block {
-    /// Gives back what a dead greenlet without handles holds, once: its count of its parent,
-    /// and the weak count of its strong side. Returns the parent if nobody holds that any more.
-    ///
-    /// # Safety
-    /// The greenlet is dead and has no strong count; the caller owns a weak one.
-    unsafe fn give_back(&self) -> *const Block {
-        // Two may come here: whoever waited for the death, and whoever dropped the last handle
-        // while the first was still waiting.
-        if self.given_back.replace(true) {
-            return ptr::null();
-        }
-        let parent = self.context.parent().cast::<Block>();
-        self.set_parent_link(ptr::null());
-        // SAFETY: counts of this block, given up this once.
-        unsafe {
-            release_weakly(self);
-            if parent.is_null() {
-                ptr::null()
-            } else {
-                release_parent(parent, self.outlived_by_parent)
-            }
-        }
-    }
-}
-
 /// One more. A count that would overflow means that handles are forgotten in a loop, which
 /// must not end in a count of zero.
 fn count_up(count: &Cell<usize>) {
@@ -544,38 +530,87 @@ impl Drop for Own {
 ///
 /// # Safety
 /// `block` has no strong count any more, and is there.
+#[inline(never)]
 pub(crate) unsafe fn abandoned(block: *const Block) {
     let mut next = block;
     // SAFETY: by the function's contract for the first; below for each parent.
     while let Some(block) = unsafe { next.as_ref() } {
-        // It stays while destructors and other greenlets run.
-        block.retain_weakly();
-        let over = match block.state() {
-            State::New => {
-                kill::bury(block);
-                true
-            }
-            State::Dead => true,
-            State::Active if ptr::eq(thread::current(), block) => {
-                // It comes to this when it is left, or dies.
-                thread::set_current(Some(block));
-                false
-            }
-            // It comes to this when its wait is over and it leaves, or dies.
-            State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => {
-                thread::set_current(Some(block.end_of_waits()));
-                false
-            }
-            State::Active | State::Busy => kill::kill(block) == kill::Killed::Dead,
-        };
-        next = if over && block.is_abandoned() {
-            // SAFETY: nobody can get at it any more but through counts of the weak kind.
-            unsafe { block.give_back() }
+        next = if block.state() == State::Dead {
+            // SAFETY: nobody can get at it any more but through counts of the weak kind, and
+            // that of its strong side is given up here.
+            unsafe { give_back(block) }
         } else {
-            ptr::null()
+            // SAFETY: it is there, and may be gone afterwards.
+            unsafe { end_abandoned(block) }
         };
-        // SAFETY: the count made above.
-        unsafe { release_weakly(block) };
+    }
+}
+
+/// As [`abandoned`], for one that is not dead yet, and without the loop: returns the parent if
+/// nobody holds that any more.
+///
+/// # Safety
+/// As for [`abandoned`].
+#[inline(never)]
+unsafe fn end_abandoned(block: *const Block) -> *const Block {
+    // SAFETY: the caller's word; a raw pointer's target may go below.
+    let block = unsafe { &*block };
+    // It stays while destructors and other greenlets run.
+    block.retain_weakly();
+    let over = match block.state() {
+        State::New => {
+            kill::bury(block);
+            true
+        }
+        State::Dead => true,
+        State::Active if ptr::eq(thread::current(), block) => {
+            // It comes to this when it is left, or dies.
+            thread::set_current(Some(block));
+            false
+        }
+        // It comes to this when its wait is over and it leaves, or dies.
+        State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => {
+            thread::set_current(Some(block.end_of_waits()));
+            false
+        }
+        State::Active | State::Busy => kill::kill(block) == kill::Killed::Dead,
+    };
+    let parent = if over && block.is_abandoned() {
+        // SAFETY: dead, and without a strong count.
+        unsafe { give_back(block) }
+    } else {
+        ptr::null()
+    };
+    // SAFETY: the count made above.
+    unsafe { release_weakly(block) };
+    parent
+}
+
+/// Gives back what a dead greenlet without handles holds, once: its count of its parent, and the
+/// weak count of its strong side, with which the block may go. Returns the parent if nobody
+/// holds that any more.
+///
+/// # Safety
+/// The greenlet is dead and has no strong count, and the block is there.
+unsafe fn give_back(block: *const Block) -> *const Block {
+    // SAFETY: the caller's word; a raw pointer's target may go below.
+    let block = unsafe { &*block };
+    // Two may come here: whoever waited for the death, and whoever dropped the last handle
+    // while the first was still waiting.
+    if block.given_back.replace(true) {
+        return ptr::null();
+    }
+    let parent = block.context.parent().cast::<Block>();
+    let outlived_by_parent = block.outlived_by_parent;
+    block.set_parent_link(ptr::null());
+    // SAFETY: counts of this block, given up this once.
+    unsafe {
+        release_weakly(block);
+        if parent.is_null() {
+            ptr::null()
+        } else {
+            release_parent(parent, outlived_by_parent)
+        }
     }
 }
 
@@ -604,20 +639,27 @@ unsafe fn release_parent(parent: *const Block, weak: bool) -> *const Block {
 ///
 /// # Safety
 /// The caller owns one weak count of `block`.
+#[inline]
 pub(crate) unsafe fn release_weakly(block: *const Block) {
     // SAFETY: counted, so it is there.
-    let (weak, layout) = unsafe {
-        let weak = (*block).weak.get() - 1;
-        (*block).weak.set(weak);
-        (weak, (*block).kind.layout)
-    };
-    if weak == 0 {
-        let memory = block.cast_mut();
-        // SAFETY: the last count of any kind is gone. The memory is from `memory::allocate` with
-        // its kind's layout, and its body is gone since it died.
-        unsafe {
-            memory.drop_in_place();
-            memory::free(memory.cast(), layout);
-        }
+    let weak = unsafe { &(*block).weak };
+    weak.set(weak.get() - 1);
+    if weak.get() == 0 {
+        // SAFETY: the last count of any kind is gone.
+        unsafe { free(block.cast_mut()) };
+    }
+}
+
+/// Drops a block and frees its memory.
+///
+/// # Safety
+/// Nobody has a count of `block` any more.
+unsafe fn free(block: *mut Block) {
+    // SAFETY: it is there until now. The memory is from `memory::allocate` with its kind's size
+    // class, and its body is gone since it died.
+    unsafe {
+        let kind = (*block).kind;
+        block.drop_in_place();
+        memory::free(block.cast(), kind.size_class);
     }
 }

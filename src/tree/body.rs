@@ -4,7 +4,6 @@
 
 use alloc::boxed::Box;
 use core::{
-    alloc::Layout,
     any::TypeId,
     cell::UnsafeCell,
     marker::PhantomData,
@@ -15,7 +14,8 @@ use core::{
 use super::{
     Block, Own, Roster,
     block::Kind,
-    kill, memory,
+    kill,
+    memory::{self, SizeClass},
     message::{self, Content},
     route::{self, Delivery, Refusal},
     under_way,
@@ -67,7 +67,7 @@ where
             host::contain(|| unsafe { discard_value::<P, F>(block) });
             Thrown::stray(None, why)
         },
-        layout: Layout::new::<Greenlet<P, F>>(),
+        size_class: SizeClass::of::<Greenlet<P, F>>(),
     };
 }
 
@@ -137,7 +137,7 @@ fn allocate<I, P, F>(
 where
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
 {
-    let greenlet = memory::allocate(Greenlet::<P, F> {
+    let greenlet = memory::allocate(move || Greenlet::<P, F> {
         block: Block::new(kind, settings, Some(parent.block()), outlived_by_parent),
         cargo: UnsafeCell::new(Cargo {
             body: ManuallyDrop::new(body),

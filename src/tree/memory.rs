@@ -13,48 +13,78 @@ const SIZES: usize = 16;
 #[cfg(feature = "std")]
 const KEPT: u32 = 64;
 
-/// How many units a layout takes, if memory for it is kept.
-fn units(layout: Layout) -> Option<usize> {
-    let units = layout.size().div_ceil(UNIT);
-    (layout.align() <= align_of::<usize>() && units < SIZES).then_some(units)
+/// How memory for a value of one type is had: what is asked of the allocator, and whether it
+/// is kept when it is free.
+#[derive(Clone, Copy)]
+pub(super) struct SizeClass {
+    layout: Layout,
+    /// How many units it is, if it is kept.
+    units: Option<usize>,
 }
 
-/// The layout that memory of so many units is allocated with.
-fn piece(units: usize) -> Layout {
-    Layout::from_size_align(units * UNIT, align_of::<usize>()).expect("a few hundred bytes")
+impl SizeClass {
+    pub(super) const fn of<T>() -> Self {
+        let layout = Layout::new::<T>();
+        let units = layout.size().div_ceil(UNIT);
+        if layout.align() <= align_of::<usize>() && units < SIZES {
+            Self {
+                layout: piece(units),
+                units: Some(units),
+            }
+        } else {
+            Self {
+                layout,
+                units: None,
+            }
+        }
+    }
 }
 
-/// Puts `value` into memory of its own.
+/// The layout of so many units.
+const fn piece(units: usize) -> Layout {
+    match Layout::from_size_align(units * UNIT, align_of::<usize>()) {
+        Ok(layout) => layout,
+        Err(_) => panic!("a few hundred bytes"),
+    }
+}
+
+/// Puts what `make` returns into memory of its own. That is at hand before `make` is called, so
+/// the value is written where it is to lie.
 #[inline(always)]
-pub(super) fn allocate<T>(value: T) -> NonNull<T> {
-    let layout = Layout::new::<T>();
-    let (kept, layout) = match units(layout) {
-        Some(units) => (spare::take(units), piece(units)),
-        None => (None, layout),
-    };
-    let memory = kept.unwrap_or_else(|| {
-        // SAFETY: something that begins with a block is not of size zero.
-        let memory = unsafe { allocator::alloc(layout) };
-        NonNull::new(memory).unwrap_or_else(|| allocator::handle_alloc_error(layout))
-    });
-    let memory = memory.cast::<T>();
+pub(super) fn allocate<T>(make: impl FnOnce() -> T) -> NonNull<T> {
+    let size_class = const { SizeClass::of::<T>() };
+    let memory = size_class
+        .units
+        .and_then(spare::take)
+        .unwrap_or_else(|| from_allocator(size_class.layout))
+        .cast::<T>();
     // SAFETY: of T's layout or more, and nobody else's.
-    unsafe { memory.write(value) };
+    unsafe { memory.write(make()) };
     memory
+}
+
+#[cold]
+fn from_allocator(layout: Layout) -> NonNull<u8> {
+    // SAFETY: something that begins with a block is not of size zero.
+    let memory = unsafe { allocator::alloc(layout) };
+    NonNull::new(memory).unwrap_or_else(|| allocator::handle_alloc_error(layout))
 }
 
 /// Frees memory from [`allocate`].
 ///
 /// # Safety
-/// It was allocated for a value of this layout, which is gone, and is freed once.
-pub(super) unsafe fn free(memory: *mut u8, layout: Layout) {
-    let layout = match units(layout) {
-        Some(units) if spare::keep(units, memory) => return,
-        Some(units) => piece(units),
-        None => layout,
-    };
+/// It was allocated for a value of the type of this size class, which is gone, and is
+/// freed once.
+#[inline]
+pub(super) unsafe fn free(memory: *mut u8, size_class: SizeClass) {
+    if size_class
+        .units
+        .is_some_and(|units| spare::keep(units, memory))
+    {
+        return;
+    }
     // SAFETY: `allocate` has used the same layout (contract).
-    unsafe { allocator::dealloc(memory, layout) };
+    unsafe { allocator::dealloc(memory, size_class.layout) };
 }
 
 /// What a thread keeps.

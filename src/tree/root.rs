@@ -3,9 +3,14 @@
 //! The main greenlet of a thread is the outermost; entering again, on any stack, adds an
 //! inbox to that stack and makes the one before busy until the closure is done.
 
-use core::{alloc::Layout, any::TypeId, marker::PhantomData, ptr, ptr::NonNull};
+use core::{any::TypeId, marker::PhantomData, ptr, ptr::NonNull};
 
-use super::{Block, Own, Settings, State, block::Kind, kill, memory};
+use super::{
+    Block, Own, Settings, State,
+    block::Kind,
+    kill,
+    memory::{self, SizeClass},
+};
 #[cfg(feature = "std")]
 use crate::debugger;
 use crate::{Current, thread};
@@ -27,7 +32,7 @@ impl<I> RootKind<I> {
         drop_body: |_| unreachable!("a root is never new"),
         discard_value: |_| unreachable!("a root returns through its caller"),
         stray_value: |_, _| unreachable!("a root returns through its caller"),
-        layout: Layout::new::<Block>(),
+        size_class: SizeClass::of::<Block>(),
     };
 }
 
@@ -41,7 +46,7 @@ struct Root {
 
 impl Root {
     fn new(kind: &'static Kind) -> Self {
-        let block = memory::allocate(Block::new(kind, Settings::default(), None, false));
+        let block = memory::allocate(|| Block::new(kind, Settings::default(), None, false));
         // SAFETY: a fresh block's one strong count, owned by nobody else.
         let own = unsafe { Own::from_counted(NonNull::from(block.as_ref())) };
         let block = own.block();
@@ -80,7 +85,7 @@ impl Drop for Root {
         // SAFETY: null, or a block that is busy, and so there, until now.
         let outer = unsafe { self.outer.as_ref() };
         if let Some(outer) = outer {
-            outer.end_waiting();
+            outer.end_waiting_for_root();
         }
         thread::set_current(outer);
     }
