@@ -72,7 +72,7 @@ impl<I> Current<I> {
             // SAFETY: just checked; the types are those of the two greenlets.
             unsafe { tree::hop(&self.block, target, message) }
         } else {
-            self.switch_slowly(target, message)
+            self.begin(target, message)
                 .unwrap_or_else(|refusal| Err(refused(refusal)))
         }
     }
@@ -97,7 +97,7 @@ impl<I> Current<I> {
             // SAFETY: just checked; the types are those of the two greenlets.
             Ok(unsafe { tree::hop(&self.block, target, message) })
         } else {
-            self.switch_slowly(target, message)
+            self.begin(target, message)
         }
     }
 
@@ -176,10 +176,29 @@ impl<I> Current<I> {
     /// suspended.
     #[inline(always)]
     fn may_hop(&self, target: &Block) -> bool {
-        thread::runs_undisturbed(&self.block)
-            && target.state() == State::Active
+        target.state() == State::Active
             && !ptr::eq(&raw const self.block, target)
-            && !host::is_unwinding()
+            && self.may_leave_undisturbed()
+    }
+
+    /// May `self` leave, with nothing to be told to it or about it?
+    #[inline(always)]
+    fn may_leave_undisturbed(&self) -> bool {
+        thread::runs_undisturbed(&self.block) && !host::is_unwinding()
+    }
+
+    /// The short way to a new target, and for the rest the slow one.
+    #[inline(never)]
+    fn begin<J>(&self, target: &Block, message: J) -> Result<Result<I, Thrown>, SwitchError<J>> {
+        if target.state() != State::New || !self.may_leave_undisturbed() {
+            return self.switch_slowly(target, message);
+        }
+        match tree::start(target) {
+            // SAFETY: just checked; the target is ready to start, and the types are those of the
+            // two greenlets.
+            Ok(()) => Ok(unsafe { tree::hop(&self.block, target, message) }),
+            Err(refusal) => Err(SwitchError::new(refusal, message)),
+        }
     }
 
     #[cold]

@@ -123,6 +123,12 @@ impl Locals {
         Some(value)
     }
 
+    /// Has there never been a value?
+    #[inline]
+    pub(crate) fn are_none(&self) -> bool {
+        self.values.get().is_none()
+    }
+
     /// Takes the values out, to be dropped: there will be no others.
     #[inline]
     pub(crate) fn close(&self) -> Option<impl Sized + use<>> {

@@ -119,8 +119,17 @@ impl Plan {
         })
     }
 
-    /// The stack itself.
+    /// The stack itself, if it is the thread's spare one.
     #[inline]
+    pub(crate) fn spare(&self) -> Option<Running> {
+        match self {
+            #[cfg(feature = "std")]
+            &Self::Pooled { size, guard } => pool::take_spare(size, guard).map(Running::Pooled),
+            _ => None,
+        }
+    }
+
+    /// The stack itself.
     pub(crate) fn realize(&self) -> Result<Running, StackError> {
         match self {
             #[cfg(feature = "std")]
@@ -184,6 +193,21 @@ impl Running {
             #[cfg(feature = "std")]
             Self::Pooled(lease) => lease.give_back(),
             Self::Own(memory) => crate::host::contain(|| drop(memory)),
+        }
+    }
+
+    /// Gives back the stack on which the caller runs. Returns it if its memory is to be given
+    /// back as well.
+    ///
+    /// # Safety
+    /// The caller leaves the stack for ever before anybody asks for one.
+    #[inline]
+    pub(crate) unsafe fn give_back_early(self) -> Result<(), Self> {
+        match self {
+            #[cfg(feature = "std")]
+            // SAFETY: the caller's word.
+            Self::Pooled(lease) => unsafe { lease.give_back_early() }.map_err(Self::Pooled),
+            Self::Own(_) => Err(self),
         }
     }
 }

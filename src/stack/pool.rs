@@ -6,7 +6,7 @@
 //! the longest unused half are given back at once (giving them back one by one would cost more
 //! than a microsecond a greenlet).
 
-use core::ptr::NonNull;
+use core::{mem::ManuallyDrop, ptr::NonNull};
 use std::cell::{Cell, RefCell};
 
 use super::{
@@ -39,8 +39,24 @@ const COLOUR: usize = 64;
 const COLOURS: usize = 16;
 
 thread_local! {
-    static SHELVES: RefCell<Vec<Shared<Shelf>>> = const { RefCell::new(Vec::new()) };
+    static SHELVES: Shelves = const { Shelves(RefCell::new(Vec::new())) };
     static IDLE: Cell<usize> = const { Cell::new(DEFAULT_IDLE) };
+    /// The stack that was given back last, if it is not in use again. It lies on no shelf: where
+    /// one greenlet ends before the next begins, it goes from one to the other in a few
+    /// instructions. Without a destructor, so that it is plain memory; that of [`Shelves`] sees
+    /// to it.
+    static SPARE: Cell<Option<ManuallyDrop<Lease>>> = const { Cell::new(None) };
+}
+
+/// All of a thread's.
+struct Shelves(RefCell<Vec<Shared<Shelf>>>);
+
+impl Drop for Shelves {
+    fn drop(&mut self) {
+        // There will be no spare stack any more.
+        IDLE.set(0);
+        drop(SPARE.take().map(ManuallyDrop::into_inner));
+    }
 }
 
 /// Slots of one size. Every stack on loan keeps its shelf, so slabs are unmapped when the
@@ -98,23 +114,60 @@ impl Lease {
         [guard, guard.wrapping_add(self.shelf.guard), self.top()]
     }
 
-    /// Gives back the stack, on which nothing runs any more.
+    /// Gives back the stack, on which nothing runs any more. It becomes the spare one; that
+    /// which was it goes on its shelf.
+    #[inline]
     pub(crate) fn give_back(self) {
         // As a function that takes `self`, not as a destructor: a stack that is in use is
         // never to be given back by accident.
+        if IDLE.get() == 0 {
+            return self.put_on_shelf();
+        }
+        if let Some(before) = SPARE.replace(Some(ManuallyDrop::new(self))) {
+            ManuallyDrop::into_inner(before).put_on_shelf();
+        }
+    }
+
+    /// Gives back the stack on which the caller runs. Returns it if its memory would go back to
+    /// the system at once.
+    ///
+    /// # Safety
+    /// The caller leaves the stack for ever before anybody asks for one.
+    #[inline]
+    pub(crate) unsafe fn give_back_early(self) -> Result<(), Self> {
+        if IDLE.get() == 0 {
+            return Err(self);
+        }
+        self.give_back();
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn put_on_shelf(self) {
         let Self { slot, shelf } = self;
         shelf.put(slot);
     }
 }
 
+/// The spare stack, if there is one and of this size and guard.
+#[inline]
+pub(crate) fn take_spare(size: usize, guard: usize) -> Option<Lease> {
+    let lease = SPARE.take()?;
+    if lease.shelf.asked == (size, guard) {
+        return Some(ManuallyDrop::into_inner(lease));
+    }
+    SPARE.set(Some(lease));
+    None
+}
+
 /// A stack of at least `size` usable bytes over at least `guard` bytes of guard.
 pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
-    let shelf = match SHELVES.try_with(|shelves| shelf_for(&mut shelves.borrow_mut(), size, guard))
-    {
-        Ok(shelf) => shelf?,
-        // The thread is ending and its shelves are gone: one for this stack alone.
-        Err(_) => Shelf::new(size, guard)?,
-    };
+    let shelf =
+        match SHELVES.try_with(|shelves| shelf_for(&mut shelves.0.borrow_mut(), size, guard)) {
+            Ok(shelf) => shelf?,
+            // The thread is ending and its shelves are gone: one for this stack alone.
+            Err(_) => Shelf::new(size, guard)?,
+        };
     let slot = shelf.take()?;
     Ok(Lease { slot, shelf })
 }
@@ -181,7 +234,8 @@ impl Shelf {
         let stock = &mut *self.stock.borrow_mut();
         stock.idle.push(slot);
         stock.warm += 1;
-        if stock.warm > IDLE.get() {
+        // The spare stack is idle as well.
+        if stock.warm > IDLE.get().saturating_sub(1) {
             self.cool_down(stock);
         }
     }

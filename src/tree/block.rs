@@ -4,7 +4,7 @@ use core::{
     any::TypeId,
     cell::Cell,
     fmt,
-    mem::offset_of,
+    mem::{self, offset_of},
     ptr::{self, NonNull},
 };
 
@@ -63,8 +63,8 @@ pub(crate) struct Kind {
 /// * New and dead: `context`'s stack pointer is the address of `record`, so that an unwinder
 ///   passes through to the parent; and while a root runs on the same stack, to that root.
 ///   Otherwise suspended or busy: it is the saved stack pointer.
-/// * `stack` is there from the first switch until the one that arrives after the death has
-///   released it; never for a root.
+/// * `stack` is there from the first switch until the death, or until the one that arrives after
+///   the death has released it; never for a root.
 /// * `strong` counts handles and children; the block counts once in `weak` while `strong` is
 ///   not zero or the greenlet is not dead. The allocation goes when `weak` is zero.
 /// * `parent` is counted in the parent's `strong`; in its `weak` only, if `outlived_by_parent`.
@@ -271,7 +271,7 @@ impl Block {
             let [_, bottom, top] = stack.limits();
             self.fiber.prepare(bottom, top);
         }
-        self.stack.set(Some(stack));
+        self.put_stack(stack);
         let start = self.kind.start.expect("a root is never new");
         // SAFETY: the stack is this block's alone from here until its death is settled, and
         // blocks do not move.
@@ -286,12 +286,37 @@ impl Block {
         self.stack.take()
     }
 
+    /// Gives back the stack of this greenlet, which is dead but runs on it. Returns whether that
+    /// could be done.
+    ///
+    /// # Safety
+    /// The greenlet leaves the stack for ever before anything else can run.
+    #[inline]
+    pub(crate) unsafe fn give_back_stack_early(&self) -> bool {
+        let Some(stack) = self.stack.take() else {
+            return true;
+        };
+        // SAFETY: the caller's word.
+        match unsafe { stack.give_back_early() } {
+            Ok(()) => true,
+            Err(stack) => {
+                self.put_stack(stack);
+                false
+            }
+        }
+    }
+
+    /// Puts the stack in its place, which is empty: there is nothing to be looked at and dropped.
+    fn put_stack(&self, stack: stack::Running) {
+        mem::forget(self.stack.replace(Some(stack)));
+    }
+
     /// The stack it runs on, if it has one of its own and has started.
     #[cfg(feature = "std")]
     pub(crate) fn with_stack<R>(&self, look: impl FnOnce(&stack::Running) -> R) -> Option<R> {
         let stack = self.stack.take()?;
         let seen = look(&stack);
-        self.stack.set(Some(stack));
+        self.put_stack(stack);
         Some(seen)
     }
 

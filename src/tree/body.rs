@@ -13,7 +13,7 @@ use core::{
 
 use super::{
     Block, Own, Roster,
-    block::Kind,
+    block::{Kind, State},
     kill,
     memory::{self, SizeClass},
     message::{self, Content},
@@ -40,8 +40,8 @@ struct Greenlet<P, F> {
     cargo: UnsafeCell<Cargo<P, F>>,
 }
 
-/// Which one it is follows from the block's state: the body while new, nothing while active,
-/// the value from the death until the receiver takes it.
+/// Which one it is: the body while the greenlet is new, nothing while the body runs, and what the
+/// body has returned until the receiver takes it.
 #[repr(C)]
 union Cargo<P, F> {
     body: ManuallyDrop<F>,
@@ -196,28 +196,64 @@ unsafe extern "C" fn start<I, P, F>(
         // SAFETY: the message has just arrived, and the inbox type is I.
         let first = unsafe { message::open::<I>(Message { word, kind }) }?;
         // SAFETY: the block's inbox type is I, and its greenlet runs.
-        body(unsafe { Current::of(block) }, first)
+        let value = body(unsafe { Current::of(block) }, first)?;
+        // SAFETY: the body is gone, so the cargo is free.
+        unsafe { cargo::<P, F>(block).value = ManuallyDrop::new(value) };
+        Ok(())
     });
-    kill::drop_locals(block);
-    let content = match outcome {
-        Ok(Ok(value)) => {
-            // SAFETY: the body is gone, so the cargo is free.
-            let slot = unsafe { &mut cargo::<P, F>(block).value };
-            *slot = ManuallyDrop::new(value);
-            Content::Value(message::of_value(slot))
+    // SAFETY: valid for a write, and filled in as the last act (contract).
+    unsafe {
+        match outcome {
+            Ok(Ok(())) => {
+                // The body has returned it, so it lies there.
+                let value = message::of_value(&cargo::<P, F>(block).value);
+                bequeath(block, value, departure);
+            }
+            Ok(Err(thrown)) => die(block, Content::Thrown(thrown), departure),
+            Err(payload) => die(block, Content::Panic(payload), departure),
         }
-        Ok(Err(thrown)) => Content::Thrown(thrown),
-        Err(payload) if host::was_exit(&payload) => Content::Thrown(Thrown::exit()),
-        Err(payload) => Content::Panic(payload),
-    };
-    let last_words = die(block, content);
-    // SAFETY: valid for a write (contract).
-    unsafe { departure.write(last_words) };
+    }
+}
+
+/// As [`die`], for a value. Usually the parent is suspended, there is nothing to be told to it,
+/// and nothing is left to be dropped: then it has the value at once.
+///
+/// # Safety
+/// As for [`die`].
+#[inline(never)]
+unsafe fn bequeath(block: &Block, value: Message, departure: *mut Departure) {
+    let heir = block.parent().filter(|parent| {
+        parent.state() == State::Active
+            && !parent.needs_attention()
+            && block.killer().is_none()
+            && block.locals().are_none()
+    });
+    // SAFETY: the caller's word.
+    unsafe {
+        match heir {
+            Some(parent) => {
+                thread::set_current_undisturbed(parent);
+                depart(block, parent, value, departure);
+            }
+            None => die(block, Content::Value(value), departure),
+        }
+    }
 }
 
 /// Decides who is to have the outcome of the running `block` and marks it dead. Once that is
 /// decided no destructor runs any more.
-fn die(block: &Block, mut content: Content<Message>) -> Departure {
+///
+/// # Safety
+/// `departure` is valid for a write, and the greenlet leaves with it before anything else can
+/// run.
+#[cold]
+unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Departure) {
+    kill::drop_locals(block);
+    if let Content::Panic(payload) = &content
+        && host::was_exit(payload)
+    {
+        content = Content::Thrown(Thrown::exit());
+    }
     // What is dropped on the way may kill this one, or the one that has killed it.
     let (receiver, outcome) = loop {
         if block.killer().is_some() {
@@ -234,14 +270,25 @@ fn die(block: &Block, mut content: Content<Message>) -> Departure {
         content = outcome;
     };
     block.set_killer(None);
-    block.set_dead();
-    thread::set_departed(block);
     thread::set_current(Some(receiver));
+    // SAFETY: the caller's word.
+    unsafe { depart(block, receiver, message::of_content(outcome), departure) };
+}
+
+/// Fills in the departure from `block`, which is dead now, to `receiver`, which is current.
+///
+/// # Safety
+/// As for [`die`].
+#[inline(always)]
+unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *mut Departure) {
+    block.set_dead();
     block.fiber().leave_for_ever(receiver.fiber());
-    Departure {
-        // SAFETY: a killer waits in its switch, and an heir is suspended.
-        to: MaybeUninit::new(unsafe { receiver.context().stack_pointer() }),
-        message: MaybeUninit::new(message::of_outcome(outcome)),
+    // SAFETY: the caller's word; a killer waits in its switch, and an heir is suspended.
+    unsafe {
+        departure.write(Departure {
+            to: MaybeUninit::new(receiver.context().stack_pointer()),
+            message: MaybeUninit::new(message::last_of(block, outcome)),
+        });
     }
 }
 

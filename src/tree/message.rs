@@ -27,7 +27,8 @@ const THROWN: usize = 0b0001;
 const PANIC: usize = 0b0010;
 /// Nothing: the death of one that was killed.
 const NOTHING: usize = 0b0011;
-/// `Message::kind`: the one that left has died; its stack is to be released.
+/// `Message::kind`: the one that left has died; its stack is to be released, and it is to be
+/// freed if nobody holds it.
 const DIED: usize = 0b0100;
 /// `Message::kind`: nobody holds the one that left; it is to be killed.
 const ORPHANED: usize = 0b1000;
@@ -106,7 +107,7 @@ fn of_thrown(thrown: Thrown) -> Message {
 }
 
 /// The message that carries any content, of which a value is in a message already.
-fn of_content(content: Content<Message>) -> Message {
+pub(super) fn of_content(content: Content<Message>) -> Message {
     match content {
         Content::Value(message) => message,
         Content::Thrown(thrown) => of_thrown(thrown),
@@ -114,15 +115,19 @@ fn of_content(content: Content<Message>) -> Message {
     }
 }
 
-/// The message of a greenlet that dies and has left its outcome in `content`; a value lies in
-/// its block.
-pub(super) fn of_outcome(content: Content<Message>) -> Message {
-    let mut message = of_content(content);
-    message.kind |= DIED;
-    if trace::is_on() {
-        message.kind |= TRACED;
+/// The last message of `dead`: `outcome`, which if it is a value lies in its block. The
+/// greenlet gives back its stack itself if it can; then the receiver has only to take the outcome.
+///
+/// # Safety
+/// The greenlet runs, and leaves with this message before anything else can run.
+#[inline(always)]
+pub(super) unsafe fn last_of(dead: &Block, mut outcome: Message) -> Message {
+    // SAFETY: the caller's word.
+    if trace::is_on() || dead.is_abandoned() || !unsafe { dead.give_back_stack_early() } {
+        outcome.kind |= if trace::is_on() { DIED | TRACED } else { DIED };
+        thread::set_departed(dead);
     }
-    message
+    outcome
 }
 
 /// What a greenlet ends with as a message to the one that killed it: nothing.

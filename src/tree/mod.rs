@@ -34,5 +34,5 @@ pub(crate) use message::run_on_stack_of;
 pub(crate) use message::{Content, hop, hop_with, of_value, same_type};
 pub(crate) use root::{enter, enter_scoped};
 pub(crate) use roster::{Membership, Roster};
-pub(crate) use route::{Delivery, Refusal, admit, receiver};
+pub(crate) use route::{Delivery, Refusal, admit, receiver, start};
 pub(crate) use under_way::UnderWay;

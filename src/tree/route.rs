@@ -71,7 +71,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
     match (first.state(), delivery) {
         _ if under_way::is_held_back(first) => receiver_in_place_of(first, delivery),
         (State::Active, _) => Ok(first),
-        (State::New, Delivery::Value(_)) => start(first),
+        (State::New, Delivery::Value(_)) => started(first),
         _ => receiver_in_place_of(first, delivery),
     }
 }
@@ -98,22 +98,37 @@ fn receiver_in_place_of(first: &Block, delivery: Delivery) -> Result<&Block, (Re
             }
             State::Active => return Ok(block),
             State::New => match delivery {
-                Delivery::Value(_) => return start(block),
+                Delivery::Value(_) => return started(block),
                 Delivery::Thrown => kill::bury(block),
             },
         }
     }
 }
 
+fn started(block: &Block) -> Result<&Block, (Refusal, &Block)> {
+    start(block)
+        .map(|()| block)
+        .map_err(|refusal| (refusal, block))
+}
+
 /// Makes a new greenlet ready to be switched to.
-fn start(block: &Block) -> Result<&Block, (Refusal, &Block)> {
-    match block.settings().stack.realize() {
-        Ok(stack) => {
+#[inline(always)]
+pub(crate) fn start(block: &Block) -> Result<(), Refusal> {
+    match block.settings().stack.spare() {
+        Some(stack) => {
             block.start_on(stack);
-            Ok(block)
+            Ok(())
         }
-        Err(error) => Err((Refusal::Stack(error), block)),
+        None => start_on_another(block),
     }
+}
+
+/// Without a spare stack.
+#[inline(never)]
+fn start_on_another(block: &Block) -> Result<(), Refusal> {
+    let stack = block.settings().stack.realize().map_err(Refusal::Stack)?;
+    block.start_on(stack);
+    Ok(())
 }
 
 /// The parent, or for a root that is over the thread's main greenlet.
