@@ -176,8 +176,21 @@ pub(super) unsafe fn open<I>(message: Message) -> Result<I, Thrown> {
         Ok(unsafe { take_value(message.word) })
     } else {
         // SAFETY: the same contract.
-        unsafe { arrive::<I>(message) }.receive()
+        unsafe { open_unusual(message) }
     }
+}
+
+/// The same for all but a plain value. A function of its own, so that a large result is made in
+/// memory: the compiler would put its first word in a register, because an error lies there, and
+/// the next copy would wait for the two pieces.
+///
+/// # Safety
+/// As for [`open`].
+#[cold]
+#[inline(never)]
+unsafe fn open_unusual<I>(message: Message) -> Result<I, Thrown> {
+    // SAFETY: the caller's word.
+    unsafe { arrive::<I>(message) }.receive()
 }
 
 /// As [`hop`], for any content and also when something is to be told to the one that leaves. A
