@@ -12,6 +12,8 @@ use std::{
 
 use greenlet::{Builder, Current, Greenlet, enter};
 
+#[cfg(target_os = "linux")]
+use crate::support::emulated;
 use crate::support::{census::Census, child::child, log::on_drop};
 
 /// Runs `body` in a thread and waits for its end, destructors of thread-locals included.
@@ -221,4 +223,48 @@ fn s21_the_process_can_exit_from_within_a_greenlet() {
         return;
     };
     ended.assert_success();
+}
+
+/// Bytes of address space that this process has mapped.
+#[cfg(target_os = "linux")]
+fn mapped() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    let pages = statm.split(' ').next().expect("a first number");
+    pages.parse::<usize>().expect("a number") * 4096
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn s21_the_stacks_of_a_thread_go_with_it() {
+    /// More than what threads leave behind, less than the stacks of so many.
+    const SLACK: usize = THREADS << 20;
+    const THREADS: usize = 50;
+
+    if emulated() {
+        eprintln!("skipped: the emulator's own memory would be measured");
+        return;
+    }
+    // One that is over before the end of the thread, and one that is killed by it.
+    let with_stacks = || {
+        in_thread(|| {
+            // Set up before what the crate keeps in thread-locals, and so destroyed later.
+            KEPT.with_borrow_mut(Vec::clear);
+            enter(|me: &Current<()>| {
+                let main = me.handle();
+                let suspended = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
+                me.switch(&suspended, ()).unwrap();
+                KEPT.with_borrow_mut(|kept| kept.push(suspended));
+                let over = Greenlet::new(me, |_, ()| Ok(()));
+                me.switch(&over, ()).unwrap();
+            });
+        });
+    };
+    let ended = child(|| {
+        with_stacks();
+        let before = mapped();
+        (0..THREADS).for_each(|_| with_stacks());
+        let after = mapped();
+        assert!(after < before + SLACK, "{before} bytes, then {after}");
+    });
+    ended.expect("not emulated").assert_success();
 }
