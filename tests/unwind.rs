@@ -170,3 +170,34 @@ fn passes_through_a_parent_that_has_entered_again() {
         assert!(!trace.contains("unwind::main_waits"), "{trace}");
     }
 }
+
+#[test]
+fn passes_through_a_dead_parent_that_had_entered_again() {
+    let shared = Rc::<Shared>::default();
+    enter(|main| {
+        let parent = Greenlet::new(main, {
+            let shared = Rc::clone(&shared);
+            move |me: &Current<()>, ()| {
+                enter(|_: &Current<()>| {});
+                let captures = Rc::clone(&shared);
+                let third = Greenlet::new(me, move |_, ()| {
+                    third_captures(&captures);
+                    Ok(())
+                });
+                shared.third.set(third).expect("set once");
+                Ok(())
+            }
+        });
+        first_waits(main, &parent).unwrap();
+        main_waits(main, shared.third.get().unwrap()).unwrap();
+    });
+    let trace = shared.trace.take();
+    assert_in_order(
+        &trace,
+        &[
+            "unwind::third_captures",
+            "unwind::main_waits",
+            "unwind::passes_through_a_dead_parent_that_had_entered_again",
+        ],
+    );
+}
