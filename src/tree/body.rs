@@ -249,9 +249,7 @@ unsafe fn bequeath(block: &Block, value: Message, departure: *mut Departure) {
 #[cold]
 unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Departure) {
     kill::drop_locals(block);
-    if let Content::Panic(payload) = &content
-        && host::was_exit(payload)
-    {
+    if matches!(&content, Content::Panic(payload) if host::was_exit(payload)) {
         content = Content::Thrown(Thrown::exit());
     }
     // What is dropped on the way may kill this one, or the one that has killed it.
