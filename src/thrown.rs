@@ -1,7 +1,13 @@
 //! Errors as they travel between greenlets.
 
 use alloc::boxed::Box;
-use core::{any::Any, error::Error, fmt, ptr};
+use core::{
+    any::Any,
+    error::Error,
+    fmt,
+    mem::ManuallyDrop,
+    ptr::{self, NonNull},
+};
 
 use crate::tree::Refusal;
 
@@ -42,7 +48,7 @@ impl Error for GreenletExit {}
 /// ended with, or that a refused switch came to.
 ///
 /// One pointer wide. Any [`Error`] converts into it, so `?` works in a body; a
-/// [`GreenletExit`] needs no memory.
+/// [`GreenletExit`], and the news of a child's, needs no memory.
 ///
 /// ```
 /// use greenlet::Thrown;
@@ -51,14 +57,20 @@ impl Error for GreenletExit {}
 /// assert_eq!(thrown.to_string(), "invalid digit found in string");
 /// assert!(thrown.downcast::<std::num::ParseIntError>().is_ok());
 /// ```
-pub struct Thrown(
-    /// `None` is the exit.
-    Option<Box<Payload>>,
-);
+///
+/// # Invariants
+/// `None` is the exit, the address of `CHILD_EXIT` the news of a child's; another address is that
+/// of a box, which this owns.
+pub struct Thrown(Option<NonNull<Payload>>);
+
+/// Its address stands for the news that a child has exited: no box lies there.
+static CHILD_EXIT: usize = 0;
+
+fn child_exit() -> NonNull<Payload> {
+    NonNull::from(&CHILD_EXIT).cast()
+}
 
 enum Payload {
-    /// The child that last had this greenlet as its parent has exited.
-    ChildExit,
     Error(Box<dyn Error>),
     /// A value that no live ancestor of the dead greenlet took.
     Stray {
@@ -74,24 +86,47 @@ impl Thrown {
 
     /// A value that no live ancestor took; it is gone if it could not be kept.
     pub(crate) fn stray(value: Option<Box<dyn Any>>, why: Refusal) -> Self {
-        Self(Some(Box::new(Payload::Stray { value, why })))
+        Self::carrying(Payload::Stray { value, why })
     }
 
     /// An exit that leaves the greenlet it was meant for is news, not a request, to the next.
     pub(crate) fn exit_becomes_news(&mut self) {
-        self.0.get_or_insert_with(|| Box::new(Payload::ChildExit));
+        self.0.get_or_insert_with(child_exit);
+    }
+
+    fn carrying(payload: Payload) -> Self {
+        Self(Some(NonNull::from(Box::leak(Box::new(payload)))))
+    }
+
+    /// What it owns, if anything.
+    fn owned(&self) -> Option<NonNull<Payload>> {
+        self.0.filter(|&payload| payload != child_exit())
+    }
+
+    fn payload(&self) -> Option<&Payload> {
+        // SAFETY: a box that this owns (invariant).
+        self.owned().map(|payload| unsafe { payload.as_ref() })
+    }
+
+    fn into_payload(self) -> Option<Payload> {
+        // SAFETY: a box that nobody else owns; given up by `self`, once.
+        let boxed = ManuallyDrop::new(self)
+            .owned()
+            .map(|payload| unsafe { Box::from_raw(payload.as_ptr()) })?;
+        Some(*boxed)
     }
 
     /// As one pointer, which owns the payload.
     pub(crate) fn into_raw(self) -> *mut () {
-        self.0.map_or(ptr::null_mut(), Box::into_raw).cast()
+        let payload = ManuallyDrop::new(self).0;
+        payload.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
     }
 
     /// # Safety
     /// `raw` comes from [`into_raw`](Self::into_raw) and is used once.
     pub(crate) unsafe fn from_raw(raw: *mut ()) -> Self {
-        // SAFETY: not null, so it is a payload that nobody else owns (contract).
-        Self((!raw.is_null()).then(|| unsafe { Box::from_raw(raw.cast()) }))
+        // The invariant held there, and nobody else owns what it owned (contract).
+        Self(NonNull::new(raw.cast()))
     }
 
     /// Is the receiver asked to exit? Then its body should return, with this or anything else.
@@ -104,16 +139,16 @@ impl Thrown {
     /// a body it goes on to the parent like any error (rule s13).
     #[must_use]
     pub fn is_child_exit(&self) -> bool {
-        matches!(self.0.as_deref(), Some(Payload::ChildExit))
+        self.0 == Some(child_exit())
     }
 
     /// The error inside, if it is an `E`.
     #[must_use]
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        match self.0.as_deref() {
-            None => (&GreenletExit as &(dyn Error + 'static)).downcast_ref(),
+        match self.payload() {
             Some(Payload::Error(error)) => error.downcast_ref(),
-            Some(_) => None,
+            None if self.is_exit() => (&GreenletExit as &(dyn Error + 'static)).downcast_ref(),
+            _ => None,
         }
     }
 
@@ -125,7 +160,7 @@ impl Thrown {
         if self.downcast_ref::<E>().is_none() {
             return Err(self);
         }
-        let error: Box<dyn Error> = match self.0.map(|payload| *payload) {
+        let error: Box<dyn Error> = match self.into_payload() {
             Some(Payload::Error(error)) => error,
             _ => Box::new(GreenletExit),
         };
@@ -137,8 +172,10 @@ impl Thrown {
     ///
     /// # Errors
     /// Gives `self` back if it is something else.
-    pub fn into_value<V: 'static>(mut self) -> Result<V, Self> {
-        if let Some(Payload::Stray { value, .. }) = self.0.as_deref_mut() {
+    pub fn into_value<V: 'static>(self) -> Result<V, Self> {
+        // SAFETY: a box that this owns (invariant).
+        let payload = self.owned().map(|mut payload| unsafe { payload.as_mut() });
+        if let Some(Payload::Stray { value, .. }) = payload {
             match value.take().map(Box::<dyn Any>::downcast) {
                 Some(Ok(found)) => return Ok(*found),
                 Some(Err(other)) => *value = Some(other),
@@ -154,16 +191,25 @@ impl<E: Error + 'static> From<E> for Thrown {
         if (&error as &(dyn Error + 'static)).is::<GreenletExit>() {
             Self::exit()
         } else {
-            Self(Some(Box::new(Payload::Error(Box::new(error)))))
+            Self::carrying(Payload::Error(Box::new(error)))
+        }
+    }
+}
+
+impl Drop for Thrown {
+    fn drop(&mut self) {
+        if let Some(payload) = self.owned() {
+            // SAFETY: a box that this owns (invariant).
+            drop(unsafe { Box::from_raw(payload.as_ptr()) });
         }
     }
 }
 
 impl fmt::Display for Thrown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_deref() {
-            None => GreenletExit.fmt(f),
-            Some(Payload::ChildExit) => f.write_str("a child greenlet was asked to exit and has"),
+        match self.payload() {
+            None if self.is_exit() => GreenletExit.fmt(f),
+            None => f.write_str("a child greenlet was asked to exit and has"),
             Some(Payload::Error(error)) => error.fmt(f),
             Some(Payload::Stray { why, .. }) => {
                 f.write_str("a greenlet returned a value that its parent could not take: ")?;
@@ -179,9 +225,9 @@ impl fmt::Display for Thrown {
 
 impl fmt::Debug for Thrown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_deref() {
-            None => GreenletExit.fmt(f),
-            Some(Payload::ChildExit) => f.write_str("ChildExit"),
+        match self.payload() {
+            None if self.is_exit() => GreenletExit.fmt(f),
+            None => f.write_str("ChildExit"),
             Some(Payload::Error(error)) => error.fmt(f),
             Some(Payload::Stray { why, .. }) => f
                 .debug_struct("Stray")
