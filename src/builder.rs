@@ -98,17 +98,16 @@ impl Builder {
     ///
     /// # Errors
     /// [`BuildError`] if the name contains a NUL, the stack is too small or too large, or there
-    /// is none. That the system has no memory for the stack shows at the first switch.
+    /// [`BuildError`] if the name contains a NUL, the stack is too small or too large or there is
+    /// none, or there is no memory for the greenlet; `body` and what was set are dropped then.
+    /// That the system has no memory for the stack shows at the first switch.
     pub fn build<I: 'static, P: 'static>(
         self,
         parent: &Current<P>,
         body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
     ) -> Result<Greenlet<I>, BuildError> {
-        Ok(Greenlet::of(tree::new_greenlet(
-            parent,
-            self.checked_settings()?,
-            body,
-        )))
+        let settings = self.checked_settings()?;
+        Ok(Greenlet::of(tree::new_greenlet(parent, settings, body)?))
     }
 
     pub(crate) fn checked_settings(self) -> Result<Settings, BuildError> {

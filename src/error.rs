@@ -2,7 +2,10 @@
 
 use core::{error::Error, fmt};
 
-use crate::{StackError, tree::Refusal};
+use crate::{
+    StackError,
+    tree::{OutOfMemory, Refusal},
+};
 
 /// Nothing was sent. The message comes back.
 ///
@@ -156,6 +159,8 @@ pub enum BuildError {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// The allocator has no memory for the greenlet itself.
+    OutOfMemory,
     /// No memory for a stack was given, and without `std` there is no other.
     NoStack,
     /// Stack and guard together are more than an address space can have.
@@ -165,11 +170,18 @@ pub enum BuildError {
     },
 }
 
+impl From<OutOfMemory> for BuildError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NameContainsNul => f.write_str("a greenlet's name cannot contain a NUL"),
             Self::NoStack => f.write_str("a greenlet needs memory for its stack"),
+            Self::OutOfMemory => f.write_str("no memory is left for a greenlet"),
             Self::StackTooSmall { bytes } => {
                 write!(f, "a stack of {bytes} bytes is too small for a greenlet")
             }

@@ -43,6 +43,9 @@ impl<I: 'static> Greenlet<I> {
     /// `P` is the parent's inbox type. Without `std`, which has the stacks,
     /// [`Builder::build`](crate::Builder::build) is the way.
     ///
+    /// Without memory for it the process aborts, as it does when a `Box` is made;
+    /// [`Builder::build`](crate::Builder::build) returns an error.
+    ///
     /// ```
     /// use greenlet::{Greenlet, enter};
     ///
@@ -56,7 +59,10 @@ impl<I: 'static> Greenlet<I> {
         parent: &Current<P>,
         body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
     ) -> Self {
-        Self::of(tree::new_greenlet(parent, Settings::default(), body))
+        Self::of(
+            tree::new_greenlet(parent, Settings::default(), body)
+                .unwrap_or_else(|error| error.abort()),
+        )
     }
 }
 

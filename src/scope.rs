@@ -37,7 +37,7 @@ use core::{fmt, marker::PhantomData};
 
 use crate::{
     BuildError, Builder, Current, Greenlet, Thrown, host, thread,
-    tree::{self, Block, Killed, Roster, Settings},
+    tree::{self, Block, Killed, OutOfMemory, Roster, Settings},
 };
 
 /// Where greenlets are made that may borrow from outside; see [`scope`].
@@ -64,6 +64,7 @@ impl<'scope> Scope<'scope, '_> {
         P: 'scope,
     {
         self.make(Settings::default(), parent, body)
+            .unwrap_or_else(|error| error.abort())
     }
 
     fn make<I, P>(
@@ -71,16 +72,16 @@ impl<'scope> Scope<'scope, '_> {
         settings: Settings,
         parent: &Current<P>,
         body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'scope,
-    ) -> Greenlet<I, &'scope ()>
+    ) -> Result<Greenlet<I, &'scope ()>, OutOfMemory>
     where
         I: 'scope,
         P: 'scope,
     {
         // SAFETY: what is borrowed outlives 'scope, which outlives the roster, and the end of
         // the scope kills all members (see the argument above).
-        Greenlet::of(unsafe {
-            tree::new_scoped_greenlet(self.roster, self.owner, parent, settings, body)
-        })
+        let own =
+            unsafe { tree::new_scoped_greenlet(self.roster, self.owner, parent, settings, body) }?;
+        Ok(Greenlet::of(own))
     }
 }
 
@@ -100,7 +101,7 @@ impl Builder {
         I: 'scope,
         P: 'scope,
     {
-        Ok(scope.make(self.checked_settings()?, parent, body))
+        Ok(scope.make(self.checked_settings()?, parent, body)?)
     }
 }
 

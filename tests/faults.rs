@@ -24,8 +24,8 @@ use std::{
 };
 
 use greenlet::{
-    Builder, Current, Greenlet, GreenletExit, Snapshot, StackError, SwitchError, Thrown, enter,
-    local, raw::Stack, scope,
+    BuildError, Builder, Current, Greenlet, GreenletExit, Snapshot, StackError, StackMemory,
+    SwitchError, Thrown, enter, local, raw::Stack, scope,
 };
 use process::in_child;
 use support::{
@@ -316,6 +316,71 @@ fn a_stack_while_the_thread_ends() {
     });
 }
 
+/// Builds a greenlet whose body and stack own something. If there is no memory that is said, and
+/// both are gone.
+fn build<const WORDS: usize>() {
+    struct Memory(Box<[MaybeUninit<u8>]>, Wide);
+
+    // SAFETY: the memory is its own.
+    unsafe impl StackMemory for Memory {
+        fn top(&self) -> *mut u8 {
+            self.0.as_ptr_range().end.cast_mut().cast()
+        }
+
+        fn size(&self) -> usize {
+            assert_eq!(self.1.value(), 2);
+            self.0.len()
+        }
+    }
+
+    let census = Census::new();
+    enter(|me: &Current<usize>| {
+        let memory = Memory(Box::new_uninit_slice(4 * SMALL), Wide::new(&census, 2));
+        let builder = Builder::new().name("named").stack(memory);
+        let (cargo, words) = (Wide::new(&census, 3), [1; WORDS]);
+        let body = move |_: &Current<usize>, n: usize| {
+            assert_eq!(cargo.value(), 3);
+            Ok(n + black_box(words).len())
+        };
+        match armed(|| builder.build(me, body)) {
+            Ok(built) => {
+                assert_eq!(built.name(), Some("named"));
+                assert_eq!(me.switch(&built, 1).unwrap(), 1 + WORDS);
+            }
+            Err(error) => assert_eq!((error, failed()), (BuildError::OutOfMemory, true)),
+        }
+        assert_eq!(census.alive(), 0);
+    });
+}
+
+#[test]
+fn a_built_greenlet() {
+    each_fault_is_an_error("a built greenlet", build::<1>);
+    each_fault_is_an_error("a built greenlet with a large body", build::<1000>);
+}
+
+#[test]
+fn a_built_greenlet_of_a_scope() {
+    each_fault_is_an_error("a built greenlet of a scope", || {
+        let census = Census::new();
+        let borrowed = &1;
+        enter(|me: &Current<usize>| {
+            me.scope(|s| {
+                let cargo = Wide::new(&census, 3);
+                let body = move |_: &Current<usize>, n: usize| {
+                    assert_eq!(cargo.value(), 3);
+                    Ok(n + borrowed)
+                };
+                match armed(|| Builder::new().build_scoped(s, me, body)) {
+                    Ok(built) => assert_eq!(me.switch(&built, 1).unwrap(), 2),
+                    Err(error) => assert_eq!((error, failed()), (BuildError::OutOfMemory, true)),
+                }
+                assert_eq!(census.alive(), 0);
+            });
+        });
+    });
+}
+
 #[test]
 fn a_stack_for_a_parent_to_which_a_value_goes() {
     each_fault_is_an_error("a stack for a parent", || {
@@ -395,6 +460,22 @@ fn a_throw_of_an_exit_or_of_what_is_a_thrown_already_allocates_nothing() {
             for thrown in [GreenletExit.into(), Thrown::from(Number(3))] {
                 assert!(armed(|| me.throw(&catches, thrown)).unwrap());
                 assert!(!me.switch(&catches, ()).unwrap());
+            }
+        });
+    });
+}
+
+#[test]
+fn the_news_of_an_exit_allocates_nothing() {
+    nothing_allocates(|| {
+        enter(|me: &Current<()>| {
+            let main = me.handle();
+            let exits: Greenlet<()> = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
+            me.switch(&exits, ()).unwrap();
+            let new = Greenlet::new(me, |_, ()| Ok(()));
+            for target in [&exits, &new] {
+                support::assert_child_exit(armed(|| me.throw(target, GreenletExit)));
+                assert!(target.is_dead());
             }
         });
     });
@@ -506,15 +587,7 @@ fn a_greenlet_of_a_scope() {
 fn what_a_builder_keeps() {
     each_fault_aborts("a builder's name and stack", || {
         let stack: &'static mut [MaybeUninit<u8>] = Box::leak(Box::new_uninit_slice(SMALL));
-        enter(|me: &Current<()>| {
-            let built = armed(|| {
-                Builder::new()
-                    .name("named")
-                    .stack(stack)
-                    .build(me, |_, ()| Ok(()))
-            });
-            assert_eq!(built.unwrap().name(), Some("named"));
-        });
+        drop(armed(|| Builder::new().name("named").stack(stack)));
     });
 }
 
@@ -545,12 +618,6 @@ fn what_is_thrown() {
         enter(|me: &Current<()>| {
             let fails = Greenlet::new(me, |_, ()| armed(|| Err(Number(1).into())));
             assert_eq!(number(me.switch(&fails, ())), 1);
-
-            let main = me.handle();
-            let exits: Greenlet<()> = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
-            me.switch(&exits, ()).unwrap();
-            let news = armed(|| me.throw(&exits, GreenletExit));
-            support::assert_child_exit(news);
         });
     });
 }
@@ -659,17 +726,41 @@ fn switches_and_kills_that_are_traced_allocate_nothing() {
     });
 }
 
-/// Whoever kills needs a block, and where no greenlet runs there is none.
+/// Whoever kills is a greenlet, and where none runs one is made.
 #[test]
-fn a_drop_outside_every_greenlet() {
-    each_fault_aborts("a drop outside every greenlet", || {
-        let suspended = enter(|me: &Current<()>| {
-            let main = me.handle();
-            let greenlet: Greenlet<()> = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
-            me.switch(&greenlet, ()).unwrap();
-            greenlet
-        });
+fn drops_outside_every_greenlet_allocate_nothing() {
+    nothing_allocates(|| {
+        let census = Census::new();
+        let suspended = enter(|me| many_suspended(me, &census));
         armed(|| drop(suspended));
+    });
+}
+
+/// When the crate's own thread-locals are gone, too.
+#[test]
+fn drops_at_the_end_of_a_thread_allocate_nothing() {
+    struct Kept {
+        suspended: Vec<Greenlet<Wide>>,
+        _census: Census,
+    }
+
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            armed(|| self.suspended.clear());
+        }
+    }
+
+    thread_local!(static KEPT: Cell<Option<Kept>> = const { Cell::new(None) });
+
+    nothing_allocates(|| {
+        // Before the crate has thread-locals, so that they are gone when this is dropped.
+        KEPT.set(None);
+        let census = Census::new();
+        let suspended = enter(|me| many_suspended(me, &census));
+        KEPT.set(Some(Kept {
+            suspended,
+            _census: census,
+        }));
     });
 }
 
@@ -785,6 +876,12 @@ fn where_the_number_of_mappings_is_limited_a_stack_is_refused() {
 #[test]
 fn a_forked_child_goes_on_with_its_greenlets_and_its_parent_with_its_own() {
     let _one = one_at_a_time();
+    // On a thread that has ended, and given up its place in the list of threads for debuggers,
+    // before the next test counts.
+    thread::spawn(fork_and_go_on).join().expect("both go on");
+}
+
+fn fork_and_go_on() {
     let census = Census::new();
     enter(|me| {
         let greenlets = many_suspended(me, &census);

@@ -465,6 +465,11 @@ impl Block {
         self.strong.get() == 0
     }
 
+    /// Are there no counts but those that it began with?
+    pub(crate) fn is_held_once(&self) -> bool {
+        (self.strong.get(), self.weak.get()) == (1, 1)
+    }
+
     #[inline]
     pub(crate) fn retain(&self) {
         count_up(&self.strong);

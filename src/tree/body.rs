@@ -15,7 +15,7 @@ use super::{
     Block, Own, Roster,
     block::{Kind, State},
     kill,
-    memory::{self, SizeClass},
+    memory::{self, OutOfMemory, SizeClass},
     message::{self, Content},
     route::{self, Delivery, Refusal},
     under_way,
@@ -91,19 +91,23 @@ where
     };
 }
 
-/// A new greenlet under `parent`.
-pub(crate) fn new_greenlet<I, P, F>(parent: &Current<P>, settings: Settings, body: F) -> Own
+/// A new greenlet under `parent`. Without memory for it `settings` and `body` are dropped.
+pub(crate) fn new_greenlet<I, P, F>(
+    parent: &Current<P>,
+    settings: Settings,
+    body: F,
+) -> Result<Own, OutOfMemory>
 where
     I: 'static,
     P: 'static,
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
 {
-    let own = allocate(&BodyKind::<I, P, F>::STATIC, parent, false, settings, body);
+    let own = allocate(&BodyKind::<I, P, F>::STATIC, parent, false, settings, body)?;
     thread::enroll(own.block());
-    own
+    Ok(own)
 }
 
-/// A new greenlet under `parent` that may borrow, in the roster of the scope of `owner`.
+/// As [`new_greenlet`], for one that may borrow, in the roster of the scope of `owner`.
 ///
 /// # Safety
 /// What the message types and the body borrow outlives the roster, and whoever owns the
@@ -114,16 +118,16 @@ pub(crate) unsafe fn new_scoped_greenlet<I, P, F>(
     parent: &Current<P>,
     settings: Settings,
     body: F,
-) -> Own
+) -> Result<Own, OutOfMemory>
 where
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
 {
     let under_owner = ptr::eq(parent.block(), owner);
     let kind = &BodyKind::<I, P, F>::SCOPED;
-    let own = allocate(kind, parent, under_owner, settings, body);
+    let own = allocate(kind, parent, under_owner, settings, body)?;
     // SAFETY: the roster outlives its members (contract); blocks do not move.
     unsafe { roster.add(own.block()) };
-    own
+    Ok(own)
 }
 
 /// `kind` is one of `BodyKind<I, P, F>`.
@@ -133,7 +137,7 @@ fn allocate<I, P, F>(
     outlived_by_parent: bool,
     settings: Settings,
     body: F,
-) -> Own
+) -> Result<Own, OutOfMemory>
 where
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
 {
@@ -142,12 +146,12 @@ where
         cargo: UnsafeCell::new(Cargo {
             body: ManuallyDrop::new(body),
         }),
-    });
+    })?;
     // SAFETY: a fresh block's one strong count, owned by nobody else. The pointer is one to
     // the whole allocation, so that it leads to the cargo as well.
     let own = unsafe { Own::from_counted(greenlet.cast()) };
     own.block().settle_in();
-    own
+    Ok(own)
 }
 
 /// # Safety

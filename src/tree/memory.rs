@@ -48,26 +48,37 @@ const fn piece(units: usize) -> Layout {
     }
 }
 
+/// The allocator has no memory of this layout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutOfMemory(Layout);
+
+impl OutOfMemory {
+    /// For whom nobody can be told: does what a `Box` does.
+    #[cold]
+    pub(crate) fn abort(self) -> ! {
+        allocator::handle_alloc_error(self.0)
+    }
+}
+
 /// Puts what `make` returns into memory of its own. That is at hand before `make` is called, so
-/// the value is written where it is to lie.
+/// the value is written where it is to lie; without memory `make` is not called.
 #[inline(always)]
-pub(super) fn allocate<T>(make: impl FnOnce() -> T) -> NonNull<T> {
+pub(super) fn allocate<T>(make: impl FnOnce() -> T) -> Result<NonNull<T>, OutOfMemory> {
     let size_class = const { SizeClass::of::<T>() };
-    let memory = size_class
-        .units
-        .and_then(spare::take)
-        .unwrap_or_else(|| from_allocator(size_class.layout))
-        .cast::<T>();
+    let memory = match size_class.units.and_then(spare::take) {
+        Some(memory) => memory,
+        None => from_allocator(size_class.layout)?,
+    };
+    let memory = memory.cast::<T>();
     // SAFETY: of T's layout or more, and nobody else's.
     unsafe { memory.write(make()) };
-    memory
+    Ok(memory)
 }
 
 #[cold]
-fn from_allocator(layout: Layout) -> NonNull<u8> {
+fn from_allocator(layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
     // SAFETY: something that begins with a block is not of size zero.
-    let memory = unsafe { allocator::alloc(layout) };
-    NonNull::new(memory).unwrap_or_else(|| allocator::handle_alloc_error(layout))
+    NonNull::new(unsafe { allocator::alloc(layout) }).ok_or(OutOfMemory(layout))
 }
 
 /// Frees memory from [`allocate`].

@@ -29,6 +29,7 @@ pub(crate) use body::{Settings, new_greenlet, new_scoped_greenlet};
 #[cfg(feature = "std")]
 pub(crate) use kill::top_of_stack;
 pub(crate) use kill::{Killed, end, finish_burials, kill};
+pub(crate) use memory::OutOfMemory;
 #[cfg(feature = "std")]
 pub(crate) use message::run_on_stack_of;
 pub(crate) use message::{Content, hop, hop_with, of_value, same_type};

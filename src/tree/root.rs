@@ -3,7 +3,7 @@
 //! The main greenlet of a thread is the outermost; entering again, on any stack, adds an
 //! inbox to that stack and makes the one before busy until the closure is done.
 
-use core::{any::TypeId, marker::PhantomData, ptr, ptr::NonNull};
+use core::{any::TypeId, marker::PhantomData, ptr};
 
 use super::{
     Block, Own, Settings, State,
@@ -13,7 +13,7 @@ use super::{
 };
 #[cfg(feature = "std")]
 use crate::debugger;
-use crate::{Current, thread};
+use crate::{Current, host, thread};
 
 struct RootKind<I>(PhantomData<I>);
 
@@ -37,19 +37,16 @@ impl<I> RootKind<I> {
 }
 
 /// A root while it lives. Dropping it, also by unwinding, ends it.
-struct Root {
-    own: Own,
+struct Root<'a> {
+    block: &'a Block,
     outer: *const Block,
     /// What was the thread's main before, if this root is it now.
     main_before: Option<*const Block>,
 }
 
-impl Root {
-    fn new(kind: &'static Kind) -> Self {
-        let block = memory::allocate(|| Block::new(kind, Settings::default(), None, false));
-        // SAFETY: a fresh block's one strong count, owned by nobody else.
-        let own = unsafe { Own::from_counted(NonNull::from(block.as_ref())) };
-        let block = own.block();
+impl<'a> Root<'a> {
+    /// Begins the life of a new block, which lies where it stays.
+    fn begin(block: &'a Block) -> Self {
         block.settle_in();
         thread::enroll(block);
         // A thread's first greenlet is a root.
@@ -66,16 +63,16 @@ impl Root {
         let main_before = on_threads_own_stack.then(|| thread::replace_main(block));
         thread::set_current(Some(block));
         Self {
-            own,
+            block,
             outer,
             main_before,
         }
     }
 }
 
-impl Drop for Root {
+impl Drop for Root<'_> {
     fn drop(&mut self) {
-        let block = self.own.block();
+        let block = self.block;
         kill::drop_locals(block);
         block.set_killer(None);
         block.set_dead();
@@ -103,16 +100,30 @@ pub(crate) fn enter_scoped<I, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
 
 /// `kind` is one of `RootKind<I>`.
 fn enter_as<I, R>(kind: &'static Kind, body: impl FnOnce(&Current<I>) -> R) -> R {
-    let root = Root::new(kind);
+    let block = memory::allocate(|| Block::new(kind, Settings::default(), None, false))
+        .unwrap_or_else(|error| error.abort());
+    // SAFETY: a fresh block's one strong count, owned by nobody else.
+    let own = unsafe { Own::from_counted(block) };
+    let root = Root::begin(own.block());
     // SAFETY: the block's inbox type is I, and its greenlet runs.
-    body(unsafe { Current::of(root.own.block()) })
+    body(unsafe { Current::of(root.block) })
 }
 
-/// Runs `body` with the running greenlet; outside every greenlet, with a root for as long.
+/// Runs `body` with the running greenlet; outside every greenlet, with a root for as long. That
+/// one needs no memory from the allocator, so that a drop does not.
 pub(super) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     // SAFETY: null, or the running greenlet's block, which stays while it runs.
-    match unsafe { thread::current().as_ref() } {
-        Some(current) => body(current),
-        None => body(Root::new(&RootKind::<()>::STATIC).own.block()),
+    if let Some(current) = unsafe { thread::current().as_ref() } {
+        return body(current);
     }
+    let block = Block::new(&RootKind::<()>::STATIC, Settings::default(), None, false);
+    let result = {
+        let root = Root::begin(&block);
+        body(root.block)
+    };
+    // Nobody is lent its `Current`, so there is no other handle, and no child.
+    if !block.is_held_once() {
+        host::abort(format_args!("{block:?} outlives what it was made for"));
+    }
+    result
 }
