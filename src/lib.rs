@@ -38,6 +38,8 @@ pub mod trace;
 #[cfg(not(feature = "trace"))]
 mod trace;
 mod tree;
+#[cfg(feature = "std")]
+mod unwind;
 mod weak;
 
 #[cfg(feature = "trace")]

@@ -3,15 +3,16 @@
 
 use core::{
     fmt::{self, Write as _},
-    ptr,
+    mem, ptr,
 };
-use std::backtrace::Backtrace;
+use std::{backtrace::Backtrace, collections::HashMap, sync::Arc};
 
 use crate::{
     Greenlet, host,
     stack::first_resident_page,
     thread,
     tree::{self, Block, State},
+    unwind,
 };
 
 /// A greenlet's stack is looked at only if so many bytes of it are left for that.
@@ -49,8 +50,9 @@ pub struct GreenletInfo {
     pub state: &'static str,
     /// Its stack, if it has one of its own and has started.
     pub stack: Option<StackUsage>,
-    /// Where it is, from its innermost frame on through its parents.
-    pub backtrace: Option<Backtrace>,
+    /// Where it is, from its innermost frame on through its parents. Greenlets that wait at the
+    /// same place share one.
+    pub backtrace: Option<Arc<Backtrace>>,
 }
 
 /// What every live greenlet of this thread was doing, oldest first. Prints itself as a tree.
@@ -78,17 +80,18 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Looks at every greenlet of this thread, each on its own stack. Costs some ten
-    /// microseconds a greenlet, and to print it the first time some tens: symbols are looked up
-    /// then.
+    /// microseconds a greenlet. Symbols are looked up when it is printed, once for all that wait
+    /// at the same place.
     #[must_use]
     pub fn take() -> Self {
         // First who there is: looking allocates, and whoever allocates may do anything.
         let mut blocks: Vec<ptr::NonNull<Block>> = Vec::new();
         thread::for_each_greenlet(|block| blocks.push(block.into()));
+        let mut places = Places::default();
         // SAFETY: they lived a moment ago, and nothing has run since that could have ended one.
         let mut greenlets: Vec<_> = blocks
             .iter()
-            .map(|block| info(unsafe { block.as_ref() }))
+            .map(|block| info(unsafe { block.as_ref() }, &mut places))
             .collect();
         greenlets.sort_by_key(|greenlet| greenlet.id);
         Self { greenlets }
@@ -109,7 +112,7 @@ impl Snapshot {
 }
 
 /// As a tree, each with the functions in which it waits: the innermost few, or with `{:#}` all on
-/// its own stack. Those of this crate and of std are left out.
+/// its own stack, and where they are. Those of this crate and of std are left out.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The place of each one's parent; roots, and those whose parent is dead, begin a tree.
@@ -125,17 +128,26 @@ impl fmt::Display for Snapshot {
             let end = by_parent.partition_point(|&child| parents[child] <= parent);
             by_parent[first..end].iter().rev().copied()
         };
+        let mut frames = Frames {
+            all: f.alternate(),
+            lines: HashMap::new(),
+        };
         // A loop over a stack of places: a chain of parents may be long.
         let mut to_print: Vec<(usize, usize)> = children_of(None).map(|root| (root, 0)).collect();
         while let Some((place, depth)) = to_print.pop() {
-            print(f, &self.greenlets[place], depth)?;
+            print(f, &self.greenlets[place], depth, &mut frames)?;
             to_print.extend(children_of(Some(place)).map(|child| (child, depth + 1)));
         }
         Ok(())
     }
 }
 
-fn print(f: &mut fmt::Formatter<'_>, greenlet: &GreenletInfo, depth: usize) -> fmt::Result {
+fn print(
+    f: &mut fmt::Formatter<'_>,
+    greenlet: &GreenletInfo,
+    depth: usize,
+    frames: &mut Frames,
+) -> fmt::Result {
     let indent = 2 * depth;
     write!(f, "{:indent$}#{}", "", greenlet.id)?;
     match (&greenlet.name, greenlet.parent) {
@@ -149,40 +161,87 @@ fn print(f: &mut fmt::Formatter<'_>, greenlet: &GreenletInfo, depth: usize) -> f
     }
     writeln!(f)?;
     if let Some(backtrace) = &greenlet.backtrace {
-        let mut frames = OwnFrames {
-            left: if f.alternate() {
-                usize::MAX
-            } else {
-                FRAMES_SHOWN
-            },
-            is_done: false,
-            line: String::new(),
-            indent,
-            f,
-        };
-        let outcome = write!(frames, "{backtrace}");
-        if !frames.is_done {
-            outcome?;
+        for frame in frames.of(backtrace) {
+            writeln!(f, "{:indent$}    {frame}", "")?;
         }
     }
     Ok(())
 }
 
-/// Passes on, of the text of a backtrace, the names of the frames that belong neither to this
-/// crate nor to std, down to the bottom of the greenlet's own stack. The frames of a `Backtrace`
-/// cannot be had but as text, and each takes its time to be written: after the last that is wanted
-/// this is an error.
-struct OwnFrames<'a, 'b> {
-    f: &'a mut fmt::Formatter<'b>,
-    indent: usize,
-    /// How many more are wanted.
-    left: usize,
-    is_done: bool,
+/// The lines that say where greenlets are, made once for those that share a backtrace.
+struct Frames {
+    all: bool,
+    lines: HashMap<*const Backtrace, Vec<String>>,
+}
+
+impl Frames {
+    fn of(&mut self, backtrace: &Arc<Backtrace>) -> &[String] {
+        self.lines
+            .entry(Arc::as_ptr(backtrace))
+            .or_insert_with(|| OwnFrames::of(backtrace, self.all))
+    }
+}
+
+/// Collects, of the text of a backtrace, the names of the frames that belong neither to this
+/// crate nor to std, down to the bottom of the greenlet's own stack; of all of them, also where they
+/// are. The frames of a `Backtrace` cannot be had but as text, and each takes its time to be
+/// written: after the last that is wanted this is an error.
+struct OwnFrames {
+    all: bool,
+    frames: Vec<String>,
+    /// Does the last line that was complete begin the last frame?
+    is_at_frame: bool,
     /// The beginning of a line.
     line: String,
 }
 
-impl fmt::Write for OwnFrames<'_, '_> {
+impl OwnFrames {
+    fn of(backtrace: &Backtrace, all: bool) -> Vec<String> {
+        let mut own = Self {
+            all,
+            frames: Vec::new(),
+            is_at_frame: false,
+            line: String::new(),
+        };
+        // It fails after the last frame that is wanted, and for no other reason.
+        let _ = write!(own, "{backtrace}");
+        own.frames
+    }
+
+    fn end_of_line(&mut self) -> fmt::Result {
+        const INTERNAL: [&str; 5] = ["greenlet::", "std::", "core::", "alloc::", "__rust_try"];
+        let line = self.line.trim();
+        let follows_frame = mem::replace(&mut self.is_at_frame, false);
+        let name = match line.split_once(": ") {
+            Some((number, name)) if number.parse::<u32>().is_ok() => name,
+            _ => {
+                if let (true, true, Some(frame)) = (self.all, follows_frame, self.frames.last_mut())
+                {
+                    frame.push(' ');
+                    frame.push_str(line);
+                }
+                return Ok(());
+            }
+        };
+        if name.starts_with("greenlet::tree::body::start") {
+            return Err(fmt::Error);
+        }
+        let path = name
+            .trim_start_matches(['<', '&'])
+            .trim_start_matches("dyn ");
+        if INTERNAL.iter().any(|prefix| path.starts_with(prefix)) {
+            return Ok(());
+        }
+        self.frames.push(name.to_owned());
+        self.is_at_frame = true;
+        if !self.all && self.frames.len() == FRAMES_SHOWN {
+            return Err(fmt::Error);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Write for OwnFrames {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for piece in text.split_inclusive('\n') {
             self.line.push_str(piece);
@@ -195,32 +254,27 @@ impl fmt::Write for OwnFrames<'_, '_> {
     }
 }
 
-impl OwnFrames<'_, '_> {
-    fn end_of_line(&mut self) -> fmt::Result {
-        const INTERNAL: [&str; 5] = ["greenlet::", "std::", "core::", "alloc::", "__rust_try"];
-        let Some((number, name)) = self.line.trim().split_once(": ") else {
-            return Ok(());
-        };
-        if number.parse::<u32>().is_err() {
-            return Ok(());
-        }
-        if name.starts_with("greenlet::tree::body::start") {
-            return self.stop();
-        }
-        let path = name
-            .trim_start_matches(['<', '&'])
-            .trim_start_matches("dyn ");
-        if INTERNAL.iter().any(|prefix| path.starts_with(prefix)) {
-            return Ok(());
-        }
-        writeln!(self.f, "{:1$}    {name}", "", self.indent)?;
-        self.left -= 1;
-        if self.left == 0 { self.stop() } else { Ok(()) }
-    }
+/// Backtraces by the addresses of their frames, so that of many greenlets that wait at the same
+/// place only one is captured, and its names are looked up once.
+#[derive(Default)]
+struct Places {
+    addresses: Vec<usize>,
+    known: HashMap<Box<[usize]>, Arc<Backtrace>>,
+}
 
-    fn stop(&mut self) -> fmt::Result {
-        self.is_done = true;
-        Err(fmt::Error)
+impl Places {
+    fn of(&mut self, block: &Block) -> Option<Arc<Backtrace>> {
+        let Self { addresses, known } = self;
+        addresses.clear();
+        look(block, || {
+            unwind::for_each_frame(|address| addresses.push(address));
+        })?;
+        if let Some(backtrace) = known.get(addresses.as_slice()) {
+            return Some(Arc::clone(backtrace));
+        }
+        let backtrace = Arc::new(look(block, Backtrace::force_capture)?);
+        known.insert(addresses.as_slice().into(), Arc::clone(&backtrace));
+        Some(backtrace)
     }
 }
 
@@ -230,7 +284,7 @@ impl<I, L> Greenlet<I, L> {
     /// stack left to be looked at.
     #[must_use]
     pub fn backtrace(&self) -> Option<Backtrace> {
-        backtrace(self.block())
+        look(self.block(), Backtrace::force_capture)
     }
 
     /// How much of its stack it uses; `None` if it has not started, is dead, or runs on a
@@ -241,27 +295,28 @@ impl<I, L> Greenlet<I, L> {
     }
 }
 
-fn info(block: &Block) -> GreenletInfo {
+fn info(block: &Block, places: &mut Places) -> GreenletInfo {
     GreenletInfo {
         id: block.id(),
         name: block.settings().name.as_deref().map(str::to_owned),
         parent: block.parent().map(Block::id),
         state: block.state_words(),
         stack: stack_usage(block),
-        backtrace: backtrace(block),
+        backtrace: places.of(block),
     }
 }
 
-fn backtrace(block: &Block) -> Option<Backtrace> {
+/// Calls `capture` on the stack of a greenlet that has one and some room on it.
+fn look<R>(block: &Block, capture: impl FnOnce() -> R) -> Option<R> {
     if matches!(block.state(), State::New | State::Dead) {
         return None;
     }
     if stack_usage(block).is_some_and(|usage| usage.size - usage.in_use < ROOM_TO_LOOK) {
         return None;
     }
-    let mut seen = None;
+    let (mut capture, mut seen) = (Some(capture), None);
     tree::run_on_stack_of(block, &mut || {
-        host::contain(|| seen = Some(Backtrace::force_capture()));
+        host::contain(|| seen = capture.take().map(|capture| capture()));
     });
     seen
 }

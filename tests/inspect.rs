@@ -3,7 +3,7 @@
 
 mod process;
 
-use std::hint::black_box;
+use std::{hint::black_box, sync::Arc};
 
 use greenlet::{Builder, Current, Greenlet, Snapshot, Thrown, enter, report_stack_overflow};
 
@@ -149,6 +149,13 @@ fn s24_a_snapshot_prints_all_frames_of_a_greenlets_own_stack_if_asked() {
         let (few, all) = (format!("{snapshot}"), format!("{snapshot:#}"));
         let frames = |text: &str| text.matches("descend").count();
         assert_eq!((frames(&few), frames(&all)), (3, 21), "{few}{all}");
+        // Without debug information nobody knows where they are.
+        if cfg!(debug_assertions) {
+            assert!(
+                all.contains("descend at ") && !few.contains(" at ./"),
+                "{few}{all}"
+            );
+        }
     });
 }
 
@@ -174,6 +181,30 @@ fn s24_a_snapshot_prints_children_below_their_parents_whatever_their_order() {
         ];
         assert_eq!(lines, expected, "{text}");
         drop(a);
+    });
+}
+
+#[test]
+fn s24_those_that_wait_at_the_same_place_share_their_backtrace() {
+    enter(|me| {
+        let _same = [waiting(me, "first"), waiting(me, "second")];
+        let main = me.handle();
+        let other = Greenlet::new(me, move |me, ()| innermost_wait(me, &main));
+        me.switch(&other, ()).unwrap();
+        let snapshot = Snapshot::take();
+        let backtraces: Vec<_> = snapshot.greenlets()[1..]
+            .iter()
+            .map(|greenlet| greenlet.backtrace.as_ref().unwrap())
+            .collect();
+        let [first, second, other] = backtraces[..] else {
+            panic!("{backtraces:?}");
+        };
+        assert!(Arc::ptr_eq(first, second));
+        let text = other.to_string();
+        assert!(
+            text.contains("innermost_wait") && !text.contains("outer_wait"),
+            "{text}"
+        );
     });
 }
 
