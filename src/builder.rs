@@ -97,7 +97,6 @@ impl Builder {
     /// the message, and what `body` returns goes to the parent.
     ///
     /// # Errors
-    /// [`BuildError`] if the name contains a NUL, the stack is too small or too large, or there
     /// [`BuildError`] if the name contains a NUL, the stack is too small or too large or there is
     /// none, or there is no memory for the greenlet; `body` and what was set are dropped then.
     /// That the system has no memory for the stack shows at the first switch.

@@ -57,11 +57,11 @@ impl Error for GreenletExit {}
 /// assert_eq!(thrown.to_string(), "invalid digit found in string");
 /// assert!(thrown.downcast::<std::num::ParseIntError>().is_ok());
 /// ```
-///
-/// # Invariants
-/// `None` is the exit, the address of `CHILD_EXIT` the news of a child's; another address is that
-/// of a box, which this owns.
-pub struct Thrown(Option<NonNull<Payload>>);
+pub struct Thrown(
+    /// `None` is the exit, the address of [`CHILD_EXIT`] the news of a child's. Invariant: another
+    /// address is that of a box, which this owns.
+    Option<NonNull<Payload>>,
+);
 
 /// Its address stands for the news that a child has exited: no box lies there.
 static CHILD_EXIT: usize = 0;
