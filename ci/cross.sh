@@ -99,6 +99,7 @@ cargo_target() {
         # a test starts itself, as the kernel does not know how.
         GREENLET_EMULATED=1
         "GREENLET_RUNNER=$runner"
+        ${CARGO_INCREMENTAL+"CARGO_INCREMENTAL=$CARGO_INCREMENTAL"}
     )
     timeout --kill-after=10 "$LIMIT" \
         chroot "$chroot" env -i -C /src HOME=/root LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
