@@ -281,7 +281,7 @@ fn frames_go_on_through_the_parents() {
 fn every_greenlet_of_a_core_file_is_listed_with_its_frames() {
     let Some(gdb) = gdb() else { return };
     if emulator().is_some() {
-        return eprintln!("skipped: the emulator writes core files of its own");
+        return eprintln!("skipped: gdb does not find the program in the emulator's core files");
     }
     let directory = directory("core");
     let limit = r#"ulimit -c unlimited; exec "$0" "$@""#;
