@@ -4,7 +4,7 @@ use core::{
     any::TypeId,
     cell::Cell,
     fmt,
-    mem::{self, offset_of},
+    mem::{self, MaybeUninit, offset_of},
     ptr::{self, NonNull},
 };
 
@@ -104,7 +104,12 @@ pub(crate) struct Block {
     stack: Cell<Option<stack::Running>>,
     settings: Settings,
     fiber: tools::Fiber,
+    /// What of a frame that begins at `record` would lie behind the block.
+    rest_of_frame: [MaybeUninit<usize>; REST_OF_FRAME],
 }
+
+/// Words. The largest frame is that of riscv64.
+const REST_OF_FRAME: usize = if cfg!(target_arch = "riscv64") { 3 } else { 0 };
 
 // An unwinder takes `record` for the beginning of a frame and may read all of one there.
 const_assert!(offset_of!(Block, record) + size_of::<Frame>() <= size_of::<Block>());
@@ -162,6 +167,7 @@ impl Block {
             kind,
             settings,
             fiber: tools::Fiber::new(),
+            rest_of_frame: [MaybeUninit::uninit(); REST_OF_FRAME],
         }
     }
 
