@@ -228,6 +228,7 @@ impl OwnFrames {
         }
         let path = name
             .trim_start_matches(['<', '&'])
+            .trim_start_matches("mut ")
             .trim_start_matches("dyn ");
         if INTERNAL.iter().any(|prefix| path.starts_with(prefix)) {
             return Ok(());

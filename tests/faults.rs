@@ -56,9 +56,13 @@ static FAILED: AtomicBool = AtomicBool::new(false);
 /// How often there was something armed.
 static TRIED: AtomicUsize = AtomicUsize::new(0);
 
-/// Ahead of each block there is a word that says whether it is counted in [`LIVE`].
+/// Ahead of each block: how much of it is counted in [`LIVE`]. As every allocator does, this one
+/// gives more alignment than it is asked for: the unwinder's own exceptions need it.
+#[repr(align(16))]
+struct Header(usize);
+
 fn with_header(layout: Layout) -> (Layout, usize) {
-    Layout::new::<usize>()
+    Layout::new::<Header>()
         .extend(layout)
         .expect("no test allocates as much")
 }
@@ -84,9 +88,9 @@ unsafe impl GlobalAlloc for Failing {
         }
         let counted = if TRACKED.get() { layout.size() } else { 0 };
         LIVE.fetch_add(counted, SeqCst);
-        // SAFETY: within the block, which is aligned for at least a word.
+        // SAFETY: within the block, which is aligned for a header.
         unsafe {
-            memory.cast::<usize>().write(counted);
+            memory.cast::<Header>().write(Header(counted));
             memory.add(offset)
         }
     }
@@ -96,7 +100,7 @@ unsafe impl GlobalAlloc for Failing {
         // SAFETY: made by `alloc` for the same layout.
         unsafe {
             let memory = memory.sub(offset);
-            LIVE.fetch_sub(memory.cast::<usize>().read(), SeqCst);
+            LIVE.fetch_sub(memory.cast::<Header>().read().0, SeqCst);
             System.dealloc(memory, whole);
         }
     }
