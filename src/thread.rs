@@ -5,10 +5,11 @@
 //!
 //! # Invariants
 //! * `current` is null or the block of the running greenlet, with the *alert* tag when its
-//!   next switch must take the slow path (it is told to exit, or nobody holds it any more).
+//!   next switch must take the slow path (`Block::needs_attention`).
 //! * `departed` is set by whoever leaves with a `kind` that says so, and taken on arrival;
 //!   nothing runs in between.
 //! * `main` is null or the innermost live root on the thread's own stack.
+//! * `kill` is null or the first in the list of the kills that somebody waits in.
 
 use core::{cell::Cell, ptr};
 
