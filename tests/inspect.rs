@@ -1,11 +1,13 @@
 //! Looking at greenlets from outside: where they are, how much stack they use, and what an
 //! overflow says.
 
+mod order;
 mod process;
 
 use std::{hint::black_box, sync::Arc};
 
 use greenlet::{Builder, Current, Greenlet, Snapshot, Thrown, enter, report_stack_overflow};
+use order::assert_in_order;
 
 const STACK: usize = 64 * 1024;
 
@@ -31,16 +33,6 @@ fn waiting(me: &Current<()>, name: &str) -> Greenlet<()> {
         .unwrap();
     me.switch(&greenlet, ()).unwrap();
     greenlet
-}
-
-fn assert_in_order(text: &str, names: &[&str]) {
-    let mut rest = text;
-    for name in names {
-        let at = rest
-            .find(name)
-            .unwrap_or_else(|| panic!("no {name} in its place in:\n{text}"));
-        rest = &rest[at + name.len()..];
-    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A signal that arrives while a greenlet runs: its handler runs on the greenlet's stack, or on the
 //! thread's signal stack, and sees the greenlet and its parents in a backtrace either way.
 
+mod order;
+
 use std::{
     backtrace::Backtrace,
     cell::{Cell, RefCell},
@@ -10,6 +12,7 @@ use std::{
 };
 
 use greenlet::{Current, Greenlet, Thrown, enter, raw::Stack};
+use order::assert_in_order;
 
 thread_local! {
     /// What the handler saw: where its frame lies, and who called it.
@@ -85,26 +88,20 @@ fn handle(flags: libc::c_int) -> (bool, bool) {
     if cfg!(target_env = "musl") {
         eprintln!("skipped: musl does not tell unwinders what a signal has interrupted");
     } else {
-        assert_goes_on_through_parents(&backtrace);
+        assert_in_order(
+            &backtrace.to_string(),
+            &[
+                "signals::handler_looks",
+                "signals::child_is_interrupted",
+                "signals::parent_waits",
+                // libtest, which called the test
+                "test::",
+            ],
+        );
     }
     let on_signal_stack = (memory.bottom().addr()..memory.top().addr()).contains(&frame);
     let on_greenlets_stack = in_child.get().abs_diff(frame) < 64 * 1024;
     (on_signal_stack, on_greenlets_stack)
-}
-
-fn assert_goes_on_through_parents(backtrace: &Backtrace) {
-    let trace = backtrace.to_string();
-    let mut rest = &*trace;
-    for name in [
-        "signals::handler_looks",
-        "signals::child_is_interrupted",
-        "signals::parent_waits",
-        // libtest, which called the test
-        "test::",
-    ] {
-        let found = rest.split_once(name);
-        (_, rest) = found.unwrap_or_else(|| panic!("{name} is missing or too early in\n{trace}"));
-    }
 }
 
 #[test]

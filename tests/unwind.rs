@@ -3,6 +3,8 @@
 
 #![cfg(not(miri))]
 
+mod order;
+
 use std::{
     backtrace::Backtrace,
     cell::{Cell, OnceCell},
@@ -11,26 +13,13 @@ use std::{
 };
 
 use greenlet::{Current, Greenlet, Thrown, enter};
+use order::assert_in_order;
 
 /// What the greenlets of a test share.
 #[derive(Default)]
 struct Shared {
     third: OnceCell<Greenlet<()>>,
     trace: Cell<String>,
-}
-
-/// Fails unless these names are in the trace, in this order.
-fn assert_in_order(trace: &str, names: &[&str]) {
-    let mut rest = trace;
-    for name in names {
-        match rest.split_once(name) {
-            Some((_, after)) => rest = after,
-            None => panic!(
-                "{name} is missing or too early in
-{trace}"
-            ),
-        }
-    }
 }
 
 // Each of these functions has a frame of its own while it waits: it is not inlined, what it

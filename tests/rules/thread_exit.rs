@@ -13,7 +13,7 @@ use std::{
 use greenlet::{Builder, Current, Greenlet, enter};
 
 #[cfg(target_os = "linux")]
-use crate::support::emulated;
+use crate::support::{address_space, emulated};
 use crate::support::{census::Census, child::child, log::on_drop};
 
 /// Runs `body` in a thread and waits for its end, destructors of thread-locals included.
@@ -225,14 +225,6 @@ fn s21_the_process_can_exit_from_within_a_greenlet() {
     ended.assert_success();
 }
 
-/// Bytes of address space that this process has mapped.
-#[cfg(target_os = "linux")]
-fn mapped() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
-    let pages = statm.split(' ').next().expect("a first number");
-    pages.parse::<usize>().expect("a number") * 4096
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn s21_the_stacks_of_a_thread_go_with_it() {
@@ -261,9 +253,9 @@ fn s21_the_stacks_of_a_thread_go_with_it() {
     };
     let ended = child(|| {
         with_stacks();
-        let before = mapped();
+        let before = address_space();
         (0..THREADS).for_each(|_| with_stacks());
-        let after = mapped();
+        let after = address_space();
         assert!(after < before + SLACK, "{before} bytes, then {after}");
     });
     ended.expect("not emulated").assert_success();
