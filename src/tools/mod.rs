@@ -3,8 +3,9 @@
 //!
 //! The tree says just before a switch who leaves for whom ([`Fiber::leave`],
 //! [`Fiber::leave_for_ever`]) and just after it, on the other stack, who has been reached
-//! ([`Fiber::arrive`], [`Fiber::arrive_at_bottom`]). Without the features all of this is nothing. With one, in a program that
-//! does not run under the tool, it is a few instructions that do nothing.
+//! ([`Fiber::arrive`], [`Fiber::arrive_at_bottom`]). Without the features all of this is nothing.
+//! With one, in a program that does not run under the tool, it is a few instructions that do
+//! nothing.
 //!
 //! Functions between the tree's switch and a tool's own are inlined, also without optimization:
 //! ThreadSanitizer counts calls and returns for each stack, so whatever calls its switch must not

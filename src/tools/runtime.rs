@@ -1,10 +1,9 @@
 //! Functions of a sanitizer's runtime library, which only an instrumented program has.
 
-/// Declares `pub(super) fn $function() -> Option<$type>`: the address of a C function that may
+/// Declares `fn $function() -> Option<$type>`: the address of a C function that may
 /// not be there. A weak symbol, which stable Rust has no other way to name.
 macro_rules! weak_function {
-    ($(#[$doc:meta])* $function:ident: $type:ty = $name:literal) => {
-        $(#[$doc])*
+    ($function:ident: $type:ty = $name:literal) => {
         #[inline(always)]
         fn $function() -> Option<$type> {
             let address: *const ();

@@ -594,11 +594,6 @@ unsafe fn end_abandoned(block: *const Block) -> *const Block {
     // It stays while destructors and other greenlets run.
     block.retain_weakly();
     let over = match block.state() {
-        State::New => {
-            kill::bury(block);
-            true
-        }
-        State::Dead => true,
         State::Active if ptr::eq(thread::current(), block) => {
             // It comes to this when it is left, or dies.
             thread::set_current(Some(block));
@@ -609,7 +604,7 @@ unsafe fn end_abandoned(block: *const Block) -> *const Block {
             thread::set_current(Some(block.end_of_waits()));
             false
         }
-        State::Active | State::Busy => kill::kill(block) == kill::Killed::Dead,
+        _ => kill::kill(block) == kill::Killed::Dead,
     };
     let parent = if over && block.is_abandoned() {
         // SAFETY: dead, and without a strong count.

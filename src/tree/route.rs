@@ -68,16 +68,6 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
 /// one that is to receive an error dies instead (rule s12) and its parent is next. A refusal
 /// comes with the greenlet at which the search ended.
 pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Refusal, &Block)> {
-    match (first.state(), delivery) {
-        _ if under_way::is_held_back(first) => receiver_in_place_of(first, delivery),
-        (State::Active, _) => Ok(first),
-        (State::New, Delivery::Value(_)) => started(first),
-        _ => receiver_in_place_of(first, delivery),
-    }
-}
-
-#[cold]
-fn receiver_in_place_of(first: &Block, delivery: Delivery) -> Result<&Block, (Refusal, &Block)> {
     let mut block = first;
     loop {
         match block.state() {
@@ -98,17 +88,15 @@ fn receiver_in_place_of(first: &Block, delivery: Delivery) -> Result<&Block, (Re
             }
             State::Active => return Ok(block),
             State::New => match delivery {
-                Delivery::Value(_) => return started(block),
+                Delivery::Value(_) => {
+                    return start(block)
+                        .map(|()| block)
+                        .map_err(|refusal| (refusal, block));
+                }
                 Delivery::Thrown => kill::bury(block),
             },
         }
     }
-}
-
-fn started(block: &Block) -> Result<&Block, (Refusal, &Block)> {
-    start(block)
-        .map(|()| block)
-        .map_err(|refusal| (refusal, block))
 }
 
 /// Makes a new greenlet ready to be switched to.
