@@ -3,6 +3,8 @@
 # Does all of them, says at the end which failed, and fails if any did.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR/..
+. ci/steps.sh
 
 # All that `cargo package` may take along, one extended regular expression a line, and each must
 # match something: what a user needs to build the crate, and what they may want to know of it.
@@ -60,13 +62,5 @@ package() {
     return "$status"
 }
 
-failed=()
-for check in format lint document package; do
-    printf '\n== %s\n' "$check"
-    "$check" || failed+=("$check")
-done
-if [ ${#failed[@]} != 0 ]; then
-    printf '\nfailed: %s\n' "${failed[*]}" >&2
-    exit 1
-fi
-printf '\nall checks passed\n'
+for check in format lint document package; do step "$check"; done
+all_passed 'all checks passed'

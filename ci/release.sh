@@ -10,6 +10,8 @@
 # Needs a network: for the registry, and for the list of known faults.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR/..
+. ci/steps.sh
 
 target=${CARGO_TARGET_DIR:-target}
 PATH=$PATH:$(realpath -m "$target/release-tools")/bin
@@ -38,13 +40,5 @@ compatibility() {
     install_tool cargo-semver-checks && cargo semver-checks --baseline-rev "$last"
 }
 
-failed=()
-for check in publish examples dependencies compatibility; do
-    printf '\n== %s\n' "$check"
-    "$check" || failed+=("$check")
-done
-if [ ${#failed[@]} != 0 ]; then
-    printf '\nfailed: %s\n' "${failed[*]}" >&2
-    exit 1
-fi
-printf '\nready for a release\n'
+for check in publish examples dependencies compatibility; do step "$check"; done
+all_passed 'ready for a release'
