@@ -266,35 +266,45 @@ fn s20_a_member_that_kills_the_scopes_owner_ends_with_it() {
     assert!(place("member") < place("owner"), "{events:?}");
 }
 
-#[test]
-fn s20_a_member_that_kills_the_owner_as_it_is_itself_killed_ends_too() {
-    let log = Log::new();
+/// Runs `owner` in a greenlet to which the slot has a handle, and which is dead in the end.
+fn run_owner(owner: impl FnOnce(&Current<()>, &Rc<RefCell<Option<Greenlet<()>>>>) + 'static) {
     enter(|me: &Current<()>| {
-        let slot = Rc::new(RefCell::new(None::<Greenlet<()>>));
-        let owner = Greenlet::new(me, {
-            let (slot, log) = (Rc::clone(&slot), log.clone());
-            move |me: &Current<()>, ()| {
-                let _dropped = log.at_drop("owner");
-                me.scope(|s| {
-                    let (slot, log) = (&slot, &log);
-                    let owner = me.handle();
-                    let member = s.greenlet(me, move |me, ()| {
-                        let _dropped = on_drop(|| {
-                            let owner = slot.borrow_mut().take().unwrap();
-                            let _ = me.kill(&owner);
-                            log.add("member");
-                        });
-                        me.switch(&owner, ())
-                    });
-                    me.switch(&member, ()).unwrap();
-                    mem::forget(member);
-                });
+        let slot = Rc::new(RefCell::new(None));
+        let greenlet = Greenlet::new(me, {
+            let slot = Rc::clone(&slot);
+            move |me, ()| {
+                owner(me, &slot);
                 Ok(())
             }
         });
-        slot.replace(Some(owner.clone()));
-        let _ = me.switch(&owner, ());
-        assert!(owner.is_dead());
+        slot.replace(Some(greenlet.clone()));
+        let _ = me.switch(&greenlet, ());
+        assert!(greenlet.is_dead());
+    });
+}
+
+#[test]
+fn s20_a_member_that_kills_the_owner_as_it_is_itself_killed_ends_too() {
+    let log = Log::new();
+    run_owner({
+        let log = log.clone();
+        move |me, slot| {
+            let _dropped = log.at_drop("owner");
+            me.scope(|s| {
+                let log = &log;
+                let owner = me.handle();
+                let member = s.greenlet(me, move |me, ()| {
+                    let _dropped = on_drop(|| {
+                        let owner = slot.borrow_mut().take().unwrap();
+                        let _ = me.kill(&owner);
+                        log.add("member");
+                    });
+                    me.switch(&owner, ())
+                });
+                me.switch(&member, ()).unwrap();
+                mem::forget(member);
+            });
+        }
     });
     assert_eq!(log.take(), ["member", "owner"]);
 }
@@ -302,49 +312,42 @@ fn s20_a_member_that_kills_the_owner_as_it_is_itself_killed_ends_too() {
 #[test]
 fn s20_a_member_that_another_is_killing_when_the_scope_ends_ends_too() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
-        let slot = Rc::new(RefCell::new(None::<Greenlet<()>>));
-        let owner = Greenlet::new(me, {
-            let (slot, log) = (Rc::clone(&slot), log.clone());
-            move |me: &Current<()>, ()| {
-                let _dropped = log.at_drop("owner");
-                me.scope(|s| {
-                    let (slot, log) = (&slot, &log);
-                    let owner = me.handle();
-                    let killer = s.greenlet(me, move |me, member: Greenlet<(), _>| {
-                        let _dropped = log.at_drop("killer");
-                        let outcome = me.kill(&member);
-                        log.add(if outcome.is_ok() { "killed" } else { "later" });
-                        Ok(())
-                    });
-                    // Made last, and so the first to be killed when the scope ends.
-                    let member = s.greenlet(me, move |me, ()| {
-                        let _dropped = on_drop(|| {
-                            enter(|root: &Current<()>| {
-                                let (slot, log) = (Rc::clone(slot), log.clone());
-                                let helper = Greenlet::new(root, move |me, ()| {
-                                    let _dropped = log.at_drop("helper");
-                                    let owner = slot.borrow_mut().take().unwrap();
-                                    let _ = me.kill(&owner);
-                                    Ok(())
-                                });
-                                let _ = root.switch(&helper, ());
-                            });
-                            log.add("member");
-                        });
-                        me.switch(&owner, ())
-                    });
-                    me.switch(&member, ()).unwrap();
-                    let _ = me.switch(&killer, member);
-                    // Its drop would end both.
-                    mem::forget(killer);
+    run_owner({
+        let log = log.clone();
+        move |me, slot| {
+            let _dropped = log.at_drop("owner");
+            me.scope(|s| {
+                let log = &log;
+                let owner = me.handle();
+                let killer = s.greenlet(me, move |me, member: Greenlet<(), _>| {
+                    let _dropped = log.at_drop("killer");
+                    let outcome = me.kill(&member);
+                    log.add(if outcome.is_ok() { "killed" } else { "later" });
+                    Ok(())
                 });
-                Ok(())
-            }
-        });
-        slot.replace(Some(owner.clone()));
-        let _ = me.switch(&owner, ());
-        assert!(owner.is_dead());
+                // Made last, and so the first to be killed when the scope ends.
+                let member = s.greenlet(me, move |me, ()| {
+                    let _dropped = on_drop(|| {
+                        enter(|root: &Current<()>| {
+                            let (slot, log) = (Rc::clone(slot), log.clone());
+                            let helper = Greenlet::new(root, move |me, ()| {
+                                let _dropped = log.at_drop("helper");
+                                let owner = slot.borrow_mut().take().unwrap();
+                                let _ = me.kill(&owner);
+                                Ok(())
+                            });
+                            let _ = root.switch(&helper, ());
+                        });
+                        log.add("member");
+                    });
+                    me.switch(&owner, ())
+                });
+                me.switch(&member, ()).unwrap();
+                let _ = me.switch(&killer, member);
+                // Its drop would end both.
+                mem::forget(killer);
+            });
+        }
     });
     let mut events = log.take();
     assert_eq!(events[0], "member");
