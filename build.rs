@@ -62,6 +62,8 @@ fn main() {
     if architecture == "x86_64" {
         writeln!(generated, "    #[link_name = \"{prefix}last\"]").unwrap();
         writeln!(generated, "    pub(super) static last: [usize; 2];").unwrap();
+        writeln!(generated, "    #[link_name = \"{prefix}mxcsr_way\"]").unwrap();
+        generated.push_str("    pub(super) static mxcsr_way: core::sync::atomic::AtomicU8;\n");
     }
     generated.push_str("}\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());

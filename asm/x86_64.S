@@ -54,6 +54,17 @@ LAYOUT(x87cw, FRAME_X87CW)
 // low bits are sticky status, which no callee preserves.
 #define MXCSR_CONTROL 0xffc0
 
+// What `mxcsr_way` holds: how the MXCSR of the resumed one comes back. Both ways are right on
+// every processor; src/arch/x86_64.rs chooses the faster one.
+//   compare  with what has just been stored; load it if a control bit differs. Zero, the way
+//            until one is chosen, is this one too.
+//   load     always, and so without waiting for that store. Where a load that changes a sticky
+//            flag is slow (tens of nanoseconds, Intel), the slower way.
+#define MXCSR_WAY_COMPARE 1
+#define MXCSR_WAY_LOAD    2
+LAYOUT(mxcsr_way_compare, MXCSR_WAY_COMPARE)
+LAYOUT(mxcsr_way_load, MXCSR_WAY_LOAD)
+
     .intel_syntax noprefix
 
 // ---------------------------------------------------------------------------------------
@@ -105,28 +116,30 @@ FUNCTION SYM(switch), 4
     push rbp
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset rbp, 0
-#ifdef GREENLET_FP_CONTROL
-    // Each field is read back with a load of its store's width: a wider one would wait for
-    // both stores to leave the store buffer.
-    mov r8d, [rsp + FRAME_MXCSR]
-    movzx r9d, word ptr [rsp + FRAME_X87CW]
-#endif
     mov [rdi], rsp                      // from here on the caller can be resumed
+    mov r8, rsp
     mov rsp, rsi                        // same frame layout: the CFI above still holds
 
     // The second half, also reached from the end of `entry`:
     //   rsp  the frame to resume         rdx rcx  the message
-    //   r8d  MXCSR now                   r9w      x87 control word now
+    //   r8   where the control words, as they are now, lie as in a frame
 LABEL SYM(resume)
 #ifdef GREENLET_FP_CONTROL
-    // Loading MXCSR costs tens of cycles when a status flag differs, and storing it is
-    // slow after such a load; so it is loaded only if a control bit differs.
+    // Each field is read back with a load of its store's width: a wider one would wait for
+    // both stores to leave the store buffer.
+    movzx r9d, word ptr [r8 + FRAME_X87CW]
+    cmp byte ptr [rip + SYM(mxcsr_way)], MXCSR_WAY_LOAD
+    je 1f
+    mov r8d, [r8 + FRAME_MXCSR]
     xor r8d, [rsp + FRAME_MXCSR]
     test r8d, MXCSR_CONTROL
-    jnz 3f
+    jz 2f
+1:
+    ldmxcsr [rsp + FRAME_MXCSR]
+2:
     cmp r9w, [rsp + FRAME_X87CW]
     jne 4f
-2:
+3:
 #endif
     pop rbp
     .cfi_adjust_cfa_offset -8
@@ -158,7 +171,7 @@ LABEL SYM(resume)
 #endif
 
 #ifdef GREENLET_FP_CONTROL
-    // Out of the way: the control words do differ.
+    // Out of the way: the x87 control words do differ.
     .cfi_def_cfa rsp, FRAME_SIZE
     .cfi_rel_offset rbx, FRAME_RBX
     .cfi_rel_offset r12, FRAME_R12
@@ -167,11 +180,9 @@ LABEL SYM(resume)
     .cfi_rel_offset r15, FRAME_R15
     .cfi_rel_offset rip, FRAME_RESUME
     .cfi_rel_offset rbp, FRAME_RBP
-3:
-    ldmxcsr [rsp + FRAME_MXCSR]
 4:
     fldcw [rsp + FRAME_X87CW]
-    jmp 2b
+    jmp 3b
 #endif
     .cfi_endproc
 END_FUNCTION SYM(switch)
@@ -226,8 +237,7 @@ LABEL SYM(entry_pc)
 #ifdef GREENLET_FP_CONTROL
     stmxcsr [rsp + 24]
     fnstcw [rsp + 28]
-    mov r8d, [rsp + 24]
-    movzx r9d, word ptr [rsp + 28]
+    lea r8, [rsp + 24 - FRAME_MXCSR]
 #endif
     mov rsp, [rsp]                      // Departure.to; `resume`'s CFI needs its frame there
     jmp SYM(resume)
@@ -246,6 +256,19 @@ END_FUNCTION SYM(entry)
     .p2align 3
 SYM(last):
     .zero 16
+
+#ifdef GREENLET_FP_CONTROL
+// ---------------------------------------------------------------------------------------
+// mxcsr_way: see MXCSR_WAY_COMPARE.
+
+    .section .bss, "aw", %nobits
+    .hidden SYM(mxcsr_way)
+    .globl SYM(mxcsr_way)
+    .type SYM(mxcsr_way), %object
+    .size SYM(mxcsr_way), 1
+SYM(mxcsr_way):
+    .zero 1
+#endif
 
 #if defined(__ELF__) && defined(__CET__) && (__CET__ & 1)
 // Asked for by -fcf-protection: the only indirect jump above is notrack.

@@ -107,6 +107,7 @@ impl Context {
         // of its alignment and so is the rounded top.
         unsafe { frame.write(Frame::new(self.parent_link(), start, argument)) };
         self.set_stack_pointer(StackPointer::of(frame));
+        arch::prepare_to_switch();
     }
 
     /// Where this context is suspended.
@@ -140,7 +141,6 @@ impl Context {
 
     pub(crate) fn set_stack_pointer(&self, stack_pointer: StackPointer) {
         self.stack_pointer.set(MaybeUninit::new(stack_pointer));
-        arch::forget_last();
     }
 
     /// What the bottom frame of this context's stack holds of it.

@@ -125,8 +125,46 @@ unsafe extern "C" fn start(
     }
 }
 
+/// Runs `test` in each way that the core has on this architecture, whatever the processor's is.
+#[cfg(not(all(target_arch = "x86_64", feature = "fp-control")))]
+fn in_each_way(test: fn()) {
+    test();
+}
+
+/// For MXCSR there are two (`MXCSR_WAY_COMPARE` in `asm/x86_64.S`).
+#[cfg(all(target_arch = "x86_64", feature = "fp-control"))]
+fn in_each_way(test: fn()) {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU8, Ordering},
+    };
+
+    unsafe extern "C" {
+        #[link_name = concat!(
+            "greenlet_",
+            env!("CARGO_PKG_VERSION_MAJOR"), "_",
+            env!("CARGO_PKG_VERSION_MINOR"), "_",
+            env!("CARGO_PKG_VERSION_PATCH"), "_mxcsr_way",
+        )]
+        static WAY: AtomicU8;
+    }
+
+    static CHOICE: Mutex<()> = Mutex::new(());
+
+    let _chosen = CHOICE.lock();
+    for way in [1, 2] {
+        // SAFETY: a byte of the core, which both sides use with single loads and stores.
+        unsafe { &WAY }.store(way, Ordering::Relaxed);
+        test();
+    }
+}
+
 #[test]
 fn raw_switch_preserves_all() {
+    in_each_way(switch_raw);
+}
+
+fn switch_raw() {
     let stack = Stack::map(64 * 1024, 4096).unwrap();
     let mut pair = Pair {
         sides: [Side::new("main"), Side::new("greenlet")],
@@ -162,6 +200,10 @@ fn switch_safely<I, J>(
 
 #[test]
 fn safe_switch_preserves_all() {
+    in_each_way(switch_as_greenlets);
+}
+
+fn switch_as_greenlets() {
     let lost = enter(|me| {
         let main = me.handle();
         let greenlet = Greenlet::new(me, move |me, ()| {

@@ -99,6 +99,5 @@ pub(crate) unsafe fn switch(
     Message { word, kind }
 }
 
-/// To be called when a stack pointer changes other than by a switch. Nothing is noted of those
-/// here, as x86_64 does.
-pub(crate) fn forget_last() {}
+/// To be called when a context is made ready for its first switch. Nothing is to be done here.
+pub(crate) fn prepare_to_switch() {}

@@ -23,7 +23,7 @@ compile_error!("greenlet has a switch core for x86_64, aarch64, riscv64 and arm 
 
 #[cfg(feature = "std")]
 pub(crate) use imp::STACK_PROBES;
-pub(crate) use imp::{Frame, STACK_ALIGN, forget_last, switch};
+pub(crate) use imp::{Frame, STACK_ALIGN, prepare_to_switch, switch};
 
 /// Symbols and frame layout of the switch core, written by `build.rs` from the `.S` file.
 #[allow(
