@@ -3,7 +3,9 @@
 use core::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr};
 
 use crate::{
-    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, host, thread, trace,
+    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown,
+    arch::Message,
+    host, thread, trace,
     tree::{self, Block, Content, Delivery, Killed, Own, Refusal, State},
 };
 
@@ -68,12 +70,16 @@ impl<I> Current<I> {
     #[inline(always)]
     pub fn switch<J, L>(&self, target: &Greenlet<J, L>, message: J) -> Result<I, Thrown> {
         let target = target.block();
-        if self.may_hop(target) {
-            // SAFETY: just checked; the types are those of the two greenlets.
-            unsafe { tree::hop(&self.block, target, message) }
-        } else {
-            self.begin(target, message)
-                .unwrap_or_else(|refusal| Err(refused(refusal)))
+        let message = ManuallyDrop::new(message);
+        let sent = tree::of_value(&message);
+        // SAFETY: just checked; the types are those of the two greenlets, and the message is not
+        // used here any more.
+        unsafe {
+            if self.may_hop(target) {
+                tree::hop(&self.block, target, sent)
+            } else {
+                self.begin::<J>(target, sent)
+            }
         }
     }
 
@@ -93,11 +99,15 @@ impl<I> Current<I> {
         message: J,
     ) -> Result<Result<I, Thrown>, SwitchError<J>> {
         let target = target.block();
-        if self.may_hop(target) {
-            // SAFETY: just checked; the types are those of the two greenlets.
-            Ok(unsafe { tree::hop(&self.block, target, message) })
-        } else {
-            self.begin(target, message)
+        let message = ManuallyDrop::new(message);
+        let sent = tree::of_value(&message);
+        // SAFETY: as in `switch`.
+        unsafe {
+            if self.may_hop(target) {
+                Ok(tree::hop(&self.block, target, sent))
+            } else {
+                self.try_begin::<J>(target, sent)
+            }
         }
     }
 
@@ -187,27 +197,66 @@ impl<I> Current<I> {
         thread::runs_undisturbed(&self.block) && !host::is_unwinding()
     }
 
-    /// The short way to a new target, and for the rest the slow one.
+    /// [`switch`](Self::switch) where the short way is closed. Not in line, so that the frames of
+    /// its callers have no room for refusals.
+    ///
+    /// # Safety
+    /// `sent` was made of a message of the target's type `J`, which nobody else takes.
+    #[cold]
     #[inline(never)]
-    fn begin<J>(&self, target: &Block, message: J) -> Result<Result<I, Thrown>, SwitchError<J>> {
-        if target.state() != State::New || !self.may_leave_undisturbed() {
-            return self.switch_slowly(target, message);
-        }
-        match tree::start(target) {
-            // SAFETY: just checked; the target is ready to start, and the types are those of the
-            // two greenlets.
-            Ok(()) => Ok(unsafe { tree::hop(&self.block, target, message) }),
-            Err(refusal) => Err(SwitchError::new(refusal, message)),
+    unsafe fn begin<J>(&self, target: &Block, sent: Message) -> Result<I, Thrown> {
+        // SAFETY: the target has started; the rest is the caller's word.
+        unsafe {
+            if self.start_at_once(target) {
+                tree::hop(&self.block, target, sent)
+            } else {
+                self.switch_slowly::<J>(target, sent)
+                    .unwrap_or_else(|refusal| Err(refused(refusal)))
+            }
         }
     }
 
+    /// As [`begin`](Self::begin), for [`try_switch`](Self::try_switch).
+    ///
+    /// # Safety
+    /// As for [`begin`](Self::begin).
     #[cold]
     #[inline(never)]
-    fn switch_slowly<J>(
+    unsafe fn try_begin<J>(
         &self,
         target: &Block,
-        message: J,
+        sent: Message,
     ) -> Result<Result<I, Thrown>, SwitchError<J>> {
+        // SAFETY: as in `begin`.
+        unsafe {
+            if self.start_at_once(target) {
+                Ok(tree::hop(&self.block, target, sent))
+            } else {
+                self.switch_slowly(target, sent)
+            }
+        }
+    }
+
+    /// Starts a new target, if it may then be switched to at once. Returns whether it did.
+    #[inline(always)]
+    fn start_at_once(&self, target: &Block) -> bool {
+        target.state() == State::New
+            && self.may_leave_undisturbed()
+            // Why it could not be started, the slow way finds out.
+            && tree::start(target).is_ok()
+    }
+
+    /// # Safety
+    /// As for [`begin`](Self::begin).
+    #[cold]
+    #[inline(never)]
+    unsafe fn switch_slowly<J>(
+        &self,
+        target: &Block,
+        sent: Message,
+    ) -> Result<Result<I, Thrown>, SwitchError<J>> {
+        // SAFETY: the caller's word.
+        let message = unsafe { tree::take_value::<J>(sent) };
         let delivery = Delivery::Value(target.kind().inbox);
         let receiver = match self.admit_to(target, delivery) {
             Ok(receiver) => receiver,

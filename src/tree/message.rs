@@ -81,7 +81,8 @@ pub(crate) fn of_value<T>(value: &ManuallyDrop<T>) -> Message {
 /// The message was made by [`of_value`] with this very type; the value has not been taken yet
 /// and lies where it lay.
 #[inline(always)]
-unsafe fn take_value<T>(word: MaybeUninit<usize>) -> T {
+pub(crate) unsafe fn take_value<T>(message: Message) -> T {
+    let word = message.word;
     if const { fits_a_word::<T>() } {
         // SAFETY: the first bytes of `word` are a T (contract).
         unsafe { (&raw const word).cast::<T>().read_unaligned() }
@@ -154,13 +155,12 @@ unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
 ///
 /// # Safety
 /// `me` is running, nothing is to be told to it, and its inbox type is `I`. `target` is
-/// suspended or ready to start, and its inbox type is `J`.
+/// suspended or ready to start, and the message is a value of its inbox type.
 #[inline(always)]
-pub(crate) unsafe fn hop<I, J>(me: &Block, target: &Block, value: J) -> Result<I, Thrown> {
-    let value = ManuallyDrop::new(value);
+pub(crate) unsafe fn hop<I>(me: &Block, target: &Block, value: Message) -> Result<I, Thrown> {
     thread::set_current_undisturbed(target);
     // SAFETY: who runs and who is suspended is the caller's word.
-    let message = unsafe { switch(me, target, of_value(&value)) };
+    let message = unsafe { switch(me, target, value) };
     // SAFETY: it has just arrived, and whoever resumes `me` sends its inbox type, which is I.
     unsafe { open(message) }
 }
@@ -173,7 +173,7 @@ pub(crate) unsafe fn hop<I, J>(me: &Block, target: &Block, value: J) -> Result<I
 pub(super) unsafe fn open<I>(message: Message) -> Result<I, Thrown> {
     if message.kind == VALUE {
         // SAFETY: a value in a message to this greenlet is of its inbox type (contract).
-        Ok(unsafe { take_value(message.word) })
+        Ok(unsafe { take_value(message) })
     } else {
         // SAFETY: the same contract.
         unsafe { open_unusual(message) }
@@ -326,10 +326,10 @@ fn serve(mut message: Message) -> Message {
 /// The message has just arrived, in a greenlet whose inbox type is `I`.
 #[cold]
 pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
-    let Message { word, kind } = serve(message);
+    let message @ Message { word, kind } = serve(message);
     let mut content = match kind & CONTENT {
         // SAFETY: a value in a message to this greenlet is of its inbox type.
-        VALUE => Content::Value(unsafe { take_value(word) }),
+        VALUE => Content::Value(unsafe { take_value(message) }),
         THROWN => {
             // SAFETY: made by `of_thrown`, and taken here once.
             Content::Thrown(unsafe {
