@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use crate::{
     BuildError, Current, Greenlet, StackMemory, Thrown,
-    stack::Plan,
+    stack::Source,
     tree::{self, Settings},
 };
 
@@ -76,20 +76,20 @@ impl Builder {
 
     /// Memory of the user's own for the stack, instead of one from the pool.
     pub fn stack(mut self, memory: impl StackMemory + 'static) -> Self {
-        self.settings.stack = Plan::own(Box::new(memory));
+        *self.settings.stack.source_mut() = Source::Own(Box::new(memory));
         self
     }
 
     /// Size and guard of a stack from the pool.
     #[cfg(feature = "std")]
     fn pooled(&mut self) -> (&mut usize, &mut usize) {
-        let plan = &mut self.settings.stack;
-        if let Plan::Own(_) = plan {
-            *plan = Plan::default();
+        let source = self.settings.stack.source_mut();
+        if let Source::Own(_) = source {
+            *source = Source::default();
         }
-        match plan {
-            Plan::Pooled { size, guard } => (size, guard),
-            Plan::Own(_) => unreachable!("just replaced by the default"),
+        match source {
+            Source::Pool { size, guard } => (size, guard),
+            _ => unreachable!("just replaced by the default"),
         }
     }
 
@@ -106,20 +106,19 @@ impl Builder {
         body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
     ) -> Result<Greenlet<I>, BuildError> {
         let settings = self.checked_settings()?;
-        Ok(Greenlet::of(tree::new_greenlet(parent, settings, body)?))
+        Ok(Greenlet::of(tree::new_greenlet(parent, || settings, body)?))
     }
 
-    pub(crate) fn checked_settings(self) -> Result<Settings, BuildError> {
-        let Settings { name, stack } = &self.settings;
+    pub(crate) fn checked_settings(mut self) -> Result<Settings, BuildError> {
+        let Settings { name, stack } = &mut self.settings;
         if name.as_deref().is_some_and(|name| name.contains('\0')) {
             return Err(BuildError::NameContainsNul);
         }
-        let (bytes, guard) = match stack {
+        let (bytes, guard) = match stack.source_mut() {
             #[cfg(feature = "std")]
-            Plan::Pooled { size, guard } => (*size, *guard),
-            #[cfg(not(feature = "std"))]
-            Plan::None => return Err(BuildError::NoStack),
-            Plan::Own(memory) => (memory.size(), 0),
+            Source::Pool { size, guard } => (*size, *guard),
+            Source::Own(memory) => (memory.size(), 0),
+            _ => return Err(BuildError::NoStack),
         };
         if bytes < Self::MIN_STACK_SIZE {
             return Err(BuildError::StackTooSmall { bytes });

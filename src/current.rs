@@ -243,7 +243,7 @@ impl<I> Current<I> {
         target.state() == State::New
             && self.may_leave_undisturbed()
             // Why it could not be started, the slow way finds out.
-            && tree::start(target).is_ok()
+            && target.start().is_ok()
     }
 
     /// # Safety

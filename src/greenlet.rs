@@ -60,7 +60,7 @@ impl<I: 'static> Greenlet<I> {
         body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
     ) -> Self {
         Self::of(
-            tree::new_greenlet(parent, Settings::default(), body)
+            tree::new_greenlet(parent, Settings::default, body)
                 .unwrap_or_else(|error| error.abort()),
         )
     }

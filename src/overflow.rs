@@ -123,7 +123,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
     let mut message = Message::new();
     // Which of them runs is not asked: an overflow may happen in the midst of a switch.
     thread::for_each_greenlet(|block| {
-        let Some([guard, bottom, top]) = block.with_stack(|stack| stack.limits()) else {
+        let Some([guard, bottom, top]) = block.stack_limits() else {
             return;
         };
         if (guard.addr()..bottom.addr()).contains(&address) {

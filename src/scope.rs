@@ -63,13 +63,13 @@ impl<'scope> Scope<'scope, '_> {
         I: 'scope,
         P: 'scope,
     {
-        self.make(Settings::default(), parent, body)
+        self.make(Settings::default, parent, body)
             .unwrap_or_else(|error| error.abort())
     }
 
     fn make<I, P>(
         &'scope self,
-        settings: Settings,
+        settings: impl FnOnce() -> Settings,
         parent: &Current<P>,
         body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'scope,
     ) -> Result<Greenlet<I, &'scope ()>, OutOfMemory>
@@ -101,7 +101,8 @@ impl Builder {
         I: 'scope,
         P: 'scope,
     {
-        Ok(scope.make(self.checked_settings()?, parent, body)?)
+        let settings = self.checked_settings()?;
+        Ok(scope.make(|| settings, parent, body)?)
     }
 }
 

@@ -325,7 +325,7 @@ fn look<R>(block: &Block, capture: impl FnOnce() -> R) -> Option<R> {
 fn stack_usage(block: &Block) -> Option<StackUsage> {
     // What the innermost root on its stack has saved is where the stack ends now.
     let top_block = tree::top_of_stack(block);
-    let [_, bottom, top] = block.with_stack(|stack| stack.limits())?;
+    let [_, bottom, top] = block.stack_limits()?;
     let lowest = if ptr::eq(thread::current(), top_block) {
         // It is the current stack: this frame is about where it ends.
         ptr::from_ref(&top_block).addr()

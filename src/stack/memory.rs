@@ -1,7 +1,7 @@
 //! Where the stack of one greenlet comes from, before and after it has started.
 
 use alloc::boxed::Box;
-use core::{cell::Cell, fmt, mem::MaybeUninit};
+use core::{cell::UnsafeCell, fmt, mem::MaybeUninit};
 
 use super::StackError;
 #[cfg(feature = "std")]
@@ -51,34 +51,26 @@ unsafe impl StackMemory for &'static mut [MaybeUninit<u8>] {
     }
 }
 
-/// What a greenlet's stack is to be.
-pub(crate) enum Plan {
+/// What one greenlet runs on: what was asked for until it starts, then the stack itself, in the
+/// end nothing.
+pub(crate) struct Supply(UnsafeCell<Source>);
+
+pub(crate) enum Source {
+    /// None was given, or it has been given back.
+    Nothing,
     /// From the thread's pool, at the first switch.
     #[cfg(feature = "std")]
-    Pooled {
+    Pool {
         /// Usable bytes of stack.
         size: usize,
         /// Bytes of guard below it.
         guard: usize,
     },
-    /// None was given, and there is no pool.
-    #[cfg(not(feature = "std"))]
-    None,
-    /// Memory that the user brought; taken at the first switch.
-    Own(Own),
-}
-
-/// Memory that is taken once.
-pub(crate) struct Own {
-    memory: Cell<Option<Box<dyn StackMemory>>>,
-    size: usize,
-}
-
-impl Own {
-    /// Bytes.
-    pub(crate) fn size(&self) -> usize {
-        self.size
-    }
+    /// Had from the pool.
+    #[cfg(feature = "std")]
+    Lease(Lease),
+    /// Memory that the user brought.
+    Own(Box<dyn StackMemory>),
 }
 
 /// Usable bytes of a pooled stack whose size nobody chose.
@@ -99,115 +91,127 @@ pub(crate) const DEFAULT_GUARD: usize = if crate::arch::STACK_PROBES {
     64 * 1024
 };
 
-impl Default for Plan {
+impl Default for Source {
     fn default() -> Self {
         #[cfg(feature = "std")]
-        return Self::Pooled {
+        return Self::Pool {
             size: DEFAULT_SIZE,
             guard: DEFAULT_GUARD,
         };
         #[cfg(not(feature = "std"))]
-        return Self::None;
+        return Self::Nothing;
     }
 }
 
-impl Plan {
-    pub(crate) fn own(memory: Box<dyn StackMemory>) -> Self {
-        Self::Own(Own {
-            size: memory.size(),
-            memory: Cell::new(Some(memory)),
-        })
-    }
-
-    /// The stack itself, if it is the thread's spare one.
-    #[inline]
-    pub(crate) fn spare(&self) -> Option<Running> {
-        match self {
-            #[cfg(feature = "std")]
-            &Self::Pooled { size, guard } => pool::take_spare(size, guard).map(Running::Pooled),
-            _ => None,
-        }
-    }
-
-    /// The stack itself.
-    pub(crate) fn realize(&self) -> Result<Running, StackError> {
-        match self {
-            #[cfg(feature = "std")]
-            &Self::Pooled { size, guard } => pool::acquire(size, guard).map(Running::Pooled),
-            #[cfg(not(feature = "std"))]
-            Self::None => unreachable!("a builder refuses to build without a stack"),
-            Self::Own(own) => Ok(Running::Own(
-                own.memory.take().expect("a greenlet starts once"),
-            )),
-        }
+impl Default for Supply {
+    fn default() -> Self {
+        Self(UnsafeCell::new(Source::default()))
     }
 }
 
-impl fmt::Debug for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            #[cfg(feature = "std")]
-            Self::Pooled { size, guard } => write!(f, "{size} bytes over {guard} of guard"),
-            #[cfg(not(feature = "std"))]
-            Self::None => f.write_str("none"),
-            Self::Own(_) => f.write_str("the user's own"),
-        }
+impl Supply {
+    /// What was asked for.
+    pub(crate) fn source_mut(&mut self) -> &mut Source {
+        self.0.get_mut()
     }
-}
 
-/// The stack of a greenlet that has started.
-pub(crate) enum Running {
+    fn source(&self) -> &Source {
+        // SAFETY: nobody has a reference for longer than a function below, and while one lives
+        // nothing is written.
+        unsafe { &*self.0.get() }
+    }
+
+    /// Puts `source` in the place of one that is never dropped.
     #[cfg(feature = "std")]
-    Pooled(Lease),
-    Own(Box<dyn StackMemory>),
-}
+    fn put(&self, source: Source) {
+        // SAFETY: callers have no reference to what was there.
+        unsafe { self.0.get().write(source) };
+    }
 
-impl Running {
-    /// The address just above the stack.
-    #[inline]
-    pub(crate) fn top(&self) -> *mut u8 {
-        match self {
+    /// Has the stack, or memory for it, been had and not been given back?
+    pub(crate) fn is_there(&self) -> bool {
+        match self.source() {
+            Source::Nothing => false,
             #[cfg(feature = "std")]
-            Self::Pooled(lease) => lease.top(),
-            Self::Own(memory) => memory.top(),
+            Source::Pool { .. } => false,
+            #[cfg(feature = "std")]
+            Source::Lease(_) => true,
+            Source::Own(_) => true,
+        }
+    }
+
+    /// Makes a stack of what was asked for, for a greenlet that starts; returns the address just
+    /// above it.
+    #[inline(always)]
+    pub(crate) fn realize(&self) -> Result<*mut u8, StackError> {
+        match self.source() {
+            #[cfg(feature = "std")]
+            &Source::Pool { size, guard } => {
+                let lease = match pool::take_spare(size, guard) {
+                    Some(lease) => lease,
+                    None => pool::acquire(size, guard)?,
+                };
+                let top = lease.top();
+                self.put(Source::Lease(lease));
+                Ok(top)
+            }
+            Source::Own(memory) => Ok(memory.top()),
+            _ => unreachable!("a builder refuses to build without a stack"),
         }
     }
 
     /// The lowest address of the guard, if it has one; the lowest usable one; the one just
-    /// above the stack.
+    /// above the stack. `None` if there is no stack.
     #[cfg(feature = "std")]
-    pub(crate) fn limits(&self) -> [*mut u8; 3] {
-        match self {
-            Self::Pooled(lease) => lease.limits(),
-            Self::Own(memory) => {
+    pub(crate) fn limits(&self) -> Option<[*mut u8; 3]> {
+        match self.source() {
+            Source::Nothing | Source::Pool { .. } => None,
+            Source::Lease(lease) => Some(lease.limits()),
+            Source::Own(memory) => {
                 let bottom = memory.top().wrapping_sub(memory.size());
-                [bottom, bottom, memory.top()]
+                Some([bottom, bottom, memory.top()])
             }
         }
     }
 
-    /// Gives the stack back; nothing runs on it any more.
-    #[inline]
-    pub(crate) fn give_back(self) {
-        match self {
+    /// Gives the stack back, if there is one; nothing runs on it any more.
+    pub(crate) fn give_back(&self) {
+        // SAFETY: no reference to it is left anywhere.
+        match unsafe { self.0.get().replace(Source::Nothing) } {
             #[cfg(feature = "std")]
-            Self::Pooled(lease) => lease.give_back(),
-            Self::Own(memory) => crate::host::contain(|| drop(memory)),
+            Source::Lease(lease) => lease.give_back(),
+            source => crate::host::contain(|| drop(source)),
         }
     }
 
-    /// Gives back the stack on which the caller runs. Returns it if its memory is to be given
-    /// back as well.
+    /// Gives back the stack on which the caller runs, if that takes but a few instructions.
+    /// Returns whether it did.
     ///
     /// # Safety
     /// The caller leaves the stack for ever before anybody asks for one.
-    #[inline]
-    pub(crate) unsafe fn give_back_early(self) -> Result<(), Self> {
-        match self {
+    #[inline(always)]
+    pub(crate) unsafe fn give_back_early(&self) -> bool {
+        #[cfg(feature = "std")]
+        if let Source::Lease(lease) = self.source() {
+            // SAFETY: the caller's word; if it is given back, this one is never used again.
+            if unsafe { lease.become_spare() } {
+                self.put(Source::Nothing);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl fmt::Debug for Supply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source() {
             #[cfg(feature = "std")]
-            // SAFETY: the caller's word.
-            Self::Pooled(lease) => unsafe { lease.give_back_early() }.map_err(Self::Pooled),
-            Self::Own(_) => Err(self),
+            Source::Pool { size, guard } => write!(f, "{size} bytes over {guard} of guard"),
+            #[cfg(feature = "std")]
+            Source::Lease(_) => f.write_str("from the pool"),
+            Source::Nothing => f.write_str("none"),
+            Source::Own(_) => f.write_str("the user's own"),
         }
     }
 }

@@ -6,7 +6,11 @@
 //! the longest unused half are given back at once (giving them back one by one would cost more
 //! than a microsecond a greenlet).
 
-use core::{mem::ManuallyDrop, ptr::NonNull};
+use core::{
+    mem::ManuallyDrop,
+    num::NonZeroUsize,
+    ptr::{self, NonNull},
+};
 use std::cell::{Cell, RefCell};
 
 use super::{
@@ -97,21 +101,25 @@ struct Slot(NonNull<u8>);
 
 /// A stack on loan from this thread's pool.
 pub(crate) struct Lease {
-    slot: Slot,
+    /// The address just above the stack. Kept in place of the slot, which is asked for less often.
+    top: NonNull<u8>,
     shelf: Shared<Shelf>,
 }
 
 impl Lease {
     /// The address just above the stack; aligned as a stack's top must be.
     pub(crate) fn top(&self) -> *mut u8 {
-        let Self { slot, shelf } = self;
-        slot.0.as_ptr().wrapping_add(shelf.stride - slot.colour())
+        self.top.as_ptr()
     }
 
     /// The lowest address of the guard, the lowest usable one, the one just above the stack.
     pub(crate) fn limits(&self) -> [*mut u8; 3] {
-        let guard = self.slot.0.as_ptr();
+        let guard = self.slot().0.as_ptr();
         [guard, guard.wrapping_add(self.shelf.guard), self.top()]
+    }
+
+    fn slot(&self) -> Slot {
+        Slot::below(self.top, self.shelf.stride)
     }
 
     /// Gives back the stack, on which nothing runs any more. It becomes the spare one; that
@@ -128,24 +136,29 @@ impl Lease {
         }
     }
 
-    /// Gives back the stack on which the caller runs. Returns it if its memory would go back to
-    /// the system at once.
+    /// Gives back the stack on which the caller runs, unless there is a spare one. Returns whether
+    /// it did.
     ///
     /// # Safety
-    /// The caller leaves the stack for ever before anybody asks for one.
-    #[inline]
-    pub(crate) unsafe fn give_back_early(self) -> Result<(), Self> {
+    /// The caller leaves the stack for ever before anybody asks for one. If it is given back,
+    /// `self` is neither used nor dropped any more.
+    #[inline(always)]
+    pub(crate) unsafe fn become_spare(&self) -> bool {
         if IDLE.get() == 0 {
-            return Err(self);
+            return false;
         }
-        self.give_back();
-        Ok(())
+        if let Some(before) = SPARE.take() {
+            SPARE.set(Some(before));
+            return false;
+        }
+        // SAFETY: this is the only one that is used from here on (contract).
+        SPARE.set(Some(ManuallyDrop::new(unsafe { ptr::read(self) })));
+        true
     }
 
     #[inline(never)]
     fn put_on_shelf(self) {
-        let Self { slot, shelf } = self;
-        shelf.put(slot);
+        self.shelf.put(self.slot());
     }
 }
 
@@ -161,6 +174,7 @@ pub(crate) fn take_spare(size: usize, guard: usize) -> Option<Lease> {
 }
 
 /// A stack of at least `size` usable bytes over at least `guard` bytes of guard.
+#[inline(never)]
 pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
     let shelf =
         match SHELVES.try_with(|shelves| shelf_for(&mut shelves.0.borrow_mut(), size, guard)) {
@@ -168,8 +182,8 @@ pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
             // The thread is ending and its shelves are gone: one for this stack alone.
             Err(_) => Shelf::new(size, guard)?,
         };
-    let slot = shelf.take()?;
-    Ok(Lease { slot, shelf })
+    let top = shelf.take()?.top(shelf.stride);
+    Ok(Lease { top, shelf })
 }
 
 fn shelf_for(
@@ -337,10 +351,20 @@ fn map_within_limits(bytes: usize) -> Result<Mapping, StackError> {
 }
 
 impl Slot {
-    /// How far below the end of the slot its stack begins, bytes.
-    fn colour(self) -> usize {
+    /// The address just above its stack, given the bytes from one slot to the next.
+    fn top(self, stride: usize) -> NonNull<u8> {
         // Fibonacci hashing: neighbouring slots get colours that are far apart.
         let page = self.0.addr().get() >> 12;
-        (page.wrapping_mul(0x9e37_79b9) >> 16) % COLOURS * COLOUR
+        let colour = (page.wrapping_mul(0x9e37_79b9) >> 16) % COLOURS * COLOUR;
+        self.0
+            .map_addr(|start| start.saturating_add(stride - colour))
+    }
+
+    /// The slot with this top.
+    fn below(top: NonNull<u8>, stride: usize) -> Self {
+        // A slot ends at the end of a page, and all colours together are no more than that.
+        let end = top.addr().get().next_multiple_of(COLOUR * COLOURS);
+        let start = NonZeroUsize::new(end - stride).expect("a mapping is not at address zero");
+        Self(top.with_addr(start))
     }
 }

@@ -26,6 +26,8 @@ pub(crate) use imp::Fiber;
 mod imp {
     use core::{cell::Cell, ptr};
 
+    use crate::stack::Supply;
+
     std::thread_local! {
         /// Who has left, until the other has arrived; and whether that is for ever.
         static LEFT: Cell<(*const Fiber, bool)> = const { Cell::new((ptr::null(), false)) };
@@ -54,9 +56,9 @@ mod imp {
             }
         }
 
-        /// A greenlet is about to start on the stack from `bottom` to `top`, where nothing runs
-        /// so far.
-        pub(crate) fn prepare(&self, bottom: *mut u8, top: *mut u8) {
+        /// A greenlet is about to start on a stack, where nothing runs so far.
+        pub(crate) fn prepare(&self, stack: &Supply) {
+            let [_, bottom, top] = stack.limits().expect("there is one");
             #[cfg(feature = "asan")]
             self.asan.prepare(bottom, top);
             #[cfg(feature = "tsan")]
@@ -124,6 +126,8 @@ mod imp {
 mod imp {
     use static_assertions::assert_eq_size;
 
+    use crate::stack::Supply;
+
     /// Nobody is to be told.
     #[derive(Debug)]
     pub(crate) struct Fiber;
@@ -135,9 +139,8 @@ mod imp {
             Self
         }
 
-        #[cfg(feature = "std")]
         #[inline(always)]
-        pub(crate) fn prepare(&self, _bottom: *mut u8, _top: *mut u8) {}
+        pub(crate) fn prepare(&self, _stack: &Supply) {}
 
         #[inline(always)]
         pub(crate) fn leave(&self, _to: &Self) {}

@@ -4,7 +4,7 @@ use core::{
     any::TypeId,
     cell::Cell,
     fmt,
-    mem::{self, MaybeUninit, offset_of},
+    mem::{MaybeUninit, offset_of},
     ptr::{self, NonNull},
 };
 
@@ -16,12 +16,12 @@ use super::{
     under_way,
 };
 use crate::{
-    Thrown,
+    StackError, Thrown,
     arch::{Frame, StackPointer, Start},
     host,
     local::Locals,
     raw::Context,
-    stack, thread, tools, trace,
+    thread, tools, trace,
 };
 
 /// Where a greenlet is in its life. (`greenlet-gdb.py` knows the states by their numbers.)
@@ -63,8 +63,8 @@ pub(crate) struct Kind {
 /// * New and dead: `context`'s stack pointer is the address of `record`, so that an unwinder
 ///   passes through to the parent; and while a root runs on the same stack, to that root.
 ///   Otherwise suspended or busy: it is the saved stack pointer.
-/// * `stack` is there from the first switch until the death, or until the one that arrives after
-///   the death has released it; never for a root.
+/// * `settings.stack` is there from the first switch until the death, or until the one that arrives
+///   after the death has given it back; never for a root.
 /// * `strong` counts handles and children; the block counts once in `weak` while `strong` is
 ///   not zero or the greenlet is not dead. The allocation goes when `weak` is zero.
 /// * `parent` is counted in the parent's `strong`; in its `weak` only, if `outlived_by_parent`.
@@ -101,7 +101,6 @@ pub(crate) struct Block {
     /// The parent owns the scope that this greenlet belongs to, so it lives longer anyway. Were
     /// it counted, a greenlet that holds members of its own scope could never be dropped.
     outlived_by_parent: bool,
-    stack: Cell<Option<stack::Running>>,
     settings: Settings,
     fiber: tools::Fiber,
     /// What of a frame that begins at `record` would lie behind the block.
@@ -135,10 +134,12 @@ impl Block {
     #[inline(always)]
     pub(crate) fn new(
         kind: &'static Kind,
-        settings: Settings,
+        settings: impl FnOnce() -> Settings,
         parent: Option<&Block>,
         outlived_by_parent: bool,
     ) -> Self {
+        // This may unwind, so the settings are made after it: else they would be kept in memory
+        // where a destructor could find them, and copied from there.
         if let Some(parent) = parent {
             if outlived_by_parent {
                 parent.retain_weakly();
@@ -158,14 +159,13 @@ impl Block {
             weak: Cell::new(1),
             waits_for: Cell::new(ptr::null()),
             killer: Cell::new(ptr::null()),
-            stack: Cell::new(None),
             membership: Membership::none(),
             locals: Locals::new(),
             burials: Cell::new(ptr::null()),
             outlived_by_parent,
             id: thread::next_id(),
             kind,
-            settings,
+            settings: settings(),
             fiber: tools::Fiber::new(),
             rest_of_frame: [MaybeUninit::uninit(); REST_OF_FRAME],
         }
@@ -269,15 +269,10 @@ impl Block {
     }
 
     /// Gives a new greenlet its stack and makes it ready to be switched to.
-    #[inline]
-    pub(crate) fn start_on(&self, stack: stack::Running) {
-        let top = stack.top();
-        #[cfg(feature = "std")]
-        {
-            let [_, bottom, top] = stack.limits();
-            self.fiber.prepare(bottom, top);
-        }
-        self.put_stack(stack);
+    #[inline(always)]
+    pub(crate) fn start(&self) -> Result<(), StackError> {
+        let top = self.settings.stack.realize()?;
+        self.fiber.prepare(&self.settings.stack);
         let start = self.kind.start.expect("a root is never new");
         // SAFETY: the stack is this block's alone from here until its death is settled, and
         // blocks do not move.
@@ -286,44 +281,16 @@ impl Block {
                 .prepare(top, start, ptr::from_ref(self).cast_mut().cast());
         }
         self.state.set(State::Active);
+        Ok(())
     }
 
-    pub(crate) fn take_stack(&self) -> Option<stack::Running> {
-        self.stack.take()
-    }
-
-    /// Gives back the stack of this greenlet, which is dead but runs on it. Returns whether that
-    /// could be done.
-    ///
-    /// # Safety
-    /// The greenlet leaves the stack for ever before anything else can run.
-    #[inline]
-    pub(crate) unsafe fn give_back_stack_early(&self) -> bool {
-        let Some(stack) = self.stack.take() else {
-            return true;
-        };
-        // SAFETY: the caller's word.
-        match unsafe { stack.give_back_early() } {
-            Ok(()) => true,
-            Err(stack) => {
-                self.put_stack(stack);
-                false
-            }
-        }
-    }
-
-    /// Puts the stack in its place, which is empty: there is nothing to be looked at and dropped.
-    fn put_stack(&self, stack: stack::Running) {
-        mem::forget(self.stack.replace(Some(stack)));
-    }
-
-    /// The stack it runs on, if it has one of its own and has started.
+    /// Where its stack lies, if it has one of its own and has started.
     #[cfg(feature = "std")]
-    pub(crate) fn with_stack<R>(&self, look: impl FnOnce(&stack::Running) -> R) -> Option<R> {
-        let stack = self.stack.take()?;
-        let seen = look(&stack);
-        self.put_stack(stack);
-        Some(seen)
+    pub(crate) fn stack_limits(&self) -> Option<[*mut u8; 3]> {
+        self.settings
+            .stack
+            .limits()
+            .filter(|_| !matches!(self.state(), State::New | State::Dead))
     }
 
     /// A number that no other greenlet of the thread has; later ones have larger ones.
@@ -471,6 +438,17 @@ impl Block {
         self.strong.get() == 0
     }
 
+    /// Would its destructor have anything to do?
+    fn owns_memory(&self) -> bool {
+        !self.locals.are_none() || self.settings.name.is_some() || self.settings.stack.is_there()
+    }
+
+    /// Is its parent counted by others as well?
+    #[inline(always)]
+    fn shares_its_parent(&self) -> bool {
+        !self.outlived_by_parent && self.parent().is_some_and(|parent| parent.strong.get() > 1)
+    }
+
     /// Are there no counts but those that it began with?
     pub(crate) fn is_held_once(&self) -> bool {
         (self.strong.get(), self.weak.get()) == (1, 1)
@@ -561,23 +539,39 @@ impl Drop for Own {
 }
 
 /// The last handle of `block` is gone: ends what can be ended and frees what can be freed,
-/// and then the same for its parent if this was all that held it. A loop, because a chain of
-/// parents may be long.
+/// and then the same for its parent if this was all that held it.
 ///
 /// # Safety
 /// `block` has no strong count any more, and is there.
 #[inline(never)]
 pub(crate) unsafe fn abandoned(block: *const Block) {
-    let mut next = block;
-    // SAFETY: by the function's contract for the first; below for each parent.
-    while let Some(block) = unsafe { next.as_ref() } {
-        next = if block.state() == State::Dead {
-            // SAFETY: nobody can get at it any more but through counts of the weak kind, and
-            // that of its strong side is given up here.
-            unsafe { give_back(block) }
+    // SAFETY: the caller's word.
+    unsafe {
+        // The usual case apart: nothing is called but what it ends with.
+        if (*block).state() == State::Dead && (*block).shares_its_parent() {
+            give_back(block);
         } else {
-            // SAFETY: it is there, and may be gone afterwards.
-            unsafe { end_abandoned(block) }
+            all_abandoned(block);
+        }
+    }
+}
+
+/// As [`abandoned`]. A loop, because a chain of parents may be long.
+///
+/// # Safety
+/// As for [`abandoned`].
+#[cold]
+unsafe fn all_abandoned(block: *const Block) {
+    let mut next = block;
+    while !next.is_null() {
+        // SAFETY: by the function's contract for the first; each parent is there, and nobody holds
+        // it any more.
+        next = unsafe {
+            if (*next).state() == State::Dead {
+                give_back(next)
+            } else {
+                end_abandoned(next)
+            }
         };
     }
 }
@@ -623,25 +617,24 @@ unsafe fn end_abandoned(block: *const Block) -> *const Block {
 ///
 /// # Safety
 /// The greenlet is dead and has no strong count, and the block is there.
+#[inline(always)]
 unsafe fn give_back(block: *const Block) -> *const Block {
-    // SAFETY: the caller's word; a raw pointer's target may go below.
-    let block = unsafe { &*block };
-    // Two may come here: whoever waited for the death, and whoever dropped the last handle
-    // while the first was still waiting.
-    if block.given_back.replace(true) {
-        return ptr::null();
-    }
-    let parent = block.context.parent().cast::<Block>();
-    let outlived_by_parent = block.outlived_by_parent;
-    block.set_parent_link(ptr::null());
-    // SAFETY: counts of this block, given up this once.
+    // SAFETY: the caller's word; the counts are this block's, given up this once.
     unsafe {
-        release_weakly(block);
-        if parent.is_null() {
+        // Two may come here: whoever waited for the death, and whoever dropped the last handle
+        // while the first was still waiting.
+        if (*block).given_back.replace(true) {
+            return ptr::null();
+        }
+        let parent = (*block).context.parent().cast::<Block>();
+        (*block).set_parent_link(ptr::null());
+        let abandoned = if parent.is_null() {
             ptr::null()
         } else {
-            release_parent(parent, outlived_by_parent)
-        }
+            release_parent(parent, (*block).outlived_by_parent)
+        };
+        release_weakly(block);
+        abandoned
     }
 }
 
@@ -650,6 +643,7 @@ unsafe fn give_back(block: *const Block) -> *const Block {
 ///
 /// # Safety
 /// The caller owns that count.
+#[inline(always)]
 unsafe fn release_parent(parent: *const Block, weak: bool) -> *const Block {
     if weak {
         // SAFETY: the caller's word.
@@ -688,6 +682,21 @@ pub(crate) unsafe fn release_weakly(block: *const Block) {
 unsafe fn free(block: *mut Block) {
     // SAFETY: it is there until now. The memory is from `memory::allocate` with its kind's size
     // class, and its body is gone since it died.
+    unsafe {
+        if (*block).owns_memory() {
+            return drop_and_free(block);
+        }
+        memory::free(block.cast(), (*block).kind.size_class);
+    }
+}
+
+/// As [`free`], for one that has something to drop.
+///
+/// # Safety
+/// As for [`free`].
+#[cold]
+unsafe fn drop_and_free(block: *mut Block) {
+    // SAFETY: as in `free`.
     unsafe {
         let kind = (*block).kind;
         block.drop_in_place();

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
-    pub(crate) stack: stack::Plan,
+    pub(crate) stack: stack::Supply,
 }
 
 /// A block with its body; after the body has been moved out to run, with what it returned.
@@ -94,7 +94,7 @@ where
 /// A new greenlet under `parent`. Without memory for it `settings` and `body` are dropped.
 pub(crate) fn new_greenlet<I, P, F>(
     parent: &Current<P>,
-    settings: Settings,
+    settings: impl FnOnce() -> Settings,
     body: F,
 ) -> Result<Own, OutOfMemory>
 where
@@ -116,7 +116,7 @@ pub(crate) unsafe fn new_scoped_greenlet<I, P, F>(
     roster: &Roster,
     owner: *const Block,
     parent: &Current<P>,
-    settings: Settings,
+    settings: impl FnOnce() -> Settings,
     body: F,
 ) -> Result<Own, OutOfMemory>
 where
@@ -135,18 +135,22 @@ fn allocate<I, P, F>(
     kind: &'static Kind,
     parent: &Current<P>,
     outlived_by_parent: bool,
-    settings: Settings,
+    settings: impl FnOnce() -> Settings,
     body: F,
 ) -> Result<Own, OutOfMemory>
 where
     F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
 {
-    let greenlet = memory::allocate(move || Greenlet::<P, F> {
-        block: Block::new(kind, settings, Some(parent.block()), outlived_by_parent),
-        cargo: UnsafeCell::new(Cargo {
-            body: ManuallyDrop::new(body),
-        }),
-    })?;
+    let greenlet = memory::allocate()?;
+    // SAFETY: memory for it.
+    unsafe {
+        greenlet.write(Greenlet::<P, F> {
+            block: Block::new(kind, settings, Some(parent.block()), outlived_by_parent),
+            cargo: UnsafeCell::new(Cargo {
+                body: ManuallyDrop::new(body),
+            }),
+        });
+    }
     // SAFETY: a fresh block's one strong count, owned by nobody else. The pointer is one to
     // the whole allocation, so that it leads to the cargo as well.
     let own = unsafe { Own::from_counted(greenlet.cast()) };

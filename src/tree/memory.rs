@@ -60,23 +60,20 @@ impl OutOfMemory {
     }
 }
 
-/// Puts what `make` returns into memory of its own. That is at hand before `make` is called, so
-/// the value is written where it is to lie; without memory `make` is not called.
+/// Memory for a `T`, nobody else's.
 #[inline(always)]
-pub(super) fn allocate<T>(make: impl FnOnce() -> T) -> Result<NonNull<T>, OutOfMemory> {
+pub(super) fn allocate<T>() -> Result<NonNull<T>, OutOfMemory> {
     let size_class = const { SizeClass::of::<T>() };
     let memory = match size_class.units.and_then(spare::take) {
         Some(memory) => memory,
         None => from_allocator(size_class.layout)?,
     };
-    let memory = memory.cast::<T>();
-    // SAFETY: of T's layout or more, and nobody else's.
-    unsafe { memory.write(make()) };
-    Ok(memory)
+    Ok(memory.cast())
 }
 
 #[cold]
 fn from_allocator(layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
+    spare::see_to_the_end();
     // SAFETY: something that begins with a block is not of size zero.
     NonNull::new(unsafe { allocator::alloc(layout) }).ok_or(OutOfMemory(layout))
 }
@@ -110,15 +107,18 @@ mod spare {
     use super::{KEPT, SIZES, piece};
 
     std::thread_local! {
-        static SPARE: Spare = const { Spare(UnsafeCell::new([const { Pieces { first: ptr::null_mut(), count: 0 } }; SIZES])) };
+        /// Without a destructor, so that reaching it is a plain load; [`Reaper`]'s sees to it.
+        static SPARE: Spare = const { Spare(UnsafeCell::new([Pieces::NONE; SIZES])) };
+        static REAPER: Reaper = const { Reaper };
     }
 
     /// Pieces of memory, by their size in units.
     ///
     /// # Invariants
-    /// `first` is null or begins a list of `count` pieces that came from the allocator with
-    /// [`piece`]`(units)`, each holding the address of the next. No reference into it is kept
-    /// beyond one of the functions below, none of which calls anything that could come back here.
+    /// `first` is null or begins a list of pieces that came from the allocator with
+    /// [`piece`]`(units)`, each holding the address of the next; `count` is how many there are, or
+    /// [`KEPT`] when the thread is ending. No reference into it is kept beyond one of the
+    /// functions below, none of which calls anything that could come back here.
     struct Spare(UnsafeCell<[Pieces; SIZES]>);
 
     #[derive(Clone, Copy)]
@@ -131,45 +131,62 @@ mod spare {
         next: *mut Link,
     }
 
+    impl Pieces {
+        const NONE: Self = Self {
+            first: ptr::null_mut(),
+            count: 0,
+        };
+    }
+
     #[inline]
     pub(super) fn take(units: usize) -> Option<NonNull<u8>> {
-        SPARE
-            .try_with(|spare| {
-                // SAFETY: the only reference (invariant).
-                let pieces = unsafe { &mut (*spare.0.get())[units] };
-                let first = NonNull::new(pieces.first)?;
-                // SAFETY: a piece in the list (invariant).
-                pieces.first = unsafe { first.as_ref().next };
-                pieces.count -= 1;
-                Some(first.cast())
-            })
-            // The thread is ending and has freed what it kept.
-            .unwrap_or(None)
+        SPARE.with(|spare| {
+            // SAFETY: the only reference (invariant).
+            let pieces = unsafe { &mut (*spare.0.get())[units] };
+            let first = NonNull::new(pieces.first)?;
+            // SAFETY: a piece in the list (invariant).
+            pieces.first = unsafe { first.as_ref().next };
+            pieces.count -= 1;
+            Some(first.cast())
+        })
     }
 
     /// Keeps a piece if there is room for it.
     #[inline]
     pub(super) fn keep(units: usize, memory: *mut u8) -> bool {
-        SPARE
-            .try_with(|spare| {
-                // SAFETY: the only reference (invariant).
-                let pieces = unsafe { &mut (*spare.0.get())[units] };
-                if pieces.count == KEPT {
-                    return false;
-                }
-                let link = memory.cast::<Link>();
-                // SAFETY: free memory of at least one unit, aligned for a word.
-                unsafe { link.write(Link { next: pieces.first }) };
-                pieces.first = link;
-                pieces.count += 1;
-                true
-            })
-            .unwrap_or(false)
+        SPARE.with(|spare| {
+            // SAFETY: the only reference (invariant).
+            let pieces = unsafe { &mut (*spare.0.get())[units] };
+            if pieces.count == KEPT {
+                return false;
+            }
+            let link = memory.cast::<Link>();
+            // SAFETY: free memory of at least one unit, aligned for a word.
+            unsafe { link.write(Link { next: pieces.first }) };
+            pieces.first = link;
+            pieces.count += 1;
+            true
+        })
     }
 
-    impl Drop for Spare {
+    /// To be called before a piece is had that may be kept.
+    pub(super) fn see_to_the_end() {
+        // It fails when the end has come, after which nothing is kept.
+        let _ = REAPER.try_with(|_| ());
+    }
+
+    /// Frees what a thread keeps when it ends.
+    struct Reaper;
+
+    impl Drop for Reaper {
         fn drop(&mut self) {
-            for (units, pieces) in self.0.get_mut().iter().enumerate() {
+            let full = Pieces {
+                count: KEPT,
+                ..Pieces::NONE
+            };
+            // SAFETY: the only reference (invariant).
+            let kept = SPARE.with(|spare| unsafe { spare.0.get().replace([full; SIZES]) });
+            for (units, pieces) in kept.into_iter().enumerate() {
                 let mut next = pieces.first;
                 // SAFETY: null, or a piece in the list (invariant).
                 while let Some(link) = unsafe { next.as_ref() } {
@@ -195,4 +212,6 @@ mod spare {
     pub(super) fn keep(_units: usize, _memory: *mut u8) -> bool {
         false
     }
+
+    pub(super) fn see_to_the_end() {}
 }

@@ -124,7 +124,8 @@ pub(super) fn of_content(content: Content<Message>) -> Message {
 #[inline(always)]
 pub(super) unsafe fn last_of(dead: &Block, mut outcome: Message) -> Message {
     // SAFETY: the caller's word.
-    if trace::is_on() || dead.is_abandoned() || !unsafe { dead.give_back_stack_early() } {
+    if trace::is_on() || dead.is_abandoned() || !unsafe { dead.settings().stack.give_back_early() }
+    {
         outcome.kind |= if trace::is_on() { DIED | TRACED } else { DIED };
         thread::set_departed(dead);
     }
@@ -395,9 +396,7 @@ fn settle(kind: usize, departed: *const Block) {
 
 fn release_stack(dead: &Block) {
     debug_assert_eq!(dead.state(), State::Dead);
-    if let Some(stack) = dead.take_stack() {
-        stack.give_back();
-    }
+    dead.settings().stack.give_back();
 }
 
 /// Turns a value of one type into the same value of what is the same type.

@@ -35,5 +35,5 @@ pub(crate) use message::run_on_stack_of;
 pub(crate) use message::{Content, hop, hop_with, of_value, same_type, take_value};
 pub(crate) use root::{enter, enter_scoped};
 pub(crate) use roster::{Membership, Roster};
-pub(crate) use route::{Delivery, Refusal, admit, receiver, start};
+pub(crate) use route::{Delivery, Refusal, admit, receiver};
 pub(crate) use under_way::UnderWay;

@@ -100,10 +100,12 @@ pub(crate) fn enter_scoped<I, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
 
 /// `kind` is one of `RootKind<I>`.
 fn enter_as<I, R>(kind: &'static Kind, body: impl FnOnce(&Current<I>) -> R) -> R {
-    let block = memory::allocate(|| Block::new(kind, Settings::default(), None, false))
-        .unwrap_or_else(|error| error.abort());
-    // SAFETY: a fresh block's one strong count, owned by nobody else.
-    let own = unsafe { Own::from_counted(block) };
+    let block = memory::allocate::<Block>().unwrap_or_else(|error| error.abort());
+    // SAFETY: memory for it, and then a fresh block's one strong count, owned by nobody else.
+    let own = unsafe {
+        block.write(Block::new(kind, Settings::default, None, false));
+        Own::from_counted(block)
+    };
     let root = Root::begin(own.block());
     // SAFETY: the block's inbox type is I, and its greenlet runs.
     body(unsafe { Current::of(root.block) })
@@ -116,7 +118,7 @@ pub(super) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     if let Some(current) = unsafe { thread::current().as_ref() } {
         return body(current);
     }
-    let block = Block::new(&RootKind::<()>::STATIC, Settings::default(), None, false);
+    let block = Block::new(&RootKind::<()>::STATIC, Settings::default, None, false);
     let result = {
         let root = Root::begin(&block);
         body(root.block)

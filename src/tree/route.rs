@@ -89,34 +89,15 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
             State::Active => return Ok(block),
             State::New => match delivery {
                 Delivery::Value(_) => {
-                    return start(block)
-                        .map(|()| block)
-                        .map_err(|refusal| (refusal, block));
+                    return match block.start() {
+                        Ok(()) => Ok(block),
+                        Err(error) => Err((Refusal::Stack(error), block)),
+                    };
                 }
                 Delivery::Thrown => kill::bury(block),
             },
         }
     }
-}
-
-/// Makes a new greenlet ready to be switched to.
-#[inline(always)]
-pub(crate) fn start(block: &Block) -> Result<(), Refusal> {
-    match block.settings().stack.spare() {
-        Some(stack) => {
-            block.start_on(stack);
-            Ok(())
-        }
-        None => start_on_another(block),
-    }
-}
-
-/// Without a spare stack.
-#[inline(never)]
-fn start_on_another(block: &Block) -> Result<(), Refusal> {
-    let stack = block.settings().stack.realize().map_err(Refusal::Stack)?;
-    block.start_on(stack);
-    Ok(())
 }
 
 /// The parent, or for a root that is over the thread's main greenlet.
