@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use crate::{
     BuildError, Current, Greenlet, StackMemory, Thrown,
-    stack::Source,
+    stack::{Brought, Source},
     tree::{self, Settings},
 };
 
@@ -76,7 +76,7 @@ impl Builder {
 
     /// Memory of the user's own for the stack, instead of one from the pool.
     pub fn stack(mut self, memory: impl StackMemory + 'static) -> Self {
-        *self.settings.stack.source_mut() = Source::Own(Box::new(memory));
+        *self.settings.stack.source_mut() = Source::Own(Brought::new(memory));
         self
     }
 

@@ -1,14 +1,16 @@
 //! Where the stack of one greenlet comes from, before and after it has started.
 
 use alloc::boxed::Box;
-use core::{cell::UnsafeCell, fmt, mem::MaybeUninit};
+use core::{cell::UnsafeCell, fmt, mem::MaybeUninit, ptr};
 
 use super::StackError;
 #[cfg(feature = "std")]
 use super::pool::{self, Lease};
 
-/// Memory that a user brings for one greenlet to run on. Dropped when the greenlet is over, or
-/// is dropped without having started.
+/// Memory that a user brings for one greenlet to run on. Dropped when the greenlet is over.
+///
+/// The methods are called once, by [`Builder::stack`](crate::Builder::stack), on the value where it
+/// then stays.
 ///
 /// A static array will do, as will any type that gives its memory back when dropped:
 ///
@@ -51,8 +53,11 @@ unsafe impl StackMemory for &'static mut [MaybeUninit<u8>] {
     }
 }
 
-/// What one greenlet runs on: what was asked for until it starts, then the stack itself, in the
-/// end nothing.
+/// What one greenlet runs on.
+///
+/// # Invariants
+/// While the greenlet is new: what was asked for. Then the stack, until the greenlet is dead and
+/// has left it. Then nothing.
 pub(crate) struct Supply(UnsafeCell<Source>);
 
 pub(crate) enum Source {
@@ -69,8 +74,38 @@ pub(crate) enum Source {
     /// Had from the pool.
     #[cfg(feature = "std")]
     Lease(Lease),
-    /// Memory that the user brought.
-    Own(Box<dyn StackMemory>),
+    /// The user's.
+    Own(Box<Brought<dyn StackMemory>>),
+}
+
+/// Memory that the user brought, and what it said of itself: nothing of the user's runs when a
+/// greenlet starts, nor when a signal handler asks where its stack lies.
+pub(crate) struct Brought<M: ?Sized> {
+    bottom: *mut u8,
+    top: *mut u8,
+    /// For its destructor.
+    _memory: M,
+}
+
+impl<M: StackMemory> Brought<M> {
+    pub(crate) fn new(memory: M) -> Box<Self> {
+        // Where its memory lies may depend on where the value does.
+        let mut brought = Box::new(Self {
+            bottom: ptr::null_mut(),
+            top: ptr::null_mut(),
+            _memory: memory,
+        });
+        brought.top = brought._memory.top();
+        brought.bottom = brought.top.wrapping_sub(brought._memory.size());
+        brought
+    }
+}
+
+impl<M: ?Sized> Brought<M> {
+    /// Bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.top.addr().wrapping_sub(self.bottom.addr())
+    }
 }
 
 /// Usable bytes of a pooled stack whose size nobody chose.
@@ -116,27 +151,27 @@ impl Supply {
     }
 
     fn source(&self) -> &Source {
-        // SAFETY: nobody has a reference for longer than a function below, and while one lives
-        // nothing is written.
+        // SAFETY: it is written in `put` and `give_back` only, whose callers use no such reference
+        // any more.
         unsafe { &*self.0.get() }
     }
 
-    /// Puts `source` in the place of one that is never dropped.
+    /// # Safety
+    /// What is there owns nothing that is still to be dropped, and no reference to it is used any
+    /// more.
     #[cfg(feature = "std")]
-    fn put(&self, source: Source) {
-        // SAFETY: callers have no reference to what was there.
+    unsafe fn put(&self, source: Source) {
+        // SAFETY: nobody else looks at it (contract).
         unsafe { self.0.get().write(source) };
     }
 
-    /// Has the stack, or memory for it, been had and not been given back?
-    pub(crate) fn is_there(&self) -> bool {
+    /// Is there nothing that would have to be given back?
+    pub(crate) fn owns_nothing(&self) -> bool {
         match self.source() {
-            Source::Nothing => false,
+            Source::Nothing => true,
             #[cfg(feature = "std")]
-            Source::Pool { .. } => false,
-            #[cfg(feature = "std")]
-            Source::Lease(_) => true,
-            Source::Own(_) => true,
+            Source::Pool { .. } => true,
+            _ => false,
         }
     }
 
@@ -152,10 +187,11 @@ impl Supply {
                     None => pool::acquire(size, guard)?,
                 };
                 let top = lease.top();
-                self.put(Source::Lease(lease));
+                // SAFETY: two numbers were there, and they have been copied.
+                unsafe { self.put(Source::Lease(lease)) };
                 Ok(top)
             }
-            Source::Own(memory) => Ok(memory.top()),
+            Source::Own(memory) => Ok(memory.top),
             _ => unreachable!("a builder refuses to build without a stack"),
         }
     }
@@ -167,16 +203,14 @@ impl Supply {
         match self.source() {
             Source::Nothing | Source::Pool { .. } => None,
             Source::Lease(lease) => Some(lease.limits()),
-            Source::Own(memory) => {
-                let bottom = memory.top().wrapping_sub(memory.size());
-                Some([bottom, bottom, memory.top()])
-            }
+            Source::Own(memory) => Some([memory.bottom, memory.bottom, memory.top]),
         }
     }
 
-    /// Gives the stack back, if there is one; nothing runs on it any more.
+    /// Gives back what there is, the greenlet being dead; nothing runs on it any more. A panic of
+    /// the user's destructor is discarded after the panic hook has spoken.
     pub(crate) fn give_back(&self) {
-        // SAFETY: no reference to it is left anywhere.
+        // SAFETY: references to it are used within this file, and nothing in it calls this.
         match unsafe { self.0.get().replace(Source::Nothing) } {
             #[cfg(feature = "std")]
             Source::Lease(lease) => lease.give_back(),
@@ -193,10 +227,13 @@ impl Supply {
     pub(crate) unsafe fn give_back_early(&self) -> bool {
         #[cfg(feature = "std")]
         if let Source::Lease(lease) = self.source() {
-            // SAFETY: the caller's word; if it is given back, this one is never used again.
-            if unsafe { lease.become_spare() } {
-                self.put(Source::Nothing);
-                return true;
+            // SAFETY: the caller's word. If the lease has been given back, this one is not used
+            // again, and no longer owns what it did.
+            unsafe {
+                if lease.become_spare() {
+                    self.put(Source::Nothing);
+                    return true;
+                }
             }
         }
         false

@@ -20,4 +20,4 @@ pub use memory::StackMemory;
 #[cfg(feature = "std")]
 pub use single::Stack;
 
-pub(crate) use memory::{Source, Supply};
+pub(crate) use memory::{Brought, Source, Supply};

@@ -13,6 +13,8 @@ use core::{
 };
 use std::cell::{Cell, RefCell};
 
+use static_assertions::const_assert_eq;
+
 use super::{
     StackError,
     mapping::{self, Mapping, round_up_to_page},
@@ -41,6 +43,9 @@ const COLOUR: usize = 64;
 /// … and are so many: tops at the same offset in every page would compete for the same few
 /// sets of the first-level cache. What they cost is added to each slot.
 const COLOURS: usize = 16;
+
+// Where a page ends, a period of colours does ([`Slot::below`]); no page is smaller than this.
+const_assert_eq!(4096 % (COLOUR * COLOURS), 0);
 
 thread_local! {
     static SHELVES: Shelves = const { Shelves(RefCell::new(Vec::new())) };
@@ -362,7 +367,7 @@ impl Slot {
 
     /// The slot with this top.
     fn below(top: NonNull<u8>, stride: usize) -> Self {
-        // A slot ends at the end of a page, and all colours together are no more than that.
+        // A slot ends where a page does, and its stack begins less than all colours below that.
         let end = top.addr().get().next_multiple_of(COLOUR * COLOURS);
         let start = NonZeroUsize::new(end - stride).expect("a mapping is not at address zero");
         Self(top.with_addr(start))

@@ -63,8 +63,8 @@ pub(crate) struct Kind {
 /// * New and dead: `context`'s stack pointer is the address of `record`, so that an unwinder
 ///   passes through to the parent; and while a root runs on the same stack, to that root.
 ///   Otherwise suspended or busy: it is the saved stack pointer.
-/// * `settings.stack` is there from the first switch until the death, or until the one that arrives
-///   after the death has given it back; never for a root.
+/// * `settings.stack` is given back when the greenlet has died, if not before then by the one that
+///   arrives after the death; a root has none.
 /// * `strong` counts handles and children; the block counts once in `weak` while `strong` is
 ///   not zero or the greenlet is not dead. The allocation goes when `weak` is zero.
 /// * `parent` is counted in the parent's `strong`; in its `weak` only, if `outlived_by_parent`.
@@ -287,10 +287,11 @@ impl Block {
     /// Where its stack lies, if it has one of its own and has started.
     #[cfg(feature = "std")]
     pub(crate) fn stack_limits(&self) -> Option<[*mut u8; 3]> {
-        self.settings
-            .stack
-            .limits()
-            .filter(|_| !matches!(self.state(), State::New | State::Dead))
+        // First: a signal handler may come while a new one's is being made.
+        if matches!(self.state(), State::New | State::Dead) {
+            return None;
+        }
+        self.settings.stack.limits()
     }
 
     /// A number that no other greenlet of the thread has; later ones have larger ones.
@@ -440,7 +441,8 @@ impl Block {
 
     /// Would its destructor have anything to do?
     fn owns_memory(&self) -> bool {
-        !self.locals.are_none() || self.settings.name.is_some() || self.settings.stack.is_there()
+        debug_assert!(self.settings.stack.owns_nothing());
+        !self.locals.are_none() || self.settings.name.is_some()
     }
 
     /// Is its parent counted by others as well?

@@ -138,7 +138,7 @@ pub(crate) fn top_of_stack(block: &Block) -> &Block {
     top
 }
 
-/// Ends a new greenlet: it dies without running, its body is dropped. A panic of the body's
+/// Ends a new greenlet: it dies without running, its body and its stack are dropped. A panic of a
 /// destructor is discarded after the panic hook has spoken.
 ///
 /// Bodies are dropped one after the other, never one inside another: a chain of new
@@ -177,6 +177,7 @@ fn drop_bodies(pending: &Cell<*const Block>) {
         pending.set(block.take_next_burial());
         // SAFETY: new until it died, so the body is there, and it is dropped only here.
         host::contain(|| unsafe { (block.kind().drop_body)(block) });
+        block.settings().stack.give_back();
         // SAFETY: the count taken when this block was queued.
         unsafe { block::release_weakly(block) };
     }

@@ -252,15 +252,10 @@ unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Mes
     // A tracer's panic may not go on here: a kill is part of a drop.
     let _ = announce_and(kind, departed, killer, || {
         if kind & DIED != 0 {
-            // SAFETY: set by the one that left, and nothing frees it before this.
-            let dead = unsafe { &*departed };
-            release_stack(dead);
             // Who killed the victim frees it, in a loop over its parents. Another one, for
             // which the killer was made to wait, is nobody else's.
-            if dead.is_abandoned() && !ptr::eq(dead, victim) {
-                // SAFETY: dead, and kept by the weak count of its strong side.
-                unsafe { block::abandoned(dead) };
-            }
+            // SAFETY: set by the one that left, and nothing frees it before this.
+            unsafe { settle_dead(departed, !ptr::eq(departed, victim)) };
         }
     });
 }
@@ -273,7 +268,9 @@ unsafe fn leave(me: &Block, target: &Block, mut message: Message) -> Message {
     if trace::is_on() {
         message.kind |= TRACED;
     }
-    thread::set_departed(me);
+    if message.kind & (TRACED | ORPHANED) != 0 {
+        thread::set_departed(me);
+    }
     thread::set_current(Some(target));
     // SAFETY: the caller's word.
     unsafe { switch(me, target, message) }
@@ -378,25 +375,37 @@ fn announce_and(
 
 /// Sees to the one that left: frees the dead, kills the abandoned.
 fn settle(kind: usize, departed: *const Block) {
-    if kind & (DIED | ORPHANED) == 0 {
-        return;
-    }
-    // SAFETY: set by the one that left, and nothing frees it before this.
-    let block = unsafe { &*departed };
-    if kind & DIED != 0 {
-        release_stack(block);
-    }
-    // Of a root that left, the greenlet on whose stack it is may be nobody's any more.
-    let block = block.last_waiter();
-    if block.is_abandoned() {
-        // SAFETY: without a strong count, and kept by the weak count of its strong side.
-        unsafe { block::abandoned(block) };
+    // SAFETY: set by the one that left, if the kind says so, and nothing frees it before this.
+    unsafe {
+        if kind & DIED != 0 {
+            settle_dead(departed, true);
+        } else if kind & ORPHANED != 0 {
+            // Of a root that left, the greenlet on whose stack it is may be nobody's any more.
+            let block = (*departed).last_waiter();
+            if block.is_abandoned() {
+                block::abandoned(block);
+            }
+        }
     }
 }
 
-fn release_stack(dead: &Block) {
-    debug_assert_eq!(dead.state(), State::Dead);
-    dead.settings().stack.give_back();
+/// Gives back the stack of one that is dead and, if that is up to the caller (`frees`), the rest when
+/// nobody holds it.
+///
+/// # Safety
+/// It is there.
+unsafe fn settle_dead(dead: *const Block, frees: bool) {
+    // SAFETY: the caller's word, and the count made here: its stack may be the user's, and own its
+    // last handle.
+    unsafe {
+        debug_assert_eq!((*dead).state(), State::Dead);
+        (*dead).retain_weakly();
+        (*dead).settings().stack.give_back();
+        if frees && (*dead).is_abandoned() {
+            block::abandoned(dead);
+        }
+        block::release_weakly(dead);
+    }
 }
 
 /// Turns a value of one type into the same value of what is the same type.

@@ -13,6 +13,7 @@ mod foreign;
 mod kill;
 mod life;
 mod locals;
+mod own_stack;
 mod parents;
 mod roots;
 mod scope;

@@ -1,0 +1,163 @@
+//! Memory that a user brings for a stack ([`StackMemory`]): s14 and s21 for what it owns.
+
+use std::{
+    cell::{Cell, RefCell},
+    mem::MaybeUninit,
+    rc::Rc,
+};
+
+use greenlet::{Builder, Current, Greenlet, StackMemory, enter};
+
+use crate::support::{log::Log, panics};
+
+/// Calls something when it is asked for its top, and when it is dropped.
+struct Memory<A: Fn(), D: Fn()> {
+    bytes: Box<[MaybeUninit<u8>]>,
+    asked: A,
+    dropped: D,
+}
+
+impl<A: Fn(), D: Fn()> Memory<A, D> {
+    fn new(asked: A, dropped: D) -> Self {
+        Self {
+            bytes: Box::new_uninit_slice(64 * 1024),
+            asked,
+            dropped,
+        }
+    }
+}
+
+// SAFETY: the memory is its own.
+unsafe impl<A: Fn(), D: Fn()> StackMemory for Memory<A, D> {
+    fn top(&self) -> *mut u8 {
+        (self.asked)();
+        self.bytes.as_ptr_range().end.cast_mut().cast()
+    }
+
+    fn size(&self) -> usize {
+        (self.asked)();
+        self.bytes.len()
+    }
+}
+
+impl<A: Fn(), D: Fn()> Drop for Memory<A, D> {
+    fn drop(&mut self) {
+        (self.dropped)();
+    }
+}
+
+#[test]
+fn it_is_asked_by_the_builder_and_never_again() {
+    let calls = Rc::new(Cell::new(0));
+    let asked = Rc::clone(&calls);
+    let builder = Builder::new().stack(Memory::new(move || asked.set(asked.get() + 1), || {}));
+    assert_eq!(calls.get(), 2);
+    enter(|me| {
+        let main = me.handle();
+        let greenlet = builder
+            .build(me, move |me, n: u32| me.switch(&main, n + 1))
+            .unwrap();
+        assert_eq!(me.switch(&greenlet, 1).unwrap(), 2);
+        assert!(greenlet.stack_usage().is_some());
+        assert_eq!(me.switch(&greenlet, 3).unwrap(), 3);
+    });
+    assert_eq!(calls.get(), 2);
+}
+
+/// Where its memory lies depends on where it lies itself.
+#[repr(align(16))]
+struct Inline([MaybeUninit<u8>; 32 * 1024]);
+
+// SAFETY: the memory is its own and, once it stays, stays where it is.
+unsafe impl StackMemory for Inline {
+    fn top(&self) -> *mut u8 {
+        self.0.as_ptr_range().end.cast_mut().cast()
+    }
+
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[test]
+fn it_is_asked_where_it_stays() {
+    enter(|me| {
+        let memory = Inline([MaybeUninit::uninit(); 32 * 1024]);
+        let greenlet = Builder::new()
+            .stack(memory)
+            .build(me, |_, n: u32| Ok(n + 1))
+            .unwrap();
+        assert_eq!(me.switch(&greenlet, 1).unwrap(), 2);
+    });
+}
+
+#[test]
+fn s14_it_goes_with_a_greenlet_that_dies_new() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let owned = RefCell::new(Some(log.at_drop("memory")));
+        let memory = Memory::new(|| {}, move || drop(owned.take()));
+        let body_owns = log.at_drop("body");
+        let greenlet: Greenlet<()> = Builder::new()
+            .stack(memory)
+            .build(me, move |_, ()| {
+                drop(body_owns);
+                Ok(())
+            })
+            .unwrap();
+        me.kill(&greenlet).unwrap();
+        assert_eq!(log.take(), ["body", "memory"]);
+    });
+}
+
+#[test]
+fn s14_a_panic_when_it_is_dropped_ends_nothing_else() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let inner: Greenlet<()> = Builder::new()
+            .stack(Memory::new(|| {}, || panic!("the memory is dropped")))
+            .build(me, |_, ()| Ok(()))
+            .unwrap();
+        let outer: Greenlet<()> = Greenlet::new(me, move |_, ()| {
+            drop(inner);
+            Ok(())
+        });
+        let ((), panics) = panics::heard(|| drop(outer));
+        assert_eq!(panics, 1);
+        let owned = log.at_drop("another's body");
+        let another: Greenlet<()> = Greenlet::new(me, move |_, ()| {
+            drop(owned);
+            Ok(())
+        });
+        drop(another);
+        assert_eq!(log.take(), ["another's body"]);
+    });
+}
+
+#[test]
+fn s14_it_may_own_the_last_handle_of_who_has_run_on_it() {
+    thread_local! {
+        static RUNS: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) };
+        static STARTER: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) };
+    }
+
+    enter(|me| {
+        // A block too large for its memory to be kept for the next.
+        let bulk = [0_u8; 1000];
+        let runs: Greenlet<()> = Builder::new()
+            .stack(Memory::new(|| {}, || drop(RUNS.take())))
+            .build(me, move |me, ()| {
+                assert_eq!(bulk[999], 0);
+                me.kill(&STARTER.take().unwrap()).unwrap();
+                Ok(())
+            })
+            .unwrap();
+        let weak = runs.downgrade();
+        RUNS.set(Some(runs.clone()));
+        let starter: Greenlet<()> = Greenlet::new(me, move |me, ()| me.switch(&runs, ()));
+        STARTER.set(Some(starter.clone()));
+        me.switch(&starter, ()).unwrap();
+        assert!(starter.is_dead());
+        assert!(weak.upgrade().is_none());
+    });
+}
