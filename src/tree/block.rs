@@ -662,6 +662,15 @@ unsafe fn release_parent(parent: *const Block, weak: bool) -> *const Block {
     }
 }
 
+/// Keeps `block`, which may die, while `run` runs.
+pub(super) fn kept<'a, R>(block: &'a Block, run: impl FnOnce(&'a Block) -> R) -> R {
+    block.retain_weakly();
+    let result = run(block);
+    // SAFETY: the count made above.
+    unsafe { release_weakly(block) };
+    result
+}
+
 /// Gives up a weak count.
 ///
 /// # Safety

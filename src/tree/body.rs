@@ -13,7 +13,7 @@ use core::{
 
 use super::{
     Block, Own, Roster,
-    block::{Kind, State},
+    block::{self, Kind, State},
     kill,
     memory::{self, OutOfMemory, SizeClass},
     message::{self, Content},
@@ -325,15 +325,18 @@ fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Messag
         };
         match (&content, refusal) {
             (Content::Value(_), _) => {
-                // SAFETY: a block of its own kind, and its value lies there.
-                let stray = unsafe { (block.kind().stray_value)(block, refusal) };
-                content = Content::Thrown(stray);
-                // One that could not be started is left as it was.
-                first = if let Refusal::Stack(_) = refusal {
-                    ancestor(at)
-                } else {
-                    at
-                };
+                // A value that is dropped may take with it what holds the dead.
+                first = block::kept(at, |at| {
+                    // SAFETY: a block of its own kind, and its value lies there.
+                    let stray = unsafe { (block.kind().stray_value)(block, refusal) };
+                    content = Content::Thrown(stray);
+                    // One that could not be started is left as it was.
+                    if matches!(refusal, Refusal::Stack(_)) || at.state() == State::Dead {
+                        ancestor(at)
+                    } else {
+                        at
+                    }
+                });
             }
             // Nobody may go on before the one that it waits for: that one is told instead.
             (_, Refusal::Busy) => return (under_way::in_place_of(at), content),

@@ -3,7 +3,11 @@
 
 use core::any::TypeId;
 
-use super::{Block, block::State, kill, under_way};
+use super::{
+    Block,
+    block::{self, State},
+    kill, under_way,
+};
 use crate::{StackError, host, thread};
 
 /// Why nothing was sent.
@@ -94,7 +98,14 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                         Err(error) => Err((Refusal::Stack(error), block)),
                     };
                 }
-                Delivery::Thrown => kill::bury(block),
+                Delivery::Thrown => {
+                    // What its body owns may be all that holds it.
+                    let next = block::kept(block, |block| {
+                        kill::bury(block);
+                        ancestor(block)
+                    });
+                    block = next.ok_or((Refusal::Dead, first))?;
+                }
             },
         }
     }

@@ -1,6 +1,8 @@
 //! s3: the default parent. s4: another parent.
 
-use greenlet::{Current, Greenlet, ParentError, enter, scope};
+use std::cell::RefCell;
+
+use greenlet::{Current, Greenlet, ParentError, Thrown, enter, scope};
 
 use crate::support::{Number, is_new, log::Log, number};
 
@@ -205,5 +207,56 @@ fn s4_an_error_goes_to_the_parent_at_that_moment() {
         child.set_parent(&other).unwrap();
         assert_eq!(me.switch(&child, ()).unwrap(), 9);
         assert_eq!(log.take(), [3]);
+    });
+}
+
+/// Gives `child` another parent when it is dropped.
+struct Moves {
+    child: RefCell<Option<Greenlet<()>>>,
+    parent: Greenlet<()>,
+    /// Its block is too large for its memory to be kept for the next.
+    _bulk: [u8; 1000],
+}
+
+impl Drop for Moves {
+    fn drop(&mut self) {
+        let child = self.child.take().unwrap();
+        child.set_parent(&self.parent).unwrap();
+    }
+}
+
+/// A child whose parent, new and held by nothing but the child, is freed while its body is dropped.
+fn child_that_is_moved(
+    me: &Current<()>,
+    body: impl FnOnce(&Current<()>, ()) -> Result<(), Thrown> + 'static,
+) -> Greenlet<()> {
+    let child = Greenlet::new(me, body);
+    let moves = Moves {
+        child: RefCell::new(Some(child.clone())),
+        parent: me.handle(),
+        _bulk: [0; 1000],
+    };
+    let parent: Greenlet<()> = Greenlet::new(me, move |_, ()| {
+        drop(moves);
+        Ok(())
+    });
+    child.set_parent(&parent).unwrap();
+    child
+}
+
+#[test]
+fn s11_an_error_goes_on_from_a_parent_that_is_gone_once_it_has_died_of_it() {
+    enter(|me| {
+        let child = child_that_is_moved(me, |_, ()| Err(Number(1).into()));
+        assert_eq!(number(me.switch(&child, ())), 1);
+    });
+}
+
+#[test]
+fn s12_an_error_goes_on_from_a_new_parent_that_is_gone_once_it_has_died_of_it() {
+    enter(|me| {
+        let child = child_that_is_moved(me, |_, ()| Ok(()));
+        assert_eq!(number(me.throw(&child, Number(2))), 2);
+        assert!(child.is_dead());
     });
 }
