@@ -208,14 +208,18 @@ fn shelf_for(
 /// Sets how many idle stacks of one size this thread keeps with their memory, and returns how
 /// many it was. When more lie idle, memory goes back to the system.
 ///
-/// The default is 256. Address space is kept until the thread ends in any case.
+/// The default is 256. Address space is kept until the thread ends in any case. When it is ending
+/// and the pool is gone, nothing is kept and this changes nothing.
 ///
 /// ```
 /// let before = greenlet::set_idle_stacks(10_000);
 /// assert_eq!(before, 256);
 /// ```
 pub fn set_idle_stacks(count: usize) -> usize {
-    IDLE.replace(count)
+    match SHELVES.try_with(|_| ()) {
+        Ok(()) => IDLE.replace(count),
+        Err(_) => IDLE.get(),
+    }
 }
 
 impl Shelf {

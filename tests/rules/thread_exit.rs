@@ -1,6 +1,7 @@
 //! s21: the end of a thread, and of the process.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     mem, process,
     sync::{
@@ -228,6 +229,56 @@ fn s21_the_process_can_exit_from_within_a_greenlet() {
 #[cfg(target_os = "linux")]
 #[test]
 fn s21_the_stacks_of_a_thread_go_with_it() {
+    // One that is over before the end of the thread, and one that is killed by it.
+    let ended = child(|| {
+        assert_threads_leave_nothing(|| {
+            // Set up before what the crate keeps in thread-locals, and so destroyed later.
+            KEPT.with_borrow_mut(Vec::clear);
+            enter(|me: &Current<()>| {
+                let main = me.handle();
+                let suspended = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
+                me.switch(&suspended, ()).unwrap();
+                KEPT.with_borrow_mut(|kept| kept.push(suspended));
+                run_one(me);
+            });
+        });
+    });
+    if let Some(ended) = ended {
+        ended.assert_success();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn s21_a_thread_that_ends_keeps_no_stacks_whatever_it_then_asks_for() {
+    thread_local! {
+        static ASKS: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+    }
+
+    let ended = child(|| {
+        assert_threads_leave_nothing(|| {
+            // Set up first, destroyed last.
+            ASKS.set(Some(Box::new(on_drop(|| {
+                greenlet::set_idle_stacks(100);
+                enter(run_one);
+            }))));
+            enter(run_one);
+        });
+    });
+    if let Some(ended) = ended {
+        ended.assert_success();
+    }
+}
+
+fn run_one(me: &Current<()>) {
+    let over = Greenlet::new(me, |_, ()| Ok(()));
+    me.switch(&over, ()).unwrap();
+}
+
+/// Runs `body` in many threads, and compares the address space of the process.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn assert_threads_leave_nothing(body: impl Fn() + Copy + Send + 'static) {
     /// More than what threads leave behind, less than the stacks of so many.
     const SLACK: usize = THREADS << 20;
     const THREADS: usize = 50;
@@ -236,27 +287,9 @@ fn s21_the_stacks_of_a_thread_go_with_it() {
         eprintln!("skipped: the emulator's own memory would be measured");
         return;
     }
-    // One that is over before the end of the thread, and one that is killed by it.
-    let with_stacks = || {
-        in_thread(|| {
-            // Set up before what the crate keeps in thread-locals, and so destroyed later.
-            KEPT.with_borrow_mut(Vec::clear);
-            enter(|me: &Current<()>| {
-                let main = me.handle();
-                let suspended = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
-                me.switch(&suspended, ()).unwrap();
-                KEPT.with_borrow_mut(|kept| kept.push(suspended));
-                let over = Greenlet::new(me, |_, ()| Ok(()));
-                me.switch(&over, ()).unwrap();
-            });
-        });
-    };
-    let ended = child(|| {
-        with_stacks();
-        let before = address_space();
-        (0..THREADS).for_each(|_| with_stacks());
-        let after = address_space();
-        assert!(after < before + SLACK, "{before} bytes, then {after}");
-    });
-    ended.expect("not emulated").assert_success();
+    in_thread(body);
+    let before = address_space();
+    (0..THREADS).for_each(|_| in_thread(body));
+    let after = address_space();
+    assert!(after < before + SLACK, "{before} bytes, then {after}");
 }
