@@ -79,7 +79,8 @@ mod on {
         static TRACER: RefCell<Option<Tracer>> = const { RefCell::new(None) };
     }
 
-    /// Sets or removes this thread's tracer and returns the one before.
+    /// Sets or removes this thread's tracer and returns the one before. When the thread is ending and
+    /// has dropped its tracer, there will be no other: `tracer` is dropped as well.
     ///
     /// ```
     /// use std::{cell::RefCell, rc::Rc};
@@ -100,7 +101,9 @@ mod on {
     /// assert_eq!(*seen.borrow(), ["child", "main"]);
     /// ```
     pub fn set(tracer: Option<Tracer>) -> Option<Tracer> {
-        let before = TRACER.with(|current| current.replace(tracer));
+        let before = TRACER
+            .try_with(|current| current.replace(tracer))
+            .unwrap_or(None);
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
         if let Some(current) = unsafe { thread::current().as_ref() } {
             thread::set_current(Some(current));
