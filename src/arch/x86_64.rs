@@ -157,9 +157,9 @@ mod mxcsr {
     }
 
     /// To compare means to read back what has just been stored. On Zen 5 `stmxcsr` begins when
-    /// all before it is done, so the next one waits for that read: a flat round trip takes 12.0
-    /// ns so, and 9.2 with a load that is always made, whether or not a sticky flag differs. On
-    /// Intel that load costs tens of nanoseconds if one does. Other processors were not measured.
+    /// all before it is done, so the next one waits for that read; to load always takes a quarter
+    /// off a round trip there, whether or not a sticky flag differs. On Intel it costs tens of
+    /// nanoseconds if one does. (`benches/README.md`; no other processors were measured.)
     #[cold]
     fn choose_way() {
         let chosen = if is_zen_5() {

@@ -148,7 +148,9 @@ impl Block {
             }
         }
         Self {
-            context: Context::under(parent.map_or(ptr::null(), |parent| parent.context())),
+            context: Context::under(
+                parent.map_or(ptr::null(), |parent| ptr::from_ref(parent).cast()),
+            ),
             record: Cell::new([0; 2]),
             state: Cell::new(State::New),
             exiting: Cell::new(0),
@@ -229,10 +231,12 @@ impl Block {
             }
             ancestor = block.parent();
         }
+        // Members of a scope keep their parents: their types cannot be compared.
+        debug_assert!(!self.outlived_by_parent);
         let old = NonNull::from(self.parent()?);
         parent.retain();
         self.set_parent_link(parent);
-        // SAFETY: the count that the old link stood for.
+        // SAFETY: the count that the old link stood for, a strong one (just asserted).
         Some(unsafe { Own::from_counted(old) })
     }
 
@@ -682,14 +686,14 @@ pub(crate) unsafe fn release_weakly(block: *const Block) {
     weak.set(weak.get() - 1);
     if weak.get() == 0 {
         // SAFETY: the last count of any kind is gone.
-        unsafe { free(block.cast_mut()) };
+        unsafe { free(memory::whole(block.addr())) };
     }
 }
 
 /// Drops a block and frees its memory.
 ///
 /// # Safety
-/// Nobody has a count of `block` any more.
+/// Nobody has a count of `block` any more, and it points to all of the allocation.
 unsafe fn free(block: *mut Block) {
     // SAFETY: it is there until now. The memory is from `memory::allocate` with its kind's size
     // class, and its body is gone since it died.

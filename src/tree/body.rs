@@ -162,9 +162,8 @@ where
 /// `block` begins a `Greenlet<P, F>`, and nobody else uses its cargo at the time.
 #[expect(clippy::mut_from_ref, reason = "the cargo lies in an UnsafeCell")]
 unsafe fn cargo<P, F>(block: &Block) -> &mut Cargo<P, F> {
-    let greenlet = ptr::from_ref(block).cast::<Greenlet<P, F>>();
-    // SAFETY: the block is that of a Greenlet<P, F> (contract); its reference was made from a
-    // pointer to all of it.
+    let greenlet = memory::whole::<Greenlet<P, F>>(ptr::from_ref(block).addr());
+    // SAFETY: the block is that of a Greenlet<P, F>, from `allocate` (contract).
     unsafe { &mut *UnsafeCell::raw_get(&raw const (*greenlet).cargo) }
 }
 

@@ -3,10 +3,17 @@
 //! allocator.
 
 use alloc::alloc as allocator;
-use core::{alloc::Layout, ptr::NonNull};
+use core::{
+    alloc::Layout,
+    ptr::{self, NonNull},
+};
+
+use static_assertions::const_assert;
 
 /// Memory is kept by its size in units of so many bytes …
 const UNIT: usize = 32;
+/// … aligned like this, as blocks are, …
+const ALIGN: usize = align_of::<u64>();
 /// … up to so many units …
 const SIZES: usize = 16;
 /// … and so many pieces of each size.
@@ -26,7 +33,7 @@ impl SizeClass {
     pub(super) const fn of<T>() -> Self {
         let layout = Layout::new::<T>();
         let units = layout.size().div_ceil(UNIT);
-        if layout.align() <= align_of::<usize>() && units < SIZES {
+        if layout.align() <= ALIGN && units < SIZES {
             Self {
                 layout: piece(units),
                 units: Some(units),
@@ -40,9 +47,12 @@ impl SizeClass {
     }
 }
 
+// A block with a small body is kept.
+const_assert!(SizeClass::of::<super::Block>().units.is_some());
+
 /// The layout of so many units.
 const fn piece(units: usize) -> Layout {
-    match Layout::from_size_align(units * UNIT, align_of::<usize>()) {
+    match Layout::from_size_align(units * UNIT, ALIGN) {
         Ok(layout) => layout,
         Err(_) => panic!("a few hundred bytes"),
     }
@@ -68,7 +78,15 @@ pub(super) fn allocate<T>() -> Result<NonNull<T>, OutOfMemory> {
         Some(memory) => memory,
         None => from_allocator(size_class.layout)?,
     };
+    // For `whole`.
+    memory.as_ptr().expose_provenance();
     Ok(memory.cast())
+}
+
+/// A pointer to all that [`allocate`] has returned for a `T`, given the address: a reference to the
+/// beginning leads neither to the rest nor to the allocator.
+pub(super) fn whole<T>(address: usize) -> *mut T {
+    ptr::with_exposed_provenance_mut(address)
 }
 
 #[cold]
