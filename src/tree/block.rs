@@ -10,11 +10,7 @@ use core::{
 
 use static_assertions::const_assert;
 
-use super::{
-    Membership, Refusal, Settings, kill,
-    memory::{self, SizeClass},
-    under_way,
-};
+use super::{Membership, Own, Refusal, Settings, counts::Counts, memory::SizeClass, under_way};
 use crate::{
     StackError, Thrown,
     arch::{Frame, StackPointer, Start},
@@ -65,10 +61,8 @@ pub(crate) struct Kind {
 ///   Otherwise suspended or busy: it is the saved stack pointer.
 /// * `settings.stack` is given back when the greenlet has died, if not before then by the one that
 ///   arrives after the death; a root has none.
-/// * `strong` counts handles and children; the block counts once in `weak` while `strong` is
-///   not zero or the greenlet is not dead. The allocation goes when `weak` is zero.
-/// * `parent` is counted in the parent's `strong`; in its `weak` only, if `outlived_by_parent`.
-///   Null for a root, and when the counts are already given back.
+/// * The parent is counted by this block, as [`Counts`] says; null for a root, and when the counts
+///   are given up.
 /// * The type that the body returns is the inbox type of `parent`.
 /// * `waits_for` is not null exactly while the state is busy (or, of a dead one, while its body
 ///   is in the list of those to be dropped). Following it from a busy greenlet
@@ -82,15 +76,12 @@ pub(crate) struct Block {
     context: Context,
     record: Cell<[usize; 2]>,
     state: Cell<State>,
-    /// Has it, dead and without handles, given back what it held?
-    given_back: Cell<bool>,
     /// Was the thread unwinding a panic of another stack when this greenlet was told to exit?
     told_in_unwinding: Cell<bool>,
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
     exiting: Cell<u32>,
-    strong: Cell<usize>,
-    weak: Cell<usize>,
+    counts: Counts,
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
     membership: Membership,
@@ -98,9 +89,6 @@ pub(crate) struct Block {
     id: u64,
     kind: &'static Kind,
     locals: Locals,
-    /// The parent owns the scope that this greenlet belongs to, so it lives longer anyway. Were
-    /// it counted, a greenlet that holds members of its own scope could never be dropped.
-    outlived_by_parent: bool,
     settings: Settings,
     fiber: tools::Fiber,
     /// What of a frame that begins at `record` would lie behind the block.
@@ -156,15 +144,12 @@ impl Block {
             exiting: Cell::new(0),
             told_in_unwinding: Cell::new(false),
             unwound: Cell::new(false),
-            given_back: Cell::new(false),
-            strong: Cell::new(1),
-            weak: Cell::new(1),
+            counts: Counts::new(outlived_by_parent),
             waits_for: Cell::new(ptr::null()),
             killer: Cell::new(ptr::null()),
             membership: Membership::none(),
             locals: Locals::new(),
             burials: Cell::new(ptr::null()),
-            outlived_by_parent,
             id: thread::next_id(),
             kind,
             settings: settings(),
@@ -187,6 +172,11 @@ impl Block {
     #[inline(always)]
     pub(crate) fn fiber(&self) -> &tools::Fiber {
         &self.fiber
+    }
+
+    #[inline(always)]
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     pub(crate) fn kind(&self) -> &'static Kind {
@@ -216,7 +206,7 @@ impl Block {
         unsafe { self.context.parent().cast::<Block>().as_ref() }
     }
 
-    fn set_parent_link(&self, parent: *const Block) {
+    pub(super) fn set_parent_link(&self, parent: *const Block) {
         // SAFETY: blocks do not move, the parent is counted, and callers give no cycle.
         unsafe { self.context.set_parent(parent.cast()) };
     }
@@ -232,7 +222,7 @@ impl Block {
             ancestor = block.parent();
         }
         // Members of a scope keep their parents: their types cannot be compared.
-        debug_assert!(!self.outlived_by_parent);
+        debug_assert!(!self.counts.is_outlived_by_parent());
         let old = NonNull::from(self.parent()?);
         parent.retain();
         self.set_parent_link(parent);
@@ -438,45 +428,10 @@ impl Block {
             || trace::is_on()
     }
 
-    /// Does nobody hold it any more?
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.strong.get() == 0
-    }
-
     /// Would its destructor have anything to do?
-    fn owns_memory(&self) -> bool {
+    pub(super) fn owns_memory(&self) -> bool {
         debug_assert!(self.settings.stack.owns_nothing());
         !self.locals.are_none() || self.settings.name.is_some()
-    }
-
-    /// Is its parent counted by others as well?
-    #[inline(always)]
-    fn shares_its_parent(&self) -> bool {
-        !self.outlived_by_parent && self.parent().is_some_and(|parent| parent.strong.get() > 1)
-    }
-
-    /// Are there no counts but those that it began with?
-    pub(crate) fn is_held_once(&self) -> bool {
-        (self.strong.get(), self.weak.get()) == (1, 1)
-    }
-
-    #[inline]
-    pub(crate) fn retain(&self) {
-        count_up(&self.strong);
-    }
-
-    pub(crate) fn retain_weakly(&self) {
-        count_up(&self.weak);
-    }
-
-    /// A strong count, unless the greenlet is over or about to be.
-    pub(crate) fn upgrade(&self) -> Option<Own> {
-        if self.state() == State::Dead || self.is_abandoned() {
-            return None;
-        }
-        self.retain();
-        // SAFETY: the count has just been made.
-        Some(unsafe { Own::from_counted(NonNull::from(self)) })
     }
 }
 
@@ -492,229 +447,5 @@ impl fmt::Debug for Block {
             f.write_str(" main")?;
         }
         f.write_str(">")
-    }
-}
-
-/// One more. A count that would overflow means that handles are forgotten in a loop, which
-/// must not end in a count of zero.
-fn count_up(count: &Cell<usize>) {
-    let Some(more) = count.get().checked_add(1) else {
-        host::abort(format_args!("greenlet: more handles than can be counted"));
-    };
-    count.set(more);
-}
-
-/// A strong count of a block.
-pub(crate) struct Own(NonNull<Block>);
-
-impl Own {
-    /// Takes over a count that somebody owns.
-    ///
-    /// # Safety
-    /// The caller owns one strong count of `block` and gives it up.
-    pub(crate) unsafe fn from_counted(block: NonNull<Block>) -> Self {
-        Self(block)
-    }
-
-    #[inline(always)]
-    pub(crate) fn block(&self) -> &Block {
-        // SAFETY: counted, so it is there.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Clone for Own {
-    #[inline]
-    fn clone(&self) -> Self {
-        self.block().retain();
-        Self(self.0)
-    }
-}
-
-impl Drop for Own {
-    #[inline]
-    fn drop(&mut self) {
-        let block = self.block();
-        let strong = block.strong.get() - 1;
-        block.strong.set(strong);
-        if strong == 0 {
-            // SAFETY: the last strong count has just been given up.
-            unsafe { abandoned(self.0.as_ptr()) };
-        }
-    }
-}
-
-/// The last handle of `block` is gone: ends what can be ended and frees what can be freed,
-/// and then the same for its parent if this was all that held it.
-///
-/// # Safety
-/// `block` has no strong count any more, and is there.
-#[inline(never)]
-pub(crate) unsafe fn abandoned(block: *const Block) {
-    // SAFETY: the caller's word.
-    unsafe {
-        // The usual case apart: nothing is called but what it ends with.
-        if (*block).state() == State::Dead && (*block).shares_its_parent() {
-            give_back(block);
-        } else {
-            all_abandoned(block);
-        }
-    }
-}
-
-/// As [`abandoned`]. A loop, because a chain of parents may be long.
-///
-/// # Safety
-/// As for [`abandoned`].
-#[cold]
-unsafe fn all_abandoned(block: *const Block) {
-    let mut next = block;
-    while !next.is_null() {
-        // SAFETY: by the function's contract for the first; each parent is there, and nobody holds
-        // it any more.
-        next = unsafe {
-            if (*next).state() == State::Dead {
-                give_back(next)
-            } else {
-                end_abandoned(next)
-            }
-        };
-    }
-}
-
-/// As [`abandoned`], for one that is not dead yet, and without the loop: returns the parent if
-/// nobody holds that any more.
-///
-/// # Safety
-/// As for [`abandoned`].
-#[inline(never)]
-unsafe fn end_abandoned(block: *const Block) -> *const Block {
-    // SAFETY: the caller's word; a raw pointer's target may go below.
-    let block = unsafe { &*block };
-    // It stays while destructors and other greenlets run.
-    block.retain_weakly();
-    let over = match block.state() {
-        State::Active if ptr::eq(thread::current(), block) => {
-            // It comes to this when it is left, or dies.
-            thread::set_current(Some(block));
-            false
-        }
-        // It comes to this when its wait is over and it leaves, or dies.
-        State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => {
-            thread::set_current(Some(block.end_of_waits()));
-            false
-        }
-        _ => kill::kill(block) == kill::Killed::Dead,
-    };
-    let parent = if over && block.is_abandoned() {
-        // SAFETY: dead, and without a strong count.
-        unsafe { give_back(block) }
-    } else {
-        ptr::null()
-    };
-    // SAFETY: the count made above.
-    unsafe { release_weakly(block) };
-    parent
-}
-
-/// Gives back what a dead greenlet without handles holds, once: its count of its parent, and the
-/// weak count of its strong side, with which the block may go. Returns the parent if nobody
-/// holds that any more.
-///
-/// # Safety
-/// The greenlet is dead and has no strong count, and the block is there.
-#[inline(always)]
-unsafe fn give_back(block: *const Block) -> *const Block {
-    // SAFETY: the caller's word; the counts are this block's, given up this once.
-    unsafe {
-        // Two may come here: whoever waited for the death, and whoever dropped the last handle
-        // while the first was still waiting.
-        if (*block).given_back.replace(true) {
-            return ptr::null();
-        }
-        let parent = (*block).context.parent().cast::<Block>();
-        (*block).set_parent_link(ptr::null());
-        let abandoned = if parent.is_null() {
-            ptr::null()
-        } else {
-            release_parent(parent, (*block).outlived_by_parent)
-        };
-        release_weakly(block);
-        abandoned
-    }
-}
-
-/// Gives up the count that a child has of its parent; returns the parent if nobody holds it any
-/// more.
-///
-/// # Safety
-/// The caller owns that count.
-#[inline(always)]
-unsafe fn release_parent(parent: *const Block, weak: bool) -> *const Block {
-    if weak {
-        // SAFETY: the caller's word.
-        unsafe { release_weakly(parent) };
-        return ptr::null();
-    }
-    // SAFETY: counted, so it is there.
-    let count = unsafe { &(*parent).strong };
-    count.set(count.get() - 1);
-    if count.get() == 0 {
-        parent
-    } else {
-        ptr::null()
-    }
-}
-
-/// Keeps `block`, which may die, while `run` runs.
-pub(super) fn kept<'a, R>(block: &'a Block, run: impl FnOnce(&'a Block) -> R) -> R {
-    block.retain_weakly();
-    let result = run(block);
-    // SAFETY: the count made above.
-    unsafe { release_weakly(block) };
-    result
-}
-
-/// Gives up a weak count.
-///
-/// # Safety
-/// The caller owns one weak count of `block`.
-#[inline]
-pub(crate) unsafe fn release_weakly(block: *const Block) {
-    // SAFETY: counted, so it is there.
-    let weak = unsafe { &(*block).weak };
-    weak.set(weak.get() - 1);
-    if weak.get() == 0 {
-        // SAFETY: the last count of any kind is gone.
-        unsafe { free(memory::whole(block.addr())) };
-    }
-}
-
-/// Drops a block and frees its memory.
-///
-/// # Safety
-/// Nobody has a count of `block` any more, and it points to all of the allocation.
-unsafe fn free(block: *mut Block) {
-    // SAFETY: it is there until now. The memory is from `memory::allocate` with its kind's size
-    // class, and its body is gone since it died.
-    unsafe {
-        if (*block).owns_memory() {
-            return drop_and_free(block);
-        }
-        memory::free(block.cast(), (*block).kind.size_class);
-    }
-}
-
-/// As [`free`], for one that has something to drop.
-///
-/// # Safety
-/// As for [`free`].
-#[cold]
-unsafe fn drop_and_free(block: *mut Block) {
-    // SAFETY: as in `free`.
-    unsafe {
-        let kind = (*block).kind;
-        block.drop_in_place();
-        memory::free(block.cast(), kind.size_class);
     }
 }

@@ -13,8 +13,8 @@ use core::{
 
 use super::{
     Block, Own, Roster,
-    block::{self, Kind, State},
-    kill,
+    block::{Kind, State},
+    counts, kill,
     memory::{self, OutOfMemory, SizeClass},
     message::{self, Content},
     route::{self, Delivery, Refusal},
@@ -325,7 +325,7 @@ fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Messag
         match (&content, refusal) {
             (Content::Value(_), _) => {
                 // A value that is dropped may take with it what holds the dead.
-                first = block::kept(at, |at| {
+                first = counts::kept(at, |at| {
                     // SAFETY: a block of its own kind, and its value lies there.
                     let stray = unsafe { (block.kind().stray_value)(block, refusal) };
                     content = Content::Thrown(stray);

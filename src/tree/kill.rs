@@ -2,7 +2,7 @@
 
 use core::{cell::Cell, ptr};
 
-use super::{Block, block, message, root};
+use super::{Block, counts, message, root};
 use crate::{host, thread, tree::State};
 
 /// What a kill came to.
@@ -111,10 +111,10 @@ pub(crate) fn end(victim: &Block) -> Killed {
     let killed = kill_if(victim, true);
     if killed == Killed::Dead && victim.is_abandoned() {
         // SAFETY: without a strong count, and kept by the count above.
-        unsafe { block::abandoned(victim) };
+        unsafe { counts::abandoned(victim) };
     }
     // SAFETY: the count above.
-    unsafe { block::release_weakly(victim) };
+    unsafe { counts::release_weakly(victim) };
     killed
 }
 
@@ -179,7 +179,7 @@ fn drop_bodies(pending: &Cell<*const Block>) {
         host::contain(|| unsafe { (block.kind().drop_body)(block) });
         block.settings().stack.give_back();
         // SAFETY: the count taken when this block was queued.
-        unsafe { block::release_weakly(block) };
+        unsafe { counts::release_weakly(block) };
     }
 }
 

@@ -10,11 +10,7 @@ use core::{
     ptr,
 };
 
-use super::{
-    Block,
-    block::{self, State},
-    under_way::UnderWay,
-};
+use super::{Block, block::State, counts, under_way::UnderWay};
 #[cfg(feature = "std")]
 use super::{kill, root};
 use crate::{Thrown, arch::Message, host, thread, trace};
@@ -369,7 +365,7 @@ fn announce_and(
     let told = trace::announce(matches!(kind & CONTENT, THROWN | PANIC), from, to);
     see_to_it();
     // SAFETY: the count made above.
-    unsafe { block::release_weakly(from) };
+    unsafe { counts::release_weakly(from) };
     told
 }
 
@@ -383,7 +379,7 @@ fn settle(kind: usize, departed: *const Block) {
             // Of a root that left, the greenlet on whose stack it is may be nobody's any more.
             let block = (*departed).last_waiter();
             if block.is_abandoned() {
-                block::abandoned(block);
+                counts::abandoned(block);
             }
         }
     }
@@ -402,9 +398,9 @@ unsafe fn settle_dead(dead: *const Block, frees: bool) {
         (*dead).retain_weakly();
         (*dead).settings().stack.give_back();
         if frees && (*dead).is_abandoned() {
-            block::abandoned(dead);
+            counts::abandoned(dead);
         }
-        block::release_weakly(dead);
+        counts::release_weakly(dead);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! | file | one concept |
 //! |---|---|
-//! | `block.rs` | the control block, its states, counts and invariants |
+//! | `block.rs` | the control block, its states and invariants |
+//! | `counts.rs` | who holds a block, and what becomes of it when nobody does |
 //! | `memory.rs` | where blocks lie, and how their memory is used again |
 //! | `message.rs` | what travels in a switch and how it is taken out on arrival |
 //! | `route.rs` | who receives: the target, or an ancestor in its place |
@@ -16,6 +17,7 @@
 
 mod block;
 mod body;
+mod counts;
 mod kill;
 mod memory;
 mod message;
@@ -24,8 +26,9 @@ mod roster;
 mod route;
 mod under_way;
 
-pub(crate) use block::{Block, Own, State, release_weakly};
+pub(crate) use block::{Block, State};
 pub(crate) use body::{Settings, new_greenlet, new_scoped_greenlet};
+pub(crate) use counts::{Own, release_weakly};
 #[cfg(feature = "std")]
 pub(crate) use kill::top_of_stack;
 pub(crate) use kill::{Killed, end, finish_burials, kill};

@@ -3,11 +3,7 @@
 
 use core::any::TypeId;
 
-use super::{
-    Block,
-    block::{self, State},
-    kill, under_way,
-};
+use super::{Block, block::State, counts, kill, under_way};
 use crate::{StackError, host, thread};
 
 /// Why nothing was sent.
@@ -100,7 +96,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                 }
                 Delivery::Thrown => {
                     // What its body owns may be all that holds it.
-                    let next = block::kept(block, |block| {
+                    let next = counts::kept(block, |block| {
                         kill::bury(block);
                         ancestor(block)
                     });
