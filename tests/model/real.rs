@@ -21,6 +21,10 @@ use crate::program::{
     MAX_GREENLETS, NewParent, Op, Payload, Program, Refused, SLOTS,
 };
 
+/// Bytes. What 64-bit targets have by default: programs nest, and frames that were not optimized are
+/// large.
+const STACK_SIZE: usize = 256 * 1024;
+
 /// All events of the program.
 pub fn run(program: &Program) -> Vec<Event> {
     static HOOK: Once = Once::new();
@@ -522,11 +526,12 @@ impl<I: Message> Frame<'_, '_, '_, I> {
             run_frame(me, Context::at(id, 0), create.script, locals)?;
             Ok(I::new())
         };
-        let builder = if create.huge && cfg!(target_pointer_width = "64") {
-            Builder::new().stack_size(isize::MAX as usize / 2)
-        } else {
-            Builder::new()
-        };
+        let builder =
+            Builder::new().stack_size(if create.huge && cfg!(target_pointer_width = "64") {
+                isize::MAX as usize / 2
+            } else {
+                STACK_SIZE
+            });
         let greenlet = match self.context.scope {
             Some(scope) if create.scoped => {
                 let scoped = builder.build_scoped(scope, self.me, body);
