@@ -134,6 +134,14 @@ fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
 }
 
+/// Sends a request that takes a minute, and returns when the server has read it.
+fn fall_asleep(sleeper: &mut TcpStream) {
+    // In one piece with another one, which is answered first.
+    let requests = [HELLO, &get("/sleep/60000")].concat();
+    sleeper.write_all(&requests).unwrap();
+    assert_eq!(response(sleeper), ok("hello, world\n"));
+}
+
 #[test]
 fn many_connections_at_once_get_back_what_they_send() {
     let server = Server::start(&[]);
@@ -270,16 +278,35 @@ fn what_it_does_not_serve_is_refused() {
 
 #[test]
 fn all_sleep_at_once() {
-    let server = Server::start(&[]);
-    let streams: Vec<_> = (0..many()).map(|_| connect(server.http)).collect();
-    for (number, mut stream) in streams.iter().enumerate() {
+    let server = Server::start(&["--grace", "0"]);
+    // Sooner than a sleeper wakes up: a server that sleeps itself says nothing meanwhile.
+    let connections = || {
+        (0..many()).map(|_| {
+            let stream = connect(server.http);
+            stream.set_read_timeout(Some(PATIENCE / 4)).unwrap();
+            stream
+        })
+    };
+    let mut sleepers: Vec<_> = connections().collect();
+    sleepers.iter_mut().for_each(fall_asleep);
+
+    let others: Vec<_> = connections().collect();
+    for (number, mut stream) in others.iter().enumerate() {
         stream.write_all(&get(&format!("/sleep/{number}"))).unwrap();
     }
-    for stream in streams.iter().rev() {
+    for stream in others.iter().rev() {
         assert_eq!(response(stream), ok("slept\n"));
     }
-    drop(streams);
-    server.drain();
+    drop(others);
+
+    server.signal(libc::SIGINT);
+    for sleeper in &sleepers {
+        assert_eq!(read_to_end(sleeper), "");
+    }
+    let (status, summary, complaints) = server.end();
+    assert!(status.success(), "{complaints}");
+    let expected = format!(" 0 panicked, {} killed\n", sleepers.len());
+    assert!(summary.ends_with(&expected), "{summary}");
 }
 
 #[test]
@@ -376,14 +403,6 @@ fn drains_what_has_come_before_it_ends() {
     let expected = format!("{} connections, {} requests, ", many() + 3, many() + 1);
     assert!(summary.starts_with(&expected), "{summary}");
     assert!(summary.ends_with(" 0 killed\n"), "{summary}");
-}
-
-/// Sends a request that takes a minute, and returns when the server has read it.
-fn fall_asleep(sleeper: &mut TcpStream) {
-    // In one piece with another one, which is answered first.
-    let requests = [HELLO, &get("/sleep/60000")].concat();
-    sleeper.write_all(&requests).unwrap();
-    assert_eq!(response(sleeper), ok("hello, world\n"));
 }
 
 #[test]
