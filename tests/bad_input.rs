@@ -1,6 +1,7 @@
 //! What a caller does wrong, or the system refuses, is a documented error: what was sent comes
 //! back, and nothing is lost or leaked.
 
+mod machine;
 mod process;
 
 use std::{
@@ -14,6 +15,7 @@ use greenlet::{
     BuildError, Builder, Current, Greenlet, GreenletExit, KillError, StackError, SwitchError,
     Thrown, enter,
 };
+use machine::skip;
 
 /// Counts what this thread has allocated and not freed.
 struct Counting;
@@ -448,7 +450,7 @@ fn s5_a_stack_that_cannot_be_mapped_is_an_error_of_the_switch_and_the_target_sta
 #[test]
 fn a_stack_that_no_system_can_map_is_an_error_of_the_switch() {
     if usize::BITS < 64 {
-        return eprintln!("skipped: a 32-bit system may map whatever `build` allows");
+        return skip("a 32-bit system may map whatever `build` allows");
     }
     leaks_nothing(|| {
         enter(|me: &Current<()>| {

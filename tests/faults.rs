@@ -5,12 +5,14 @@
 //! of [`handle_alloc_error`](std::alloc::handle_alloc_error). What cannot fail does not
 //! allocate: switches, kills and drops. Then the limits of the system, and a fork.
 
+mod machine;
 mod process;
 mod support;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    fs,
     hint::black_box,
     io::{self, Write},
     mem::{self, MaybeUninit},
@@ -27,11 +29,12 @@ use greenlet::{
     BuildError, Builder, Current, Greenlet, GreenletExit, Snapshot, StackError, StackMemory,
     SwitchError, Thrown, enter, local, raw::Stack, scope,
 };
+use machine::{emulated, page_size, skip};
 use process::in_child;
 use support::{
     Number, address_space,
     census::{Cargo, Census, Wide},
-    number, page_size,
+    number,
 };
 
 /// The system's allocator, which refuses an allocation if it is told to.
@@ -801,8 +804,8 @@ fn start_until_refused(me: &Current<Wide>) {
 
 #[test]
 fn where_address_space_is_limited_a_stack_is_refused_before_all_of_it_is_gone() {
-    if support::emulated() {
-        return eprintln!("skipped: the limit would be the emulator's own");
+    if emulated() {
+        return skip("the limit would be the emulator's own");
     }
     let _one = one_at_a_time();
     // What is left over depends on how the sizes of stacks divide what there is.
@@ -823,9 +826,17 @@ fn where_address_space_is_limited_a_stack_is_refused_before_all_of_it_is_gone() 
     }
 }
 
+/// So many mappings a test may use up.
+const MOST: usize = 1 << 17;
+
+/// How many mappings the system lets a process have.
+fn mappings_allowed() -> usize {
+    let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("Linux has it");
+    limit.trim().parse().expect("a number")
+}
+
 /// Maps pages one by one, which cannot be merged, until the system refuses another.
-fn use_up_mappings() -> Option<impl FnOnce()> {
-    const MOST: usize = 1 << 17;
+fn use_up_mappings() -> impl FnOnce() {
     let mut pages = Vec::with_capacity(MOST);
     for access in [libc::PROT_READ, libc::PROT_NONE]
         .into_iter()
@@ -836,29 +847,30 @@ fn use_up_mappings() -> Option<impl FnOnce()> {
         // SAFETY: new memory.
         match unsafe { libc::mmap(ptr::null_mut(), page_size(), access, flags, -1, 0) } {
             libc::MAP_FAILED => {
-                return Some(move || {
+                return move || {
                     for page in pages {
                         // SAFETY: mapped above, and used by nobody.
                         unsafe { libc::munmap(page, page_size()) };
                     }
-                });
+                };
             }
             page => pages.push(page),
         }
     }
-    None
+    panic!("no limit");
 }
 
 #[test]
 fn where_the_number_of_mappings_is_limited_a_stack_is_refused() {
-    if support::emulated() {
-        return eprintln!("skipped: the limit would be the emulator's own");
+    if emulated() {
+        return skip("the limit would be the emulator's own");
+    }
+    if mappings_allowed() >= MOST {
+        return skip("vm.max_map_count is higher than usual");
     }
     let _one = one_at_a_time();
     let ending = in_child(|| {
-        let Some(give_back) = use_up_mappings() else {
-            return eprintln!("skipped: vm.max_map_count is higher than usual");
-        };
+        let give_back = use_up_mappings();
         let census = Census::new();
         enter(|me| {
             let greenlet = echo(me, SMALL);
@@ -873,7 +885,6 @@ fn where_the_number_of_mappings_is_limited_a_stack_is_refused() {
             assert_eq!(reply.value(), 9);
         });
     });
-    eprint!("{}", ending.stderr);
     assert!(ending.is_success(), "{ending:?}");
 }
 

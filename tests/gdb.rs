@@ -3,6 +3,8 @@
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
+mod machine;
+
 use std::{
     env, fs,
     hint::black_box,
@@ -14,6 +16,7 @@ use std::{
 };
 
 use greenlet::{Builder, Current, Greenlet, Thrown, enter};
+use machine::skip;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/greenlet-gdb.py");
 
@@ -117,7 +120,7 @@ fn gdb() -> Option<Command> {
     probe.args(["-nx", "-batch", "-ex", "python print(6 * 7)"]);
     let knows_python = probe.output().is_ok_and(|output| output.stdout == b"42\n");
     if !knows_python {
-        eprintln!("skipped: there is no {name} that knows Python");
+        skip(format_args!("there is no {name} that knows Python"));
         return None;
     }
     let mut gdb = Command::new(name);
@@ -281,7 +284,7 @@ fn frames_go_on_through_the_parents() {
 fn every_greenlet_of_a_core_file_is_listed_with_its_frames() {
     let Some(gdb) = gdb() else { return };
     if emulator().is_some() {
-        return eprintln!("skipped: gdb does not find the program in the emulator's core files");
+        return skip("gdb does not find the program in the emulator's core files");
     }
     let directory = directory("core");
     let limit = r#"ulimit -c unlimited; exec "$0" "$@""#;
@@ -291,7 +294,7 @@ fn every_greenlet_of_a_core_file_is_listed_with_its_frames() {
     dumped.current_dir(&directory).status().unwrap();
     let core = fs::read_dir(&directory).unwrap().next();
     let Some(core) = core else {
-        return eprintln!("skipped: the system writes no core file here, see core(5)");
+        return skip("the system writes no core file here, see core(5)");
     };
     let source = format!("source {SCRIPT}");
     let commands = [&source, "greenlets"];
@@ -306,7 +309,7 @@ fn every_greenlet_of_a_core_file_is_listed_with_its_frames() {
 #[test]
 fn handles_and_the_running_greenlet_are_printed_as_what_they_are() {
     if cfg!(not(debug_assertions)) {
-        return eprintln!("skipped: variables are only there without optimization");
+        return skip("variables are only there without optimization");
     }
     let source = format!("source {SCRIPT}");
     let command = "greenlet 4 backtrace -frame-arguments all 12";
@@ -323,7 +326,7 @@ fn handles_and_the_running_greenlet_are_printed_as_what_they_are() {
 #[test]
 fn a_program_brings_the_script() {
     if cfg!(not(debug_assertions)) {
-        return eprintln!("skipped: only with debug information");
+        return skip("only with debug information");
     }
     let Some(mut gdb) = gdb() else { return };
     gdb.args(["-iex", "set auto-load safe-path /"]);

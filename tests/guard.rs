@@ -1,6 +1,7 @@
 //! A write into the guard below a stack faults, and so the stack below is not touched
 //! (rule s26). What faults does so in a forked child.
 
+mod machine;
 mod process;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 };
 
 use greenlet::{Builder, Current, Greenlet, enter, raw::Stack};
+use machine::page_size;
 use process::in_child;
 
 /// Larger than a page, smaller than the guard where the compiler does not probe pages.
@@ -35,13 +37,6 @@ const GUARD: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64"
 
 /// Of the deep recursions: what they leave of the stack for what they call then.
 const RESERVE: usize = 3 * 1024;
-
-fn page_size() -> usize {
-    // SAFETY: no precondition.
-    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }
-        .try_into()
-        .expect("every system has pages")
-}
 
 /// Where the first fault of a forked child was: a word that is shared with it.
 struct Fault {

@@ -1,6 +1,7 @@
 //! The example `hub`, as its clients see it.
 
 mod example;
+mod machine;
 mod process;
 
 use std::{
@@ -11,12 +12,14 @@ use std::{
     time::Duration,
 };
 
+use machine::emulated;
+
 /// So long a test waits for what does not come, before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connections at once.
 fn many() -> usize {
-    if example::emulated() { 20 } else { 200 }
+    if emulated() { 20 } else { 200 }
 }
 
 struct Server {
@@ -334,7 +337,7 @@ fn a_panic_ends_its_connection_and_no_other() {
 #[test]
 fn who_is_silent_too_long_is_left() {
     // Long enough for a client to say something after it has connected, on a busy machine.
-    let server = Server::start(&["--timeout", if example::emulated() { "4" } else { "1" }]);
+    let server = Server::start(&["--timeout", if emulated() { "4" } else { "1" }]);
     let (idle, echo) = (connect(server.http), connect(server.echo));
     let mut halting = connect(server.http);
     halting.write_all(b"GET / HT").unwrap();

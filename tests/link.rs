@@ -1,5 +1,6 @@
 //! What the crate adds to a program that it is linked into.
 
+mod machine;
 mod process;
 
 use std::{
@@ -7,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use machine::skip;
 use object::{
     LittleEndian, Object, ObjectSection, ObjectSymbol,
     elf::{self, FileHeader32, FileHeader64},
@@ -113,7 +115,7 @@ fn copy_crate(to: &Path, version: &str) -> io::Result<()> {
 #[test]
 fn two_versions_of_the_crate_switch_in_one_program() {
     let Some(mut cargo) = process::cargo("run") else {
-        return eprintln!("skipped: not started by cargo, which is needed to build a program");
+        return skip("not started by cargo, which is needed to build a program");
     };
     let root = fresh_directory("two-versions").unwrap();
     let this = root.join("this");

@@ -1,6 +1,7 @@
 //! A signal that arrives while a greenlet runs: its handler runs on the greenlet's stack, or on the
 //! thread's signal stack, and sees the greenlet and its parents in a backtrace either way.
 
+mod machine;
 mod order;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 use greenlet::{Current, Greenlet, Thrown, enter, raw::Stack};
+use machine::skip;
 use order::assert_in_order;
 
 thread_local! {
@@ -86,7 +88,7 @@ fn handle(flags: libc::c_int) -> (bool, bool) {
     }
     let (frame, backtrace) = SEEN.take().expect("the handler was called");
     if cfg!(target_env = "musl") {
-        eprintln!("skipped: musl does not tell unwinders what a signal has interrupted");
+        skip("musl does not tell unwinders what a signal has interrupted");
     } else {
         assert_in_order(
             &backtrace.to_string(),

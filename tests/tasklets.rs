@@ -1,17 +1,19 @@
 //! The example `tasklets`, as its user sees it.
 
 mod example;
+mod machine;
 mod process;
 
 use std::os::unix::process::CommandExt;
 
 use example::{stderr, stdout};
+use machine::{emulated, skip};
 
 /// The output of `count` tasklets; `None`, with a word of why, where there are not so many stacks.
 fn lines(count: &str) -> Option<Vec<String>> {
     let output = example::run("tasklets", &[count]);
     if stderr(&output).contains("raise vm.max_map_count") {
-        eprintln!("skipped: {}", stderr(&output));
+        skip(stderr(&output).trim_end());
         return None;
     }
     assert!(output.status.success(), "{output:?}");
@@ -35,8 +37,8 @@ fn a_few_take_turns_and_pass_on_a_number() {
 
 #[test]
 fn a_hundred_thousand_do() {
-    if example::emulated() {
-        return eprintln!("skipped: too many for an emulator");
+    if emulated() {
+        return skip("too many for an emulator");
     }
     if let Some(lines) = lines("100000") {
         assert_eq!(lines, expected("100000"));
@@ -45,11 +47,11 @@ fn a_hundred_thousand_do() {
 
 #[test]
 fn says_so_when_there_are_no_stacks() {
-    if example::emulated() {
-        return eprintln!("skipped: the limit would be the emulator's own");
+    if emulated() {
+        return skip("the limit would be the emulator's own");
     }
     if cfg!(target_env = "musl") {
-        return eprintln!("skipped: musl's allocator maps each page, and meets the limit first");
+        return skip("musl's allocator maps each page, and meets the limit first");
     }
     let limit = libc::rlimit {
         rlim_cur: 48 << 20,

@@ -1,6 +1,7 @@
 //! The example `walk`, as its user sees it.
 
 mod example;
+mod machine;
 mod process;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 };
 
 use example::{stderr, stdout};
+use machine::skip;
 use tempfile::TempDir;
 
 /// The program, built once.
@@ -147,7 +149,9 @@ fn walk_without_privileges(root: &Path) -> Option<Output> {
     match command.arg(root).uid(NOBODY).gid(NOBODY).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("skipped: root may read everything, and cannot become nobody: {error}");
+            skip(format_args!(
+                "root may read everything, and cannot become nobody: {error}"
+            ));
             None
         }
     }
@@ -246,7 +250,7 @@ fn ends_quietly_when_nobody_reads_on() {
 #[test]
 fn says_so_when_the_output_cannot_be_written() {
     let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else {
-        return eprintln!("skipped: there is no /dev/full");
+        return skip("there is no /dev/full");
     };
     let root = sample();
     let mut command = process::command(program());

@@ -3,10 +3,11 @@ use std::{cell::RefCell, sync::Arc, thread};
 use greenlet::{Current, Greenlet, enter, local};
 
 use crate::{
+    machine::{emulated, skip},
     support::{
         census::{Cargo, Census, Token},
         child::child,
-        emulated, resident,
+        resident,
     },
     with_each_cargo,
 };
@@ -80,8 +81,7 @@ const SLACK: usize = 2 << 20;
 #[test]
 fn untracked_memory_doesnt_increase() {
     if emulated() {
-        eprintln!("skipped: the emulator's own memory would be measured");
-        return;
+        return skip("the emulator's own memory would be measured");
     }
     let ended = child(|| {
         let round = || {
@@ -104,8 +104,7 @@ fn untracked_memory_doesnt_increase() {
 #[test]
 fn untracked_memory_doesnt_increase_unfinished_thread_dealloc_in_thread() {
     if emulated() {
-        eprintln!("skipped: the emulator's own memory would be measured");
-        return;
+        return skip("the emulator's own memory would be measured");
     }
     let ended = child(|| {
         let round = || {

@@ -26,11 +26,6 @@ pub fn command(name: &str) -> Command {
     process::command(program(name))
 }
 
-/// Does an emulator run this test, many times slower than a processor?
-pub fn emulated() -> bool {
-    env::var_os("GREENLET_EMULATED").is_some()
-}
-
 pub fn run(name: &str, arguments: &[&str]) -> Output {
     let mut command = command(name);
     command.args(arguments).output().expect("it starts")

@@ -12,6 +12,8 @@
 
 #![cfg(all(panic = "unwind", not(miri)))]
 
+#[path = "../machine/mod.rs"]
+mod machine;
 mod model;
 mod program;
 mod real;
@@ -23,6 +25,7 @@ use std::{
     env,
 };
 
+use machine::emulated;
 use program::{Captured, Create, Event, How, Kind, Op, Program};
 use proptest::{
     collection::vec,
@@ -248,7 +251,7 @@ fn number_of_programs() -> u32 {
     if let Ok(cases) = env::var("PROPTEST_CASES") {
         return cases.parse().expect("PROPTEST_CASES is a number");
     }
-    if env::var_os("GREENLET_EMULATED").is_some() {
+    if emulated() {
         eprintln!("500 programs of 10,000: an emulator takes some twenty times as long");
         return 500;
     }

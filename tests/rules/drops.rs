@@ -12,14 +12,16 @@ use std::{
 
 use greenlet::{Builder, Current, Greenlet, KillError, enter};
 
-use crate::support::{
-    Number,
-    census::Census,
-    child::child,
-    emulated,
-    log::{Log, on_drop},
-    number,
-    panics::{catch, heard},
+use crate::{
+    machine::emulated,
+    support::{
+        Number,
+        census::Census,
+        child::child,
+        log::{Log, on_drop},
+        number,
+        panics::{catch, heard},
+    },
 };
 
 /// How many suspended greenlets there can be at once in each of the tests with many.

@@ -9,7 +9,10 @@ use std::{
 
 use greenlet::{Builder, Current, Greenlet, enter};
 
-use crate::support::{child::child, emulated, log::Log};
+use crate::{
+    machine::{emulated, skip},
+    support::{child::child, log::Log},
+};
 
 /// The head of an exception object, and room for what the unwinder keeps behind it.
 #[repr(C, align(16))]
@@ -92,11 +95,11 @@ type ThrowAndCatch = extern "C" fn(extern "C" fn(*mut c_void) -> c_int, *mut c_v
 /// Compiles the function above; `None`, with a word of why, where that cannot be done.
 fn throw_and_catch() -> Option<ThrowAndCatch> {
     if emulated() {
-        eprintln!("skipped: the C++ compiler here is not one for the emulated machine");
+        skip("the C++ compiler here is not one for the emulated machine");
         return None;
     }
     if cfg!(target_feature = "crt-static") {
-        eprintln!("skipped: a static program cannot load what is compiled");
+        skip("a static program cannot load what is compiled");
         return None;
     }
     let directory = env!("CARGO_TARGET_TMPDIR");
@@ -110,7 +113,7 @@ fn throw_and_catch() -> Option<ThrowAndCatch> {
         .args(["-shared", "-fPIC", "-o", &library, &source])
         .status();
     if !compiled.as_ref().is_ok_and(|status| status.success()) {
-        eprintln!("skipped: {compiler} does not compile: {compiled:?}");
+        skip(format_args!("{compiler} does not compile: {compiled:?}"));
         return None;
     }
     let path = CString::new(library).expect("a path");

@@ -13,9 +13,12 @@ use std::{
 
 use greenlet::{Builder, Current, Greenlet, enter};
 
-#[cfg(target_os = "linux")]
-use crate::support::{address_space, emulated};
 use crate::support::{census::Census, child::child, log::on_drop};
+#[cfg(target_os = "linux")]
+use crate::{
+    machine::{emulated, skip},
+    support::address_space,
+};
 
 /// Runs `body` in a thread and waits for its end, destructors of thread-locals included.
 fn in_thread(body: impl FnOnce() + Send + 'static) {
@@ -284,8 +287,7 @@ fn assert_threads_leave_nothing(body: impl Fn() + Copy + Send + 'static) {
     const THREADS: usize = 50;
 
     if emulated() {
-        eprintln!("skipped: the emulator's own memory would be measured");
-        return;
+        return skip("the emulator's own memory would be measured");
     }
     in_thread(body);
     let before = address_space();

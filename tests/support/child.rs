@@ -7,7 +7,10 @@ use std::{
     process::{self, ExitStatus},
 };
 
-use crate::process::command;
+use crate::{
+    machine::{emulated, skip},
+    process::command,
+};
 
 const WHICH: &str = "GREENLET_TEST_IN_CHILD";
 const BEGIN: &str = "the child begins";
@@ -54,8 +57,8 @@ pub fn child<F: FnOnce()>(body: F) -> Option<Ended> {
         process::exit(0);
     }
 
-    if super::emulated() && env::var_os("GREENLET_RUNNER").is_none() {
-        eprintln!("skipped: under an emulator, without GREENLET_RUNNER, no program starts itself");
+    if emulated() && env::var_os("GREENLET_RUNNER").is_none() {
+        skip("under an emulator, without GREENLET_RUNNER, no program starts itself");
         return None;
     }
     let output = command(env::current_exe().expect("this program has a path"))

@@ -11,6 +11,8 @@ use std::{cell::RefCell, rc::Rc};
 
 use greenlet::{Current, Greenlet, SwitchError, Thrown};
 
+use crate::machine::page_size;
+
 /// An error that has a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Number(pub u32);
@@ -55,11 +57,6 @@ pub fn is_new<I, L>(greenlet: &Greenlet<I, L>) -> bool {
     !greenlet.is_active() && !greenlet.is_dead()
 }
 
-/// Do the tests run under an emulator, where each thing takes ten times as long?
-pub fn emulated() -> bool {
-    std::env::var_os("GREENLET_EMULATED").is_some()
-}
-
 /// Bytes of this process that are in memory.
 pub fn resident() -> usize {
     statm(1)
@@ -77,12 +74,6 @@ fn statm(field: usize) -> usize {
         .nth(field)
         .and_then(|pages| pages.parse::<usize>().ok());
     pages.expect("a number") * page_size()
-}
-
-pub fn page_size() -> usize {
-    // SAFETY: no precondition.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    bytes.try_into().expect("every system has pages")
 }
 
 /// Runs `body` in a child of `me` to which no handle is left.
