@@ -34,7 +34,7 @@ dependencies() { install_tool cargo-deny && cargo deny --config ci/deny.toml --a
 compatibility() {
     local last
     if ! last=$(git describe --tags --abbrev=0 --match 'v*' HEAD~ 2>/dev/null); then
-        echo 'skipped: nothing has been released that it could be compared with'
+        skip 'compatibility: nothing has been released that it could be compared with'
         return
     fi
     install_tool cargo-semver-checks && cargo semver-checks --baseline-rev "$last"
