@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what no test sees: format, lints, documentation, and what a package holds.
+# Checks what no test sees: format, lints, scripts, documentation, and what a package holds.
 # Does all of them, says at the end which failed, and fails if any did.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -35,7 +35,22 @@ format() {
 lint() {
     cargo clippy --locked --all-targets -- -D warnings &&
         cargo clippy --locked --all-targets --all-features -- -D warnings &&
-        cargo clippy --locked --no-default-features -- -D warnings
+        cargo clippy --locked --no-default-features -- -D warnings &&
+        cargo clippy --locked -p greenlet-hub-bench --all-targets -- -D warnings || return 1
+    # Linting it compiles its C++ as well.
+    if command -v c++ >/dev/null && [ -e /usr/include/boost/context/fiber.hpp ]; then
+        cargo clippy --locked -p greenlet-peers --all-targets -- -D warnings
+    else
+        skip 'lint: benches/peers, which needs g++ and libboost-context-dev'
+    fi
+}
+
+scripts() {
+    if command -v shellcheck >/dev/null; then
+        shellcheck --external-sources ci/*.sh .ci/run
+    else
+        skip 'scripts: there is no shellcheck'
+    fi
 }
 
 document() {
@@ -50,7 +65,7 @@ package() {
     listed=$(cargo package --list --locked --allow-dirty) || return 1
     patterns=$(sed '/^$/d; s/.*/^(&)$/' <<<"$PACKAGED")
     if surplus=$(grep -vE "$patterns" <<<"$listed"); then
-        printf 'not for users: %s\n' $surplus >&2
+        printf 'not for users:\n%s\n' "$surplus" >&2
         status=1
     fi
     while read -r pattern; do
@@ -62,5 +77,5 @@ package() {
     return "$status"
 }
 
-for check in format lint document package; do step "$check"; done
+for check in format lint scripts document package; do step "$check"; done
 all_passed 'all checks passed'
