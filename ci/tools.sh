@@ -17,7 +17,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # Not here: the tests that build examples and other programs, which would need the same flags.
-SUITE=(abort bad_input cases faults guard inspect model registers rules signals unwind)
+SUITE=(abort bad_input cases faults guard inspect limits model registers rules signals unwind)
 
 # cargo_test FEATURES TEST… [-- ARGUMENT…]
 cargo_test() {
@@ -79,7 +79,7 @@ tsan() (
     for test in "${SUITE[@]}"; do
         case $test in
             # Their processes fork while they have threads, and the sanitizer's own locks stay held.
-            faults | guard) ;;
+            faults | guard | limits) ;;
             # Its handlers allocate, as backtraces do, and that is reported.
             signals) ;;
             *) tests+=("$test") ;;

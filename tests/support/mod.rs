@@ -4,6 +4,7 @@
 
 pub mod census;
 pub mod child;
+pub mod echoes;
 pub mod log;
 pub mod panics;
 

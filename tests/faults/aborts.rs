@@ -1,0 +1,168 @@
+//! Where no error can be returned the process is aborted, with words of why.
+
+use std::{
+    cell::Cell,
+    hint::black_box,
+    mem::MaybeUninit,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Barrier,
+    thread,
+};
+
+use greenlet::{Builder, Current, Greenlet, Snapshot, SwitchError, enter, local, scope};
+
+use crate::{
+    ARMED, armed, each_fault_aborts,
+    support::{
+        self, Number,
+        census::{Cargo, Census, Wide},
+        echoes::SMALL,
+        number,
+    },
+};
+
+#[test]
+fn a_new_greenlet() {
+    each_fault_aborts("a new greenlet", || {
+        enter(|me: &Current<()>| {
+            drop(armed(|| Greenlet::new(me, |_, ()| Ok(()))));
+            let large = [1u8; 4096];
+            drop(armed(|| {
+                Greenlet::new(me, move |_, ()| {
+                    black_box(&large);
+                    Ok(())
+                })
+            }));
+        });
+    });
+}
+
+#[test]
+fn a_greenlet_of_a_scope() {
+    each_fault_aborts("a greenlet of a scope", || {
+        scope(|s, me: &Current<()>| drop(armed(|| s.greenlet(me, |_, ()| Ok(())))));
+    });
+}
+
+#[test]
+fn what_a_builder_keeps() {
+    each_fault_aborts("a builder's name and stack", || {
+        let stack: &'static mut [MaybeUninit<u8>] = Box::leak(Box::new_uninit_slice(SMALL));
+        drop(armed(|| Builder::new().name("named").stack(stack)));
+    });
+}
+
+#[test]
+fn entering_on_a_thread() {
+    each_fault_aborts("entering", || {
+        // All places that there are in the list of threads for debuggers are taken.
+        let (places, hold) = (Barrier::new(3), Barrier::new(3));
+        thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| {
+                    enter(|_: &Current<()>| {
+                        places.wait();
+                        hold.wait();
+                    });
+                });
+            }
+            places.wait();
+            armed(|| enter(|_: &Current<()>| ()));
+            hold.wait();
+        });
+    });
+}
+
+#[test]
+fn what_is_thrown() {
+    each_fault_aborts("what is thrown", || {
+        enter(|me: &Current<()>| {
+            let fails = Greenlet::new(me, |_, ()| armed(|| Err(Number(1).into())));
+            assert_eq!(number(me.switch(&fails, ())), 1);
+        });
+    });
+}
+
+#[test]
+fn a_refusal_that_is_thrown() {
+    each_fault_aborts("a refusal that is thrown", || {
+        enter(|me: &Current<()>| {
+            let dead: Greenlet<u64> = Greenlet::new(me, |_, _| Ok(()));
+            me.kill(&dead).unwrap();
+            let refused = armed(|| me.switch(&dead, 1));
+            assert_eq!(support::refusal(refused), SwitchError::Dead(()));
+        });
+    });
+}
+
+#[test]
+fn a_value_that_nobody_takes() {
+    each_fault_aborts("a value that nobody takes", || {
+        let census = Census::new();
+        enter(|me: &Current<Wide>| {
+            // So that there is a stack that lies idle.
+            drop(me.switch(
+                &Greenlet::new(me, |_, first: Wide| Ok(first)),
+                Wide::new(&census, 1),
+            ));
+            let child = Greenlet::new(me, |_, message: Wide| Ok(message));
+            enter(|inner: &Current<()>| {
+                let message = Wide::new(&census, 4);
+                let stray = armed(|| inner.switch(&child, message)).unwrap_err();
+                assert_eq!(stray.into_value::<Wide>().unwrap().value(), 4);
+            });
+        });
+    });
+}
+
+#[cfg(panic = "unwind")]
+#[test]
+fn a_panic_that_travels() {
+    each_fault_aborts("a panic that travels", || {
+        enter(|me: &Current<()>| {
+            let panics: Greenlet<()> =
+                Greenlet::new(me, |_, ()| armed(|| resume_unwind(Box::new("on purpose"))));
+            let caught = catch_unwind(AssertUnwindSafe(|| me.switch(&panics, ())));
+            ARMED.set(false);
+            assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"on purpose"));
+        });
+    });
+}
+
+local! {
+    static FIRST: Cell<u8> = Cell::new(1);
+    static SECOND: Cell<[u64; 9]> = Cell::new([2; 9]);
+}
+
+#[test]
+fn greenlet_locals() {
+    each_fault_aborts("greenlet-locals", || {
+        enter(|_: &Current<()>| {
+            assert_eq!(armed(|| FIRST.with(Cell::get)), 1);
+            assert_eq!(armed(|| SECOND.with(Cell::get)), [2; 9]);
+        });
+    });
+}
+
+/// Of new greenlets, which have no backtrace: when the allocator fails while std captures one,
+/// std waits for ever for a lock that it holds.
+#[test]
+fn a_snapshot() {
+    each_fault_aborts("a snapshot", || {
+        let new = enter(|me: &Current<()>| {
+            let builder = Builder::new().name("named");
+            builder.build(me, |_: &Current<()>, ()| Ok(())).unwrap()
+        });
+        let seen = armed(Snapshot::take);
+        assert_eq!(seen.greenlets()[0].name.as_deref(), new.name());
+    });
+}
+
+#[cfg(feature = "trace")]
+#[test]
+fn a_tracer() {
+    each_fault_aborts("a tracer", || {
+        let tracer = armed(|| greenlet::trace::Tracer::new(|_| ()));
+        drop(greenlet::trace::set(Some(tracer)));
+    });
+}

@@ -1,0 +1,158 @@
+//! The system gives no more address space or mappings, or forks the process: greenlets go on, and
+//! what was sent to one that has no stack comes back.
+
+mod machine;
+mod process;
+mod support;
+
+use std::{fs, ptr, thread};
+
+use greenlet::{Current, Snapshot, StackError, SwitchError, enter, raw::Stack};
+use machine::{emulated, page_size, skip};
+use process::in_child;
+use support::{
+    address_space,
+    census::{Cargo, Census, Wide},
+    echoes::{SMALL, echo, many_suspended, still_works},
+};
+
+/// Starts greenlets until there is no memory for another one's stack; the message is back. When
+/// one is given back, that one starts.
+#[track_caller]
+fn start_until_refused(me: &Current<Wide>) {
+    let census = Census::new();
+    let mut started = Vec::with_capacity(100_000);
+    let (refused, error) = loop {
+        let next = echo(me, SMALL);
+        match me.try_switch(&next, Wide::new(&census, 8)) {
+            Ok(reply) => assert_eq!(reply.unwrap().value(), 8),
+            Err(SwitchError::Stack(message, error)) => {
+                assert_eq!((message.value(), census.alive()), (8, 1));
+                break (next, error);
+            }
+            Err(refusal) => panic!("{refusal}"),
+        }
+        started.push(next);
+        assert!(started.len() < 100_000, "no limit");
+    };
+    assert!(matches!(error, StackError::Map { .. }), "{error:?}");
+    assert!(support::is_new(&refused));
+    // An allocator, or a thread, has room to go on.
+    drop(Stack::map(1 << 20, page_size()).expect("room for something else"));
+
+    started.pop();
+    let reply = me.switch(&refused, Wide::new(&census, 9)).unwrap();
+    assert_eq!(reply.value(), 9);
+    drop((reply, refused, started));
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn where_address_space_is_limited_a_stack_is_refused_before_all_of_it_is_gone() {
+    if emulated() {
+        return skip("the limit would be the emulator's own");
+    }
+    // What is left over depends on how the sizes of stacks divide what there is.
+    for more in (64..=80).step_by(4) {
+        let ending = in_child(|| {
+            let most = (address_space() + (more << 20))
+                .try_into()
+                .expect("a limit");
+            let limit = libc::rlimit {
+                rlim_cur: most,
+                rlim_max: most,
+            };
+            // SAFETY: a system call with a valid argument.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+            enter(start_until_refused);
+        });
+        assert!(ending.is_success(), "{more} MiB: {ending:?}");
+    }
+}
+
+/// So many mappings a test may use up.
+const MOST: usize = 1 << 17;
+
+/// How many mappings the system lets a process have.
+fn mappings_allowed() -> usize {
+    let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("Linux has it");
+    limit.trim().parse().expect("a number")
+}
+
+/// Maps pages one by one, which cannot be merged, until the system refuses another.
+fn use_up_mappings() -> impl FnOnce() {
+    let mut pages = Vec::with_capacity(MOST);
+    for access in [libc::PROT_READ, libc::PROT_NONE]
+        .into_iter()
+        .cycle()
+        .take(MOST)
+    {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: new memory.
+        match unsafe { libc::mmap(ptr::null_mut(), page_size(), access, flags, -1, 0) } {
+            libc::MAP_FAILED => {
+                return move || {
+                    for page in pages {
+                        // SAFETY: mapped above, and used by nobody.
+                        unsafe { libc::munmap(page, page_size()) };
+                    }
+                };
+            }
+            page => pages.push(page),
+        }
+    }
+    panic!("no limit");
+}
+
+#[test]
+fn where_the_number_of_mappings_is_limited_a_stack_is_refused() {
+    if emulated() {
+        return skip("the limit would be the emulator's own");
+    }
+    if mappings_allowed() >= MOST {
+        return skip("vm.max_map_count is higher than usual");
+    }
+    let ending = in_child(|| {
+        let give_back = use_up_mappings();
+        let census = Census::new();
+        enter(|me| {
+            let greenlet = echo(me, SMALL);
+            match me.try_switch(&greenlet, Wide::new(&census, 8)) {
+                Err(SwitchError::Stack(message, StackError::Map { .. })) => {
+                    assert_eq!((message.value(), census.alive()), (8, 1));
+                }
+                other => panic!("{other:?}"),
+            }
+            give_back();
+            let reply = me.switch(&greenlet, Wide::new(&census, 9)).unwrap();
+            assert_eq!(reply.value(), 9);
+        });
+    });
+    assert!(ending.is_success(), "{ending:?}");
+}
+
+#[test]
+fn a_forked_child_goes_on_with_its_greenlets_and_its_parent_with_its_own() {
+    let census = Census::new();
+    enter(|me| {
+        let greenlets = many_suspended(me, &census);
+        let go_on = || {
+            for (n, greenlet) in (0..).zip(&greenlets) {
+                let reply = me.switch(greenlet, Wide::new(&census, n)).unwrap();
+                assert_eq!(reply.value(), n);
+            }
+            let another = echo(me, 3 * SMALL);
+            let reply = me.switch(&another, Wide::new(&census, 5)).unwrap();
+            assert_eq!(reply.value(), 5);
+            assert_eq!(Snapshot::take().greenlets().len(), greenlets.len() + 2);
+            me.kill(&another).unwrap();
+        };
+        let ending = in_child(|| {
+            go_on();
+            greenlets.iter().for_each(|victim| me.kill(victim).unwrap());
+            thread::spawn(still_works).join().expect("another thread");
+        });
+        assert!(ending.is_success(), "{ending:?}");
+        go_on();
+    });
+}

@@ -1,0 +1,42 @@
+//! Greenlets that send back what they receive.
+
+use greenlet::{Builder, Current, Greenlet, enter};
+
+use super::census::{Cargo, Census, Wide};
+
+pub const SMALL: usize = Builder::MIN_STACK_SIZE;
+
+/// One that sends back what it receives.
+pub fn echo(me: &Current<Wide>, stack_size: usize) -> Greenlet<Wide> {
+    let main = me.handle();
+    let builder = Builder::new().stack_size(stack_size);
+    builder
+        .build(me, move |me, mut message| {
+            loop {
+                message = me.switch(&main, message)?;
+            }
+        })
+        .unwrap()
+}
+
+/// A suspended one on each of so many stacks.
+pub fn many_suspended(me: &Current<Wide>, census: &Census) -> Vec<Greenlet<Wide>> {
+    let greenlets: Vec<_> = (0..300).map(|_| echo(me, SMALL)).collect();
+    for greenlet in &greenlets {
+        drop(me.switch(greenlet, Wide::new(census, 1)).unwrap());
+    }
+    greenlets
+}
+
+/// The crate is good for everything on this thread.
+pub fn still_works() {
+    let census = Census::new();
+    enter(|me| {
+        let sizes = [1, 2, 16].map(|factor| factor * SMALL);
+        let greenlets: Vec<_> = (0..30).map(|n| echo(me, sizes[n % sizes.len()])).collect();
+        for greenlet in greenlets.iter().cycle().take(3 * greenlets.len()) {
+            let reply = me.switch(greenlet, Wide::new(&census, 5)).unwrap();
+            assert_eq!(reply.value(), 5);
+        }
+    });
+}
