@@ -4,6 +4,7 @@
 #![cfg(all(target_os = "linux", not(miri)))]
 
 mod machine;
+mod order;
 
 use std::{
     env, fs,
@@ -12,11 +13,12 @@ use std::{
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use greenlet::{Builder, Current, Greenlet, Thrown, enter};
 use machine::skip;
+use order::assert_in_order;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/greenlet-gdb.py");
 
@@ -155,6 +157,21 @@ impl Drop for Ended {
     }
 }
 
+/// Waits until the emulator listens for a debugger there, which nothing tells.
+fn wait_for(socket: &Path, emulator: &mut Child) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let start = Instant::now();
+    while !socket.exists() {
+        let ended = emulator.try_wait().unwrap();
+        assert!(ended.is_none(), "the emulator has ended: {ended:?}");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "the emulator has no socket {socket:?} after {PATIENCE:?}"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Runs commands on the process once it has stopped in the third greenlet.
 fn on_process(commands: &[&str]) -> Option<String> {
     let gdb = gdb()?;
@@ -176,13 +193,8 @@ fn on_process(commands: &[&str]) -> Option<String> {
     let mut stub = Command::new(&emulator[0]);
     stub.args(&emulator[1..]).arg("-g").arg(&socket);
     stub.arg(program()).args(ARGUMENTS).stdout(Stdio::null());
-    let _stub = Ended(stub.spawn().unwrap());
-    for _ in 0..1000 {
-        if socket.exists() {
-            break;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
+    let mut stub = Ended(stub.spawn().unwrap());
+    wait_for(&socket, &mut stub.0);
     let library = emulator.iter().position(|word| word == "-L").unwrap() + 1;
     let sysroot = format!("set sysroot {}", emulator[library]);
     let libraries = format!("set solib-search-path {}/lib", emulator[library]);
@@ -193,18 +205,6 @@ fn on_process(commands: &[&str]) -> Option<String> {
     let seen = run(gdb, &program(), None, &all);
     let _ = fs::remove_file(socket);
     Some(seen)
-}
-
-/// Fails unless these are in the text, in this order; returns what follows.
-fn after<'a>(text: &'a str, parts: &[&str]) -> &'a str {
-    let mut rest = text;
-    for part in parts {
-        match rest.split_once(part) {
-            Some((_, after)) => rest = after,
-            None => panic!("{part} is missing or too early in\n{text}"),
-        }
-    }
-    rest
 }
 
 /// The list, but for the thread's numbers and what runs above the innermost function.
@@ -226,7 +226,7 @@ fn assert_lists_all(text: &str) {
         .split_once("gdb::main_waits")
         .unwrap_or_else(|| panic!("{text}"));
     let start = before.rfind("<greenlet #1").unwrap();
-    after(&text[start..], &five);
+    assert_in_order(&text[start..], &five);
     // Each on its own stack only.
     let first = ours
         .split_once("\"first\"")
@@ -236,7 +236,7 @@ fn assert_lists_all(text: &str) {
         .next()
         .unwrap();
     assert!(!first.contains("gdb::main_waits"), "{text}");
-    after(
+    assert_in_order(
         text,
         &[
             "<greenlet \"elsewhere\" #2 current active started>, parent #1\n",
@@ -274,10 +274,10 @@ fn frames_go_on_through_the_parents() {
         "gdb::main_waits",
         "gdb::looked_at",
     ];
-    let running = after(&seen, &["==running"]);
-    let fifth = after(after(running, &whole), &["==5", "#5 current"]);
-    let fourth = after(after(fifth, &whole), &["==4", "#4 suspended"]);
-    after(fourth, &whole);
+    let running = assert_in_order(&seen, &["==running"]);
+    let fifth = assert_in_order(assert_in_order(running, &whole), &["==5", "#5 current"]);
+    let fourth = assert_in_order(assert_in_order(fifth, &whole), &["==4", "#4 suspended"]);
+    assert_in_order(fourth, &whole);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn handles_and_the_running_greenlet_are_printed_as_what_they_are() {
         "second_waits (me=<greenlet \"second\" #4 suspended active started>",
         "third=<greenlet \"third\" #5 current active started>",
     ];
-    after(&seen, &arguments);
+    assert_in_order(&seen, &arguments);
 }
 
 #[test]
@@ -331,5 +331,5 @@ fn a_program_brings_the_script() {
     let Some(mut gdb) = gdb() else { return };
     gdb.args(["-iex", "set auto-load safe-path /"]);
     let seen = run(gdb, &program(), None, &["greenlets"]);
-    after(&seen, &["No greenlets."]);
+    assert_in_order(&seen, &["No greenlets."]);
 }
