@@ -12,6 +12,9 @@ pub mod throwing_and_killing {}
 #[doc = include_str!("scopes.md")]
 pub mod scopes {}
 
+#[doc = include_str!("rules.md")]
+pub mod rules {}
+
 #[doc = include_str!("stacks.md")]
 pub mod stacks {}
 

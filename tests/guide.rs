@@ -1,0 +1,63 @@
+//! The guide lists every rule, and no rule is without a test.
+
+#![cfg(not(miri))]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+const RULES: RangeInclusive<u32> = 1..=28;
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn all_files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(all_files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The numbers that stand between `before` and `after`.
+fn numbers(text: &str, before: &str, after: &str) -> Vec<u32> {
+    let number = |rest: &str| {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, rest) = rest.split_at(end);
+        rest.starts_with(after).then(|| number.parse().ok())?
+    };
+    text.split(before).skip(1).filter_map(number).collect()
+}
+
+#[test]
+fn the_guide_lists_every_rule_once_and_in_order() {
+    let chapter = read(&repository().join("src/guide/rules.md"));
+    assert_eq!(numbers(&chapter, "* **s", "** "), RULES.collect::<Vec<_>>());
+}
+
+#[test]
+fn every_rule_has_a_test_that_is_named_after_it() {
+    let mut tested = BTreeSet::new();
+    for path in all_files(&repository().join("tests")) {
+        if path.extension().is_some_and(|end| end == "rs") {
+            tested.extend(numbers(&read(&path), "\nfn s", "_"));
+        } else if path.ends_with("compile_fail.md") {
+            // What does not compile has no function, but a name above it.
+            tested.extend(numbers(&read(&path), "\n`s", "_"));
+        }
+    }
+    assert_eq!(tested, RULES.collect());
+}
