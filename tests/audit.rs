@@ -1,9 +1,12 @@
 //! What `asm/README.md` tells an auditor, the heads of the `.S` files, the code in them and the
-//! debugger's script say the same, for every architecture on every host.
+//! debugger's script say the same, for every architecture on every host. What the assembler makes
+//! of the code is looked at for the one that is built.
 
 #![cfg(not(miri))]
 
 use std::{collections::BTreeMap, fs, path::Path};
+
+use object::{Object, ObjectSymbol, SymbolFlags, elf, read::archive::ArchiveFile};
 
 /// Where each register lies, bytes from the frame's address; `resume` is the resume address.
 type Places = BTreeMap<String, isize>;
@@ -557,6 +560,55 @@ fn unwind_tables_describe_what_the_guide_says() {
         );
         assert_eq!(code.described_by_entry(), described, "in entry");
     });
+}
+
+/// The rows of the guide's list of symbols that are for what is built.
+fn listed_symbols() -> Vec<String> {
+    let text = read("asm/README.md");
+    let (_, table) = text.split_once("| symbol | in |").unwrap();
+    let table = table.split("\n\n").next().unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut names: Vec<_> = rows
+        .filter_map(|row| {
+            let (name, rest) = row.split_once("` | ").unwrap();
+            let place = rest.split(" | ").next().unwrap();
+            let is_there = match place.strip_prefix(std::env::consts::ARCH) {
+                Some("") => true,
+                Some(" with `fp-control`") => cfg!(feature = "fp-control"),
+                _ => place == "every core",
+            };
+            let version = env!("CARGO_PKG_VERSION").replace(['.', '-', '+'], "_");
+            is_there.then(|| format!("greenlet_{version}_{name}"))
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_core_has_the_symbols_that_the_guide_lists_and_hides_them() {
+    let archive = fs::read(concat!(env!("OUT_DIR"), "/libgreenlet_core.a")).unwrap();
+    let members = ArchiveFile::parse(&*archive).unwrap();
+    let mut names = Vec::new();
+    for member in members.members() {
+        // Aligned, as in a file of its own.
+        let data = member.unwrap().data(&*archive).unwrap().to_vec();
+        let object = object::File::parse(&*data).expect("an object file");
+        for symbol in object.symbols().filter(|symbol| symbol.is_global()) {
+            let name = symbol.name().unwrap();
+            // 32-bit ARM's unwind tables ask for a routine of the C library.
+            if symbol.is_undefined() {
+                continue;
+            }
+            let SymbolFlags::Elf { st_other, .. } = symbol.flags() else {
+                panic!("not an ELF symbol: {name}");
+            };
+            assert_eq!(st_other & 3, elf::STV_HIDDEN, "{name}");
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    assert_eq!(names, listed_symbols());
 }
 
 #[test]
