@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks what only a release asks: that the package builds and its examples run without the rest of
-# the repository, that no dependency has an unwanted licence or a known fault, and that nothing
-# public has changed that the version does not admit. Publishes nothing.
+# Checks what only a release asks: that the change log has a heading for it, that the package builds
+# and its examples run without the rest of the repository, that no dependency has an unwanted
+# licence or a known fault, and that nothing public has changed that the version does not admit.
+# Publishes nothing.
 #
 #   ci/release.sh
 #
@@ -20,12 +21,20 @@ install_tool() {
     command -v "$1" >/dev/null || cargo install --locked --root "$target/release-tools" "$1"
 }
 
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+
+# As "## [0.1.0] - 2026-11-24".
+changelog() {
+    if ! grep -qE "^## \[${version//./\\.}\] - [0-9]{4}-[0-9]{2}-[0-9]{2}\$" CHANGELOG.md; then
+        echo "CHANGELOG.md has no heading for $version and its day" >&2
+        return 1
+    fi
+}
+
 publish() { cargo publish --locked --dry-run; }
 
 # The package that `publish` has made.
 examples() {
-    local version
-    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
     cargo test --doc --all-features --manifest-path "$target/package/greenlet-$version/Cargo.toml"
 }
 
@@ -40,5 +49,5 @@ compatibility() {
     install_tool cargo-semver-checks && cargo semver-checks --baseline-rev "$last"
 }
 
-for check in publish examples dependencies compatibility; do step "$check"; done
+for check in changelog publish examples dependencies compatibility; do step "$check"; done
 all_passed 'ready for a release'
