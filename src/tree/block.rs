@@ -95,8 +95,8 @@ pub(crate) struct Block {
     rest_of_frame: [MaybeUninit<usize>; REST_OF_FRAME],
 }
 
-/// Words: what a frame has more than the other fields from `record` on, which are 20 or more.
-const REST_OF_FRAME: usize = (size_of::<Frame>() / size_of::<usize>()).saturating_sub(20);
+/// Words: what a frame has more than the other fields from `record` on, which are 19 or more.
+const REST_OF_FRAME: usize = (size_of::<Frame>() / size_of::<usize>()).saturating_sub(19);
 
 // An unwinder takes `record` for the beginning of a frame and may read all of one there.
 const_assert!(offset_of!(Block, record) + size_of::<Frame>() <= size_of::<Block>());

@@ -8,6 +8,7 @@ use core::{
     ptr::{self, NonNull},
 };
 
+#[cfg(feature = "std")]
 use static_assertions::const_assert;
 
 /// Memory is kept by its size in units of so many bytes …
@@ -33,7 +34,7 @@ impl SizeClass {
     pub(super) const fn of<T>() -> Self {
         let layout = Layout::new::<T>();
         let units = layout.size().div_ceil(UNIT);
-        if layout.align() <= ALIGN && units < SIZES {
+        if cfg!(feature = "std") && layout.align() <= ALIGN && units < SIZES {
             Self {
                 layout: piece(units),
                 units: Some(units),
@@ -48,6 +49,7 @@ impl SizeClass {
 }
 
 // A block with a small body is kept.
+#[cfg(feature = "std")]
 const_assert!(SizeClass::of::<super::Block>().units.is_some());
 
 /// The layout of so many units.
