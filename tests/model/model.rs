@@ -1,4 +1,4 @@
-//! The rules of `SEMANTICS.md`, s1 to s20, as an interpreter of programs: a specification
+//! The rules s1 to s20 (`src/guide/rules.md`), as an interpreter of programs: a specification
 //! that runs.
 //!
 //! There are no stacks here. Each greenlet has a list of tasks, of which the last is the next.
