@@ -85,7 +85,7 @@ LAYOUT(mxcsr_way_load, MXCSR_WAY_LOAD)
 // No call and no ret: the processor's return-address predictor does not notice the switch,
 // so the frames around it still return as predicted.
 
-FUNCTION SYM(switch), 4
+FUNCTION SYM(switch), 6                 // at a cache line: wherever it is linked, it fills as few
     .cfi_startproc
     .cfi_def_cfa rsp, 0
     .cfi_register rip, rax              // nothing on the stack says where the caller goes on
