@@ -17,7 +17,7 @@ use std::{
 };
 
 use greenlet::{Builder, Current, Greenlet, Thrown, enter};
-use machine::skip;
+use machine::{skip, skip_for_want_of};
 use order::assert_in_order;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/greenlet-gdb.py");
@@ -122,7 +122,7 @@ fn gdb() -> Option<Command> {
     probe.args(["-nx", "-batch", "-ex", "python print(6 * 7)"]);
     let knows_python = probe.output().is_ok_and(|output| output.stdout == b"42\n");
     if !knows_python {
-        skip(format_args!("there is no {name} that knows Python"));
+        skip_for_want_of(format_args!("a {name} that knows Python"));
         return None;
     }
     let mut gdb = Command::new(name);

@@ -1,7 +1,7 @@
 //! What tests ask of the machine that runs them, and how they say that they cannot run on it.
 //!
 //! * `GREENLET_EMULATED` is set where it is an emulator.
-//! * With `GREENLET_NO_SKIPS` set a test fails where it would be skipped.
+//! * With `GREENLET_ALL_TOOLS` set a test fails if a program is missing that it needs.
 //! * `GREENLET_SKIPPED` names a file to which each skip is added, as `ci/steps.sh` reads it.
 
 #![allow(dead_code, reason = "each test uses its own part")]
@@ -27,15 +27,10 @@ pub fn page_size() -> usize {
 
 /// To be called by a test that cannot do all that it is for: it says so, and why, even though it
 /// passes.
-#[track_caller]
 pub fn skip(why: impl Display) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
     let skipped = format!("{test}: {why}");
-    assert!(
-        env::var_os("GREENLET_NO_SKIPS").is_none(),
-        "skipped, which GREENLET_NO_SKIPS forbids: {skipped}"
-    );
     // Past what libtest keeps to itself, in one piece.
     let _ = io::stderr().write_all(format!("skipped: {skipped}\n").as_bytes());
     if let Some(list) = env::var_os("GREENLET_SKIPPED") {
@@ -44,4 +39,14 @@ pub fn skip(why: impl Display) {
         list.write_all(format!("{skipped}\n").as_bytes())
             .expect("the list of skips can be written");
     }
+}
+
+/// As [`skip`], for want of a program that can be installed.
+#[track_caller]
+pub fn skip_for_want_of(tool: impl Display) {
+    assert!(
+        env::var_os("GREENLET_ALL_TOOLS").is_none(),
+        "GREENLET_ALL_TOOLS is set, but this is missing: {tool}"
+    );
+    skip(format_args!("this is missing: {tool}"));
 }

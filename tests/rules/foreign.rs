@@ -10,7 +10,7 @@ use std::{
 use greenlet::{Builder, Current, Greenlet, enter};
 
 use crate::{
-    machine::{emulated, skip},
+    machine::{emulated, skip, skip_for_want_of},
     support::{child::child, log::Log},
 };
 
@@ -113,7 +113,7 @@ fn throw_and_catch() -> Option<ThrowAndCatch> {
         .args(["-shared", "-fPIC", "-o", &library, &source])
         .status();
     if !compiled.as_ref().is_ok_and(|status| status.success()) {
-        skip(format_args!("{compiler} does not compile: {compiled:?}"));
+        skip_for_want_of(format_args!("a C++ compiler ({compiler}: {compiled:?})"));
         return None;
     }
     let path = CString::new(library).expect("a path");
