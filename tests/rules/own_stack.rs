@@ -1,4 +1,4 @@
-//! Memory that a user brings for a stack ([`StackMemory`]): s14 and s21 for what it owns.
+//! Memory that a user brings for a stack: when it is asked, and s14 for what it owns.
 
 use std::{
     cell::{Cell, RefCell},
