@@ -13,7 +13,7 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
     sync::LazyLock,
 };
 
@@ -143,7 +143,11 @@ fn walk_without_privileges(root: &Path) -> Option<Output> {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = place.path().join("walk");
-    fs::copy(program(), &copy).unwrap();
+    // By a process of its own. What is open here for writing is open for a moment in each process
+    // that another test starts, too, and nobody can run what somebody may write (ETXTBSY).
+    let mut cp = Command::new("cp");
+    let copied = cp.arg(program()).arg(&copy).status().unwrap();
+    assert!(copied.success());
     fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = process::command(copy);
     match command.arg(root).uid(NOBODY).gid(NOBODY).output() {
