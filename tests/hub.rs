@@ -299,8 +299,10 @@ fn all_sleep_at_once() {
     }
     for stream in others.iter().rev() {
         assert_eq!(response(stream), ok("slept\n"));
+        // Until the server has closed it, too, its task could be killed as well.
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(stream), "");
     }
-    drop(others);
 
     server.signal(libc::SIGINT);
     for sleeper in &sleepers {
