@@ -172,32 +172,28 @@ unsafe fn all_abandoned(block: *const Block) {
 /// As for [`abandoned`].
 #[inline(never)]
 unsafe fn end_abandoned(block: *const Block) -> *const Block {
-    // SAFETY: the caller's word; a raw pointer's target may go below.
-    let block = unsafe { &*block };
-    // It stays while destructors and other greenlets run.
-    block.retain_weakly();
-    let over = match block.state() {
-        State::Active if ptr::eq(thread::current(), block) => {
-            // It comes to this when it is left, or dies.
-            thread::set_current(Some(block));
-            false
+    // SAFETY: the caller's word. It stays while destructors and other greenlets run.
+    kept(unsafe { &*block }, |block| {
+        let over = match block.state() {
+            State::Active if ptr::eq(thread::current(), block) => {
+                // It comes to this when it is left, or dies.
+                thread::set_current(Some(block));
+                false
+            }
+            // It comes to this when its wait is over and it leaves, or dies.
+            State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => {
+                thread::set_current(Some(block.end_of_waits()));
+                false
+            }
+            _ => kill::kill(block) == kill::Killed::Dead,
+        };
+        if over && block.is_abandoned() {
+            // SAFETY: dead, and without a strong count.
+            unsafe { give_up_counts(block) }
+        } else {
+            ptr::null()
         }
-        // It comes to this when its wait is over and it leaves, or dies.
-        State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => {
-            thread::set_current(Some(block.end_of_waits()));
-            false
-        }
-        _ => kill::kill(block) == kill::Killed::Dead,
-    };
-    let parent = if over && block.is_abandoned() {
-        // SAFETY: dead, and without a strong count.
-        unsafe { give_up_counts(block) }
-    } else {
-        ptr::null()
-    };
-    // SAFETY: the count made above.
-    unsafe { release_weakly(block) };
-    parent
+    })
 }
 
 /// Gives up what a dead greenlet without handles counts, once: its parent, and with the weak count of

@@ -107,15 +107,14 @@ fn hand_on(first_killer: &Block, current: &Block) {
 /// As [`kill`], for the end of a scope, which no member may see: frees the victim if nobody
 /// holds it, and takes it over from whoever is at killing it.
 pub(crate) fn end(victim: &Block) -> Killed {
-    victim.retain_weakly();
-    let killed = kill_if(victim, true);
-    if killed == Killed::Dead && victim.is_abandoned() {
-        // SAFETY: without a strong count, and kept by the count above.
-        unsafe { counts::abandoned(victim) };
-    }
-    // SAFETY: the count above.
-    unsafe { counts::release_weakly(victim) };
-    killed
+    counts::kept(victim, |victim| {
+        let killed = kill_if(victim, true);
+        if killed == Killed::Dead && victim.is_abandoned() {
+            // SAFETY: without a strong count, and kept.
+            unsafe { counts::abandoned(victim) };
+        }
+        killed
+    })
 }
 
 /// Tells `first` to exit, and all that it waits for as far as `last`.

@@ -360,13 +360,11 @@ fn announce_and(
         return Ok(());
     }
     // SAFETY: set by the one that left. The tracer may drop its last handle, so it is kept.
-    let from = unsafe { &*departed };
-    from.retain_weakly();
-    let told = trace::announce(matches!(kind & CONTENT, THROWN | PANIC), from, to);
-    see_to_it();
-    // SAFETY: the count made above.
-    unsafe { counts::release_weakly(from) };
-    told
+    counts::kept(unsafe { &*departed }, |from| {
+        let told = trace::announce(matches!(kind & CONTENT, THROWN | PANIC), from, to);
+        see_to_it();
+        told
+    })
 }
 
 /// Sees to the one that left: frees the dead, kills the abandoned.
@@ -391,17 +389,15 @@ fn settle(kind: usize, departed: *const Block) {
 /// # Safety
 /// It is there.
 unsafe fn settle_dead(dead: *const Block, frees: bool) {
-    // SAFETY: the caller's word, and the count made here: its stack may be the user's, and own its
-    // last handle.
-    unsafe {
-        debug_assert_eq!((*dead).state(), State::Dead);
-        (*dead).retain_weakly();
-        (*dead).settings().stack.give_back();
-        if frees && (*dead).is_abandoned() {
-            counts::abandoned(dead);
+    // SAFETY: the caller's word. Its stack may be the user's, and own its last handle: so it is kept.
+    counts::kept(unsafe { &*dead }, |dead| {
+        debug_assert_eq!(dead.state(), State::Dead);
+        dead.settings().stack.give_back();
+        if frees && dead.is_abandoned() {
+            // SAFETY: without a strong count, and kept.
+            unsafe { counts::abandoned(dead) };
         }
-        counts::release_weakly(dead);
-    }
+    });
 }
 
 /// Turns a value of one type into the same value of what is the same type.
