@@ -117,12 +117,14 @@ FUNCTION SYM(switch), 6                 // at a cache line: wherever it is linke
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset rbp, 0
     mov [rdi], rsp                      // from here on the caller can be resumed
+#ifdef GREENLET_FP_CONTROL
     mov r8, rsp
+#endif
     mov rsp, rsi                        // same frame layout: the CFI above still holds
 
     // The second half, also reached from the end of `entry`:
     //   rsp  the frame to resume         rdx rcx  the message
-    //   r8   where the control words, as they are now, lie as in a frame
+    //   r8   where the control words, as they are now, lie as in a frame (GREENLET_FP_CONTROL)
 LABEL SYM(resume)
 #ifdef GREENLET_FP_CONTROL
     // Each field is read back with a load of its store's width: a wider one would wait for
