@@ -28,14 +28,25 @@ const HARD_FLOAT: bool = true;
 
 const ROUNDS: usize = 16;
 
+/// The name of one of the core's symbols.
+macro_rules! symbol {
+    ($name:literal) => {
+        concat!(
+            "greenlet_",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_PATCH"),
+            "_",
+            $name
+        )
+    };
+}
+
 unsafe extern "C" {
     /// The crate's own, which the routines of `arch` jump to.
-    #[link_name = concat!(
-        "greenlet_",
-        env!("CARGO_PKG_VERSION_MAJOR"), "_",
-        env!("CARGO_PKG_VERSION_MINOR"), "_",
-        env!("CARGO_PKG_VERSION_PATCH"), "_switch",
-    )]
+    #[link_name = symbol!("switch")]
     fn core_switch();
 }
 
@@ -140,12 +151,7 @@ fn in_each_way(test: fn()) {
     };
 
     unsafe extern "C" {
-        #[link_name = concat!(
-            "greenlet_",
-            env!("CARGO_PKG_VERSION_MAJOR"), "_",
-            env!("CARGO_PKG_VERSION_MINOR"), "_",
-            env!("CARGO_PKG_VERSION_PATCH"), "_mxcsr_way",
-        )]
+        #[link_name = symbol!("mxcsr_way")]
         static WAY: AtomicU8;
     }
 
