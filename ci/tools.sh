@@ -19,6 +19,9 @@ trap 'rm -f "$log"' EXIT
 # Not here: the tests that build examples and other programs, which would need the same flags.
 SUITE=(abort bad_input cases faults guard inspect limits model registers rules signals unwind)
 
+# What cargo_test runs under.
+limit=()
+
 # cargo_test FEATURES TEST… [-- ARGUMENT…]
 cargo_test() {
     local features=$1 tests=()
@@ -27,7 +30,7 @@ cargo_test() {
         tests+=(--test "$1")
         shift
     done
-    cargo "${cargo[@]}" test --locked --no-fail-fast --features "$features" "${tests[@]}" "$@"
+    "${limit[@]}" cargo "${cargo[@]}" test --locked --no-fail-fast --features "$features" "${tests[@]}" "$@"
 }
 
 # sanitizer NAME PROGRAMS: sets what the functions below run with.
@@ -41,7 +44,8 @@ sanitizer() {
 # A tool that is led astray may also hang after it.
 needs_feature() {
     printf '\n== %s without the feature\n' "$2"
-    if timeout --kill-after=5 180 cargo "${cargo[@]}" test --locked --features trace --test "$2" >"$log" 2>&1; then
+    local limit=(timeout --kill-after=5 180)
+    if cargo_test trace "$2" >"$log" 2>&1; then
         echo "the tool is content without being told of stacks" >&2
         return 1
     fi
