@@ -1,8 +1,13 @@
 # shellcheck shell=bash
-# For scripts that do several things: all are done, and what failed or was skipped is said at the
-# end. To be sourced.
+# For scripts that do several things: all are done, and what failed, why, or was skipped is said at
+# the end. To be sourced, by what has set pipefail.
 
 failed=()
+
+# What the steps print is kept until the end, where a log that is cut short is still read.
+logs_of_steps=$(mktemp -d)
+tidy=("$logs_of_steps")
+trap 'rm -rf "${tidy[@]}"' EXIT
 
 # What was skipped, one a line. The scripts and tests that a step runs add to the same list, which
 # is told and removed by the script that has made it.
@@ -10,13 +15,22 @@ if [ -z "${GREENLET_SKIPPED:-}" ]; then
     GREENLET_SKIPPED=$(mktemp)
     export GREENLET_SKIPPED
     list_of_skips=$GREENLET_SKIPPED
-    trap 'rm -f "$list_of_skips"' EXIT
+    tidy+=("$list_of_skips")
 fi
 
 # step COMMAND…: does it, whatever has failed before.
 step() {
     printf '\n==== %s\n' "$*"
-    "$@" || failed+=("$1")
+    "$@" 2>&1 | tee "$logs_of_steps/${1//\//_}" || failed+=("$1")
+}
+
+# why STEP: of what it printed, the lines that say what was wrong, and the last ones.
+why() {
+    local log=$logs_of_steps/${1//\//_}
+    printf '\n==== %s failed:\n' "$1"
+    grep -anE '^(---- |error|FAIL|==== |== |thread .* panicked at|test result: FAILED)|FAILED$' "$log" | tail -n 25 || true
+    printf '...\n'
+    tail -n 15 "$log"
 }
 
 # skip WORDS: to be called by a step that cannot do all that it is for, which is then no failure.
@@ -35,6 +49,8 @@ all_passed() {
         sort -u "$list_of_skips" | sed 's/^/  /'
     fi
     if [ ${#failed[@]} != 0 ]; then
+        local name
+        for name in "${failed[@]}"; do why "$name"; done >&2
         printf '\nfailed: %s\n' "${failed[*]}" >&2
         exit 1
     fi
