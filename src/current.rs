@@ -1,6 +1,11 @@
 //! The running greenlet, as the code that runs in it sees it.
 
-use core::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr};
+use core::{
+    fmt,
+    marker::PhantomData,
+    mem::{self, ManuallyDrop},
+    ptr,
+};
 
 use crate::{
     Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown,
@@ -75,11 +80,12 @@ impl<I> Current<I> {
         // SAFETY: just checked; the types are those of the two greenlets, and the message is not
         // used here any more.
         unsafe {
-            if self.may_hop(target) {
+            let received = if self.may_hop(target) {
                 tree::hop(&self.block, target, sent)
             } else {
                 self.begin::<J>(target, sent)
-            }
+            };
+            tree::open(received)
         }
     }
 
@@ -103,11 +109,12 @@ impl<I> Current<I> {
         let sent = tree::of_value(&message);
         // SAFETY: as in `switch`.
         unsafe {
-            if self.may_hop(target) {
-                Ok(tree::hop(&self.block, target, sent))
+            let received = if self.may_hop(target) {
+                tree::hop(&self.block, target, sent)
             } else {
-                self.try_begin::<J>(target, sent)
-            }
+                self.switch_slowly(target, sent)?
+            };
+            Ok(tree::open(received))
         }
     }
 
@@ -157,9 +164,10 @@ impl<I> Current<I> {
             return Ok(Err(thrown));
         }
         // SAFETY: `self` runs and the receiver is suspended (`admit_to`).
-        let content =
-            unsafe { tree::hop_with::<I>(&self.block, receiver, Content::Thrown(thrown)) };
-        Ok(content.receive())
+        unsafe {
+            let received = tree::hop_with(&self.block, receiver, Content::Thrown(thrown));
+            Ok(tree::open(received))
+        }
     }
 
     /// Ends `target`: its `switch` returns [`GreenletExit`], its locals are dropped, its stack
@@ -197,55 +205,31 @@ impl<I> Current<I> {
         thread::runs_undisturbed(&self.block) && !host::is_unwinding()
     }
 
-    /// [`switch`](Self::switch) where the short way is closed. Not in line, so that the frames of
-    /// its callers have no room for refusals.
+    /// [`switch`](Self::switch) where the short way is closed, and the shortest one of a new target.
+    /// Not in line, so that the frames of its callers have no room for refusals.
     ///
     /// # Safety
-    /// `sent` was made of a message of the target's type `J`, which nobody else takes.
+    /// `sent` was made of a message of the target's type `J`, which nobody else takes. What is
+    /// returned is to be opened at once.
     #[cold]
     #[inline(never)]
-    unsafe fn begin<J>(&self, target: &Block, sent: Message) -> Result<I, Thrown> {
-        // SAFETY: the target has started; the rest is the caller's word.
-        unsafe {
-            if self.start_at_once(target) {
-                tree::hop(&self.block, target, sent)
-            } else {
-                self.switch_slowly::<J>(target, sent)
-                    .unwrap_or_else(|refusal| Err(refused(refusal)))
-            }
-        }
-    }
-
-    /// As [`begin`](Self::begin), for [`try_switch`](Self::try_switch).
-    ///
-    /// # Safety
-    /// As for [`begin`](Self::begin).
-    #[cold]
-    #[inline(never)]
-    unsafe fn try_begin<J>(
-        &self,
-        target: &Block,
-        sent: Message,
-    ) -> Result<Result<I, Thrown>, SwitchError<J>> {
-        // SAFETY: as in `begin`.
-        unsafe {
-            if self.start_at_once(target) {
-                Ok(tree::hop(&self.block, target, sent))
-            } else {
-                self.switch_slowly(target, sent)
-            }
-        }
-    }
-
-    /// Starts a new target, if it may then be switched to at once. Returns whether it did.
-    #[inline(always)]
-    fn start_at_once(&self, target: &Block) -> bool {
-        target.state() == State::New
+    unsafe fn begin<J>(&self, target: &Block, sent: Message) -> Message {
+        let starts = target.state() == State::New
             && self.may_leave_undisturbed()
             // Why it could not be started, the slow way finds out.
-            && target.start().is_ok()
+            && target.start().is_ok();
+        // SAFETY: the target has started, or the rest is the caller's word.
+        unsafe {
+            if starts {
+                return tree::hop(&self.block, target, sent);
+            }
+            self.switch_slowly::<J>(target, sent)
+                .unwrap_or_else(|refusal| tree::of_thrown(refused(refusal)))
+        }
     }
 
+    /// [`begin`](Self::begin) for any target.
+    ///
     /// # Safety
     /// As for [`begin`](Self::begin).
     #[cold]
@@ -254,26 +238,23 @@ impl<I> Current<I> {
         &self,
         target: &Block,
         sent: Message,
-    ) -> Result<Result<I, Thrown>, SwitchError<J>> {
+    ) -> Result<Message, SwitchError<J>> {
+        // To be dropped if something unwinds before it is sent; it also lies where it lay.
         // SAFETY: the caller's word.
-        let message = unsafe { tree::take_value::<J>(sent) };
-        let delivery = Delivery::Value(target.kind().inbox);
-        let receiver = match self.admit_to(target, delivery) {
+        let unsent = unsafe { tree::take_value::<J>(sent) };
+        let receiver = match self.admit_to(target, Delivery::Value(target.kind().inbox)) {
             Ok(receiver) => receiver,
-            Err(refusal) => return Err(SwitchError::new(refusal, message)),
+            Err(refusal) => return Err(SwitchError::new(refusal, unsent)),
         };
         if ptr::eq(receiver, &self.block) {
             self.announce_to_itself(false);
-            // SAFETY: the receiver takes messages of the target's type, J, and is `self`,
-            // which takes I.
-            return Ok(Ok(unsafe { tree::same_type(message) }));
+            mem::forget(unsent);
+            return Ok(sent);
         }
-        let message = ManuallyDrop::new(message);
-        let content = Content::Value(tree::of_value(&message));
+        mem::forget(unsent);
         // SAFETY: `self` runs, the receiver is suspended or ready to start (`admit_to`), and
         // takes messages of the target's type.
-        let content = unsafe { tree::hop_with(&self.block, receiver, content) };
-        Ok(content.receive())
+        Ok(unsafe { tree::hop_with(&self.block, receiver, Content::Value(sent)) })
     }
 
     /// A switch to oneself is an event, too (rule s22).

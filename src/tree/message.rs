@@ -6,7 +6,7 @@
 
 use alloc::boxed::Box;
 use core::{
-    mem::{self, ManuallyDrop, MaybeUninit},
+    mem::{ManuallyDrop, MaybeUninit},
     ptr,
 };
 
@@ -39,17 +39,6 @@ pub(crate) enum Content<T> {
     Value(T),
     Thrown(Thrown),
     Panic(host::Panic),
-}
-
-impl<T> Content<T> {
-    /// What the receiver's switch returns.
-    pub(crate) fn receive(self) -> Result<T, Thrown> {
-        match self {
-            Self::Value(value) => Ok(value),
-            Self::Thrown(thrown) => Err(thrown),
-            Self::Panic(payload) => host::resume(payload),
-        }
-    }
 }
 
 /// Does a `T` travel in the register itself?
@@ -96,7 +85,7 @@ fn of_panic(payload: host::Panic) -> Message {
     }
 }
 
-fn of_thrown(thrown: Thrown) -> Message {
+pub(crate) fn of_thrown(thrown: Thrown) -> Message {
     Message {
         word: MaybeUninit::new(thrown.into_raw().expose_provenance()),
         kind: THROWN,
@@ -148,64 +137,60 @@ unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
 }
 
 /// Switches from the running `me` to the suspended `target` with a value, and returns what
-/// `me` is resumed with.
+/// `me` is resumed with, which is to be [opened](open) at once.
 ///
 /// # Safety
-/// `me` is running, nothing is to be told to it, and its inbox type is `I`. `target` is
-/// suspended or ready to start, and the message is a value of its inbox type.
+/// `me` is running, and nothing is to be told to it. `target` is suspended or ready to start, and
+/// the message is a value of its inbox type.
 #[inline(always)]
-pub(crate) unsafe fn hop<I>(me: &Block, target: &Block, value: Message) -> Result<I, Thrown> {
+pub(crate) unsafe fn hop(me: &Block, target: &Block, value: Message) -> Message {
     thread::set_current_undisturbed(target);
     // SAFETY: who runs and who is suspended is the caller's word.
-    let message = unsafe { switch(me, target, value) };
-    // SAFETY: it has just arrived, and whoever resumes `me` sends its inbox type, which is I.
-    unsafe { open(message) }
+    unsafe { switch(me, target, value) }
 }
 
-/// What a switch returns for the message that it was resumed with, or a body begins with.
-///
-/// # Safety
-/// The message has just arrived, in a greenlet whose inbox type is `I`.
-#[inline(always)]
-pub(super) unsafe fn open<I>(message: Message) -> Result<I, Thrown> {
-    if message.kind == VALUE {
-        // SAFETY: a value in a message to this greenlet is of its inbox type (contract).
-        Ok(unsafe { take_value(message) })
-    } else {
-        // SAFETY: the same contract.
-        unsafe { open_unusual(message) }
-    }
-}
-
-/// The same for all but a plain value. A function of its own, so that a large result is made in
-/// memory: the compiler would put its first word in a register, because an error lies there, and
-/// the next copy would wait for the two pieces.
-///
-/// # Safety
-/// As for [`open`].
-#[cold]
-#[inline(never)]
-unsafe fn open_unusual<I>(message: Message) -> Result<I, Thrown> {
-    // SAFETY: the caller's word.
-    unsafe { arrive::<I>(message) }.receive()
-}
-
-/// As [`hop`], for any content and also when something is to be told to the one that leaves. A
-/// value stays in the caller's hands, which has made a message of it with [`of_value`].
+/// As [`hop`], for any content and also when something is to be told to the one that leaves.
 ///
 /// # Safety
 /// As for [`hop`], but `me` may have been abandoned.
-pub(crate) unsafe fn hop_with<I>(
-    me: &Block,
-    target: &Block,
-    content: Content<Message>,
-) -> Content<I> {
+pub(crate) unsafe fn hop_with(me: &Block, target: &Block, content: Content<Message>) -> Message {
     let mut message = of_content(content);
     if me.last_waiter().is_abandoned() {
         message.kind |= ORPHANED;
     }
     // SAFETY: the caller's word.
-    unsafe { arrive(leave(me, target, message)) }
+    unsafe { leave(me, target, message) }
+}
+
+/// What a switch returns for the message that it was resumed with, or a body begins with.
+///
+/// There is one way to each variant, and none through memory that a function fills in: so the
+/// compiler need not make a large result before the caller takes it apart again.
+///
+/// # Safety
+/// The message has just arrived, in a greenlet whose inbox type is `I`.
+#[inline(always)]
+pub(crate) unsafe fn open<I>(mut message: Message) -> Result<I, Thrown> {
+    let mut room = MaybeUninit::<ManuallyDrop<I>>::uninit();
+    if message.kind != VALUE {
+        // SAFETY: the caller's word.
+        message = unsafe { arrive(message, &mut room) };
+        if message.kind != VALUE {
+            // SAFETY: it is not a value, and `arrive` leaves nothing else.
+            return Err(unsafe { take_thrown(message) });
+        }
+    }
+    // SAFETY: a value in a message to this greenlet is of its inbox type (contract).
+    Ok(unsafe { take_value(message) })
+}
+
+/// Takes the error out of a message.
+///
+/// # Safety
+/// The message was made by [`of_thrown`]; the error has not been taken yet.
+unsafe fn take_thrown(message: Message) -> Thrown {
+    // SAFETY: the caller's word.
+    unsafe { Thrown::from_raw(ptr::with_exposed_provenance_mut(message.word.assume_init())) }
 }
 
 /// Switches from `killer` to `end`, which is told to exit. Returns when the victim has died, or
@@ -314,22 +299,22 @@ fn serve(mut message: Message) -> Message {
     message
 }
 
-/// Takes a message out, in the greenlet that it reached, and then sees to the one that left.
+/// Takes the content out of a message that is not just a value, and then sees to the one that
+/// left. Returns a plain message of a value, which may lie in `room`, or of an error.
 ///
 /// # Safety
 /// The message has just arrived, in a greenlet whose inbox type is `I`.
 #[cold]
-pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
+#[inline(never)]
+unsafe fn arrive<I>(message: Message, room: &mut MaybeUninit<ManuallyDrop<I>>) -> Message {
     let message @ Message { word, kind } = serve(message);
     let mut content = match kind & CONTENT {
-        // SAFETY: a value in a message to this greenlet is of its inbox type.
-        VALUE => Content::Value(unsafe { take_value(message) }),
-        THROWN => {
-            // SAFETY: made by `of_thrown`, and taken here once.
-            Content::Thrown(unsafe {
-                Thrown::from_raw(ptr::with_exposed_provenance_mut(word.assume_init()))
-            })
+        VALUE => {
+            // SAFETY: a value in a message to this greenlet is of its inbox type.
+            Content::Value(unsafe { take_value::<I>(message) })
         }
+        // SAFETY: such a message is made by `of_thrown`, and has just arrived.
+        THROWN => Content::Thrown(unsafe { take_thrown(message) }),
         PANIC => {
             // SAFETY: made by `of_panic`, and taken here once.
             Content::Panic(*unsafe {
@@ -344,7 +329,11 @@ pub(super) unsafe fn arrive<I>(message: Message) -> Content<I> {
     if let Err(panic) = announce_and(kind, departed, me, || settle(kind, departed)) {
         content = Content::Panic(panic);
     }
-    content
+    match content {
+        Content::Value(value) => of_value(room.write(ManuallyDrop::new(value))),
+        Content::Thrown(thrown) => of_thrown(thrown),
+        Content::Panic(payload) => host::resume(payload),
+    }
 }
 
 /// Tells the tracer, if there is one, that `to` was reached by a message of this kind from
@@ -398,14 +387,4 @@ unsafe fn settle_dead(dead: *const Block, frees: bool) {
             unsafe { counts::abandoned(dead) };
         }
     });
-}
-
-/// Turns a value of one type into the same value of what is the same type.
-///
-/// # Safety
-/// `A` and `B` are the same type.
-pub(crate) unsafe fn same_type<A, B>(value: A) -> B {
-    let value = ManuallyDrop::new(value);
-    // SAFETY: the same type (contract), and the original is not used again.
-    unsafe { mem::transmute_copy(&*value) }
 }

@@ -8,13 +8,16 @@ use std::{
 
 use greenlet::{Builder, Current, Greenlet, SwitchError, enter};
 
-use crate::support::{
-    Number,
-    census::{Cargo, Census, Word},
-    child::child,
-    log::{Log, on_drop},
-    number,
-    panics::{catch, heard},
+use crate::{
+    support::{
+        Number,
+        census::{Cargo, Census, Word},
+        child::child,
+        log::{Log, on_drop},
+        number,
+        panics::{catch, heard},
+    },
+    with_each_cargo,
 };
 
 /// Starts a greenlet that does `end` once it is told to exit, and kills it.
@@ -70,6 +73,31 @@ fn s15_the_message_of_a_refused_switch_comes_back() {
         assert_eq!(first.value(), 1);
     });
     assert_eq!(log.take(), [2]);
+}
+
+#[test]
+fn s15_the_message_of_a_refused_switch_that_unwinds_is_dropped() {
+    with_each_cargo!(drops_the_message_of_a_switch_that_unwinds);
+}
+
+fn drops_the_message_of_a_switch_that_unwinds<C: Cargo>() {
+    for tries in [false, true] {
+        let census = Rc::new(Census::new());
+        let sender = Rc::clone(&census);
+        killed(move |me, _| {
+            let target = Greenlet::new(me, |_, _: C| Ok(()));
+            // The first one is refused, the second one unwinds.
+            for number in 1.. {
+                let message = C::new(&sender, number);
+                if tries {
+                    drop(me.try_switch(&target, message));
+                } else {
+                    drop(me.switch(&target, message));
+                }
+            }
+        });
+        assert_eq!((census.born(), census.alive()), (2, 0));
+    }
 }
 
 #[test]
