@@ -1066,12 +1066,12 @@ impl<'a> Model<'a> {
         self.greenlets[id].parent.unwrap_or(*main)
     }
 
-    /// The one at the end of the chain of waits: it is suspended, or runs.
-    /// Rule s15: a kill always ends.
+    /// Rule s15: a kill always ends. So who was there when the last one began goes on after it.
     fn is_held_back(&self, id: Id) -> bool {
         self.kills.last().is_some_and(|&(_, last)| id <= last)
     }
 
+    /// The one at the end of the chain of waits: it is suspended, or runs.
     fn end_of_waits(&self, id: Id) -> Id {
         self.chain_of_waits(id).pop().expect("at least itself")
     }

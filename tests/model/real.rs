@@ -556,7 +556,7 @@ impl<I: Message> Frame<'_, '_, '_, I> {
         let me = self.me;
         if how.try_form {
             let got = attempt(how, || me.try_switch(target, message));
-            self.receive_or_take_back(got, how, |_| ())
+            self.receive_or_take_back(got, how)
         } else {
             let got = attempt(how, || me.switch(target, message));
             self.receive(got, how)
@@ -572,7 +572,7 @@ impl<I: Message> Frame<'_, '_, '_, I> {
         let me = self.me;
         if how.try_form {
             let got = attempt(how, || me.try_throw(target, thrown));
-            self.receive_or_take_back(got, how, |_| ())
+            self.receive_or_take_back(got, how)
         } else {
             let got = attempt(how, || me.throw(target, thrown));
             self.receive(got, how)
@@ -583,7 +583,6 @@ impl<I: Message> Frame<'_, '_, '_, I> {
         &mut self,
         got: thread::Result<Result<Result<I, Thrown>, SwitchError<M>>>,
         how: How,
-        look: impl FnOnce(&M),
     ) -> Result<(), Thrown> {
         match got {
             Ok(Ok(got)) => self.receive(Ok(got), how),
@@ -592,7 +591,7 @@ impl<I: Message> Frame<'_, '_, '_, I> {
                     self.context.id,
                     Got::Returned(refused(&refusal)),
                 ));
-                look(&refusal.into_message());
+                drop(refusal.into_message());
                 Ok(())
             }
             Err(panic) => self.receive(Err(panic), how),
