@@ -3,7 +3,7 @@
 //! drop.
 //!
 //! * `program.rs`: programs as data, and what can be seen of a run
-//! * `model.rs`: the rules, without stacks
+//! * `model/`: the rules, without stacks
 //! * `real.rs`: the same on the crate
 //! * `regressions.rs`: what was found
 //!

@@ -1,0 +1,124 @@
+//! The end of a body, and where its outcome goes.
+
+use super::{Content, Departed, Life, Model, Task, switches::Route};
+use crate::program::{Event, Id, Refused};
+
+impl Model<'_> {
+    pub(super) fn die(&mut self, content: Content) {
+        let first = self.me().parent.expect("a body has a parent");
+        self.push(Task::Bequeath {
+            first,
+            buried: false,
+            content,
+        });
+    }
+
+    pub(super) fn bequeath(&mut self, first: Id, buried: bool, content: Content) {
+        let me = self.running;
+        let content_there = content.to_another();
+        let identity = self.me().has_identity.then_some(self.me().returns);
+        let route = self.route(first, first, content_there, identity);
+        let goes_on = buried && matches!(route, Route::Bury(_));
+        let killer = if goes_on {
+            None
+        } else {
+            self.me().killer.take()
+        };
+        if let Some(killer) = killer {
+            // Rules s14 and s16: nothing comes out of it, and the killer goes on.
+            self.rule("s16 discarded");
+            self.drop_content(content);
+            self.me().life = Life::Dead;
+            self.resume_killer(killer);
+            self.push(Task::Settle(me, Departed::Died));
+            return;
+        }
+        let content = content_there;
+        let heir = match route {
+            Route::To(heir) => heir,
+            Route::Bury(id) => {
+                self.push(Task::Bequeath {
+                    first: id,
+                    buried: true,
+                    content,
+                });
+                self.bury(id);
+                return;
+            }
+            Route::Refused(why, at) => match content {
+                Content::Value(payload) => {
+                    // Rule s7: the value travels in an error. One without an identity could
+                    // not be taken out again.
+                    self.rule("s7 stray");
+                    let payload = if self.me().has_identity {
+                        Some(payload)
+                    } else {
+                        self.log(Event::Dropped(payload));
+                        None
+                    };
+                    // *Silent*: one that could not be started stays as it is.
+                    let first = if why == Refused::Stack {
+                        self.ancestor(at)
+                    } else {
+                        at
+                    };
+                    self.push(Task::Bequeath {
+                        first,
+                        buried: true,
+                        content: Content::Stray(payload, why),
+                    });
+                    return;
+                }
+                // *Silent*: a busy parent cannot go on, so that is told which it waits for; or,
+                // if a kill holds that back, the one whom the kill waits for.
+                _ => {
+                    self.rule("s11 busy parent");
+                    let end = self.end_of_waits(at);
+                    match self.kills.last() {
+                        Some(&(killer, _)) if self.is_held_back(end) => {
+                            self.rule("s15 goes no further than the kill");
+                            self.end_of_waits(killer)
+                        }
+                        _ => end,
+                    }
+                }
+            },
+        };
+        self.rule(match content {
+            Content::Value(_) if heir != first => "s7 past the dead",
+            Content::Value(_) => "s7 value",
+            Content::ChildExit => "s13 news",
+            _ => "s11 error",
+        });
+        self.me().life = Life::Dead;
+        self.deliver(heir, content);
+        self.push(Task::Settle(me, Departed::Died));
+    }
+
+    /// It dies without running, and its body is dropped. *Silent*: a greenlet drops one body
+    /// at a time, and of those that wait the last that died first.
+    pub(super) fn bury(&mut self, id: Id) {
+        self.greenlets[id].life = Life::Dead;
+        match &mut self.me().to_bury {
+            Some(waiting) => waiting.push(id),
+            none => {
+                *none = Some(vec![id]);
+                self.push(Task::Bury);
+            }
+        }
+    }
+
+    pub(super) fn bury_next(&mut self) {
+        let waiting = self.me().to_bury.as_mut().expect("it is at that");
+        let Some(id) = waiting.pop() else {
+            self.me().to_bury = None;
+            return;
+        };
+        self.push(Task::Bury);
+        if let Some(local) = self.greenlets[id].captured.take() {
+            self.rule("s14 body dropped");
+            self.push(Task::Contain);
+            self.push(Task::DropLocal(local));
+        }
+    }
+}
