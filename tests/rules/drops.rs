@@ -21,23 +21,13 @@ use crate::{
         log::{Log, on_drop},
         number,
         panics::{catch, heard},
+        suspended,
     },
 };
 
 /// How many suspended greenlets there can be at once in each of the tests with many.
 fn many() -> usize {
     if emulated() { 2_000 } else { 20_000 }
-}
-
-/// A suspended greenlet that adds `event` when its locals are dropped.
-fn suspended(me: &Current<()>, log: &Log, event: &'static str) -> Greenlet<()> {
-    let (main, log) = (me.handle(), log.clone());
-    let greenlet = Greenlet::new(me, move |me, ()| {
-        let _dropped = log.at_drop(event);
-        me.switch(&main, ())
-    });
-    me.switch(&greenlet, ()).unwrap();
-    greenlet
 }
 
 #[test]

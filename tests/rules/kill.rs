@@ -12,21 +12,10 @@ use crate::{
         log::{Log, OnDrop, on_drop},
         number,
         panics::heard,
-        run_without_handles,
+        run_without_handles, suspended,
     },
     with_each_cargo,
 };
-
-/// A greenlet that is suspended, with a local of the given name.
-fn suspended(me: &Current<()>, log: &Log, name: &'static str) -> Greenlet<()> {
-    let (log, main) = (log.clone(), me.handle());
-    let g = Greenlet::new(me, move |me, ()| {
-        let _dropped = log.at_drop(name);
-        me.switch(&main, ())
-    });
-    me.switch(&g, ()).unwrap();
-    g
-}
 
 #[test]
 fn s14_dropping_the_last_handle_kills_a_suspended_greenlet_within_the_drop() {

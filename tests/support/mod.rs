@@ -13,6 +13,7 @@ use std::{cell::RefCell, rc::Rc};
 use greenlet::{Current, Greenlet, SwitchError, Thrown};
 
 use crate::machine::page_size;
+use log::Log;
 
 /// An error that has a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,17 @@ fn statm(field: usize) -> usize {
         .nth(field)
         .and_then(|pages| pages.parse::<usize>().ok());
     pages.expect("a number") * page_size()
+}
+
+/// A suspended greenlet that adds `event` when its locals are dropped.
+pub fn suspended(me: &Current<()>, log: &Log, event: &'static str) -> Greenlet<()> {
+    let (main, log) = (me.handle(), log.clone());
+    let greenlet = Greenlet::new(me, move |me, ()| {
+        let _dropped = log.at_drop(event);
+        me.switch(&main, ())
+    });
+    me.switch(&greenlet, ()).unwrap();
+    greenlet
 }
 
 /// Runs `body` in a child of `me` to which no handle is left.
