@@ -1,8 +1,10 @@
 //! Memory that a user brings for a stack: when it is asked, and s14 for what it owns.
 
 use std::{
+    arch::asm,
     cell::{Cell, RefCell},
     mem::MaybeUninit,
+    ops::Range,
     rc::Rc,
 };
 
@@ -64,31 +66,62 @@ fn it_is_asked_by_the_builder_and_never_again() {
     assert_eq!(calls.get(), 2);
 }
 
-/// Where its memory lies depends on where it lies itself.
+/// Where its memory lies depends on where it lies itself, which it tells when it is dropped.
 #[repr(align(16))]
-struct Inline([MaybeUninit<u8>; 32 * 1024]);
+struct Inline {
+    bytes: [MaybeUninit<u8>; 32 * 1024],
+    lay: Rc<Cell<Range<usize>>>,
+}
 
 // SAFETY: the memory is its own and, once it stays, stays where it is.
 unsafe impl StackMemory for Inline {
     fn top(&self) -> *mut u8 {
-        self.0.as_ptr_range().end.cast_mut().cast()
+        self.bytes.as_ptr_range().end.cast_mut().cast()
     }
 
     fn size(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
+}
+
+impl Drop for Inline {
+    fn drop(&mut self) {
+        let Range { start, end } = self.bytes.as_ptr_range();
+        self.lay.set(start.addr()..end.addr());
+    }
+}
+
+/// Not the address of a local, which AddressSanitizer may have put elsewhere.
+fn stack_pointer() -> usize {
+    let address: usize;
+    // SAFETY: reads a register.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        asm!("mov {}, rsp", out(reg) address, options(nomem, nostack, preserves_flags));
+        #[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
+        asm!("mov {}, sp", out(reg) address, options(nomem, nostack, preserves_flags));
+        #[cfg(target_arch = "riscv64")]
+        asm!("mv {}, sp", out(reg) address, options(nomem, nostack, preserves_flags));
+    }
+    address
 }
 
 #[test]
 fn it_is_asked_where_it_stays() {
-    enter(|me| {
-        let memory = Inline([MaybeUninit::uninit(); 32 * 1024]);
+    let lay = Rc::new(Cell::new(0..0));
+    let ran = enter(|me| {
+        let memory = Inline {
+            bytes: [MaybeUninit::uninit(); 32 * 1024],
+            lay: Rc::clone(&lay),
+        };
         let greenlet = Builder::new()
             .stack(memory)
-            .build(me, |_, n: u32| Ok(n + 1))
+            .build(me, |_, ()| Ok(stack_pointer()))
             .unwrap();
-        assert_eq!(me.switch(&greenlet, 1).unwrap(), 2);
+        me.switch(&greenlet, ()).unwrap()
     });
+    let lay = lay.take();
+    assert!(lay.contains(&ran), "{lay:x?}, but it ran at {ran:#x}");
 }
 
 #[test]
