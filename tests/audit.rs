@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use object::{Object, ObjectSymbol, SymbolFlags, elf, read::archive::ArchiveFile};
+use object::{
+    Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolFlags, elf, read::archive::ArchiveFile,
+};
 
 /// Where each register lies, bytes from the frame's address; `resume` is the resume address.
 type Places = BTreeMap<String, isize>;
@@ -585,15 +587,24 @@ fn listed_symbols() -> Vec<String> {
     names
 }
 
-#[test]
-fn the_core_has_the_symbols_that_the_guide_lists_and_hides_them() {
+/// Calls `look` with each object of the assembled core, where `build.rs` has put it.
+fn for_each_object(mut look: impl FnMut(&object::File<'_>)) {
     let archive = fs::read(concat!(env!("OUT_DIR"), "/libgreenlet_core.a")).unwrap();
     let members = ArchiveFile::parse(&*archive).unwrap();
-    let mut names = Vec::new();
+    let mut objects = 0;
     for member in members.members() {
         // Aligned, as in a file of its own.
         let data = member.unwrap().data(&*archive).unwrap().to_vec();
-        let object = object::File::parse(&*data).expect("an object file");
+        look(&object::File::parse(&*data).expect("an object file"));
+        objects += 1;
+    }
+    assert!(objects > 0);
+}
+
+#[test]
+fn the_core_has_the_symbols_that_the_guide_lists_and_hides_them() {
+    let mut names = Vec::new();
+    for_each_object(|object| {
         for symbol in object.symbols().filter(|symbol| symbol.is_global()) {
             let name = symbol.name().unwrap();
             // 32-bit ARM's unwind tables ask for a routine of the C library.
@@ -606,9 +617,20 @@ fn the_core_has_the_symbols_that_the_guide_lists_and_hides_them() {
             assert_eq!(st_other & 3, elf::STV_HIDDEN, "{name}");
             names.push(name.to_owned());
         }
-    }
+    });
     names.sort();
     assert_eq!(names, listed_symbols());
+}
+
+#[test]
+fn each_object_of_the_core_says_that_it_needs_no_executable_stack() {
+    for_each_object(|object| {
+        let note = object.section_by_name(".note.GNU-stack").expect("the note");
+        let SectionFlags::Elf { sh_flags } = note.flags() else {
+            panic!("not an ELF section: {:?}", note.flags());
+        };
+        assert_eq!(sh_flags & u64::from(elf::SHF_EXECINSTR), 0);
+    });
 }
 
 #[test]

@@ -10,16 +10,10 @@ use std::{
 
 use machine::skip;
 use object::{
-    LittleEndian, Object, ObjectSection, ObjectSymbol,
+    LittleEndian, Object, ObjectSymbol,
     elf::{self, FileHeader32, FileHeader64},
-    read::{
-        archive::ArchiveFile,
-        elf::{FileHeader, ProgramHeader},
-    },
+    read::elf::{FileHeader, ProgramHeader},
 };
-
-/// Where `build.rs` has put the assembled core.
-const CORE: &str = concat!(env!("OUT_DIR"), "/libgreenlet_core.a");
 
 /// The flags of the program's stack, if it says any; without, the system may make it executable.
 fn stack_flags<Elf: FileHeader<Endian = LittleEndian>>(program: &[u8]) -> Option<u32> {
@@ -42,25 +36,6 @@ fn a_program_with_the_crate_has_no_executable_stack() {
         stack_flags::<FileHeader32<LittleEndian>>(&program)
     };
     assert_eq!(flags, Some(elf::PF_R | elf::PF_W));
-}
-
-#[test]
-fn each_object_of_the_core_says_that_it_needs_no_executable_stack() {
-    let archive = fs::read(CORE).unwrap();
-    let members = ArchiveFile::parse(&*archive).unwrap();
-    let mut objects = 0;
-    for member in members.members() {
-        // Aligned, as in a file of its own.
-        let data = member.unwrap().data(&*archive).unwrap().to_vec();
-        let object = object::File::parse(&*data).expect("an object file");
-        let note = object.section_by_name(".note.GNU-stack").expect("the note");
-        let object::SectionFlags::Elf { sh_flags } = note.flags() else {
-            panic!("not an ELF section: {:?}", note.flags());
-        };
-        assert_eq!(sh_flags & u64::from(elf::SHF_EXECINSTR), 0);
-        objects += 1;
-    }
-    assert!(objects > 0);
 }
 
 /// A directory of this test's own, empty.
