@@ -200,9 +200,7 @@ END_FUNCTION SYM(switch)
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
-#ifdef __ELF__
     .cfi_signal_frame
-#endif
     .cfi_escape 0x0f, 0x07, 0x8d, 0x00, 0x06, 0x06, 0x23, (FRAME_SIZE & 0x7f) | 0x80, FRAME_SIZE >> 7
     .cfi_offset x29, FRAME_X29 - FRAME_SIZE
     .cfi_offset x30, FRAME_RESUME - FRAME_SIZE
@@ -239,7 +237,7 @@ LABEL SYM(entry_pc)
     .cfi_endproc
 END_FUNCTION SYM(entry)
 
-#if defined(__ELF__) && defined(__ARM_FEATURE_BTI_DEFAULT)
+#if defined(__ARM_FEATURE_BTI_DEFAULT)
 // GNU_PROPERTY_AARCH64_FEATURE_1_AND (0xc0000000): BTI (bit 0) only. Not PAC (bit 1), see
 // above; never GCS (bit 2): a switch does not move the guarded control stack.
     .section .note.gnu.property, "a", %note

@@ -8,9 +8,9 @@
 //      "Exception Handling ABI for the Arm Architecture" (EHABI), section 10.3 "Frame unwinding
 //      instructions".
 //
-// Assumes ARMv5T or newer (blx), ELF, and that C and Rust code are compiled for the same
-// floating point unit. Both may be of either instruction set. The rest of what asm/x86_64.S says
-// at this place holds here with src/arch/arm.rs, and EHABI directives besides the CFI.
+// Assumes ARMv5T or newer (blx), and that C and Rust code are compiled for the same floating
+// point unit. Both may be of either instruction set. The rest of what asm/x86_64.S says at this
+// place holds here with src/arch/arm.rs, and EHABI directives besides the CFI.
 //
 // Thumb-1 is all that ARMv6-M and ARMv8-M Baseline (Cortex-M0, M23) have. Each routine has a second
 // body for it, with the same frame and contract: push, pop, loads and stores reach r0-r7 only, so
@@ -34,9 +34,6 @@
 
 #include "macros.h"
 
-#ifndef __ELF__
-#error "the switch core for arm is for ELF targets"
-#endif
 #if defined(__thumb__) && !defined(__thumb2__)
 #define THUMB1
 #if defined(__unix__) || defined(__ARM_FP)

@@ -237,9 +237,7 @@ END_FUNCTION SYM(switch)
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
-#ifdef __ELF__
     .cfi_signal_frame
-#endif
     .cfi_escape 0x0f, 0x07, 0x78, 0x00, 0x06, 0x06, 0x23, (FRAME_SIZE & 0x7f) | 0x80, FRAME_SIZE >> 7
     .cfi_offset s0, FRAME_S0 - FRAME_SIZE
     .cfi_offset ra, FRAME_RESUME - FRAME_SIZE

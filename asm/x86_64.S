@@ -214,9 +214,7 @@ END_FUNCTION SYM(switch)
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
-#ifdef __ELF__
     .cfi_signal_frame
-#endif
     .cfi_escape 0x0f, 0x06, 0x76, 0x00, 0x06, 0x06, 0x23, FRAME_SIZE
     .cfi_offset rbx, FRAME_RBX - FRAME_SIZE
     .cfi_offset r12, FRAME_R12 - FRAME_SIZE
@@ -272,7 +270,7 @@ SYM(mxcsr_way):
     .zero 1
 #endif
 
-#if defined(__ELF__) && defined(__CET__) && (__CET__ & 1)
+#if defined(__CET__) && (__CET__ & 1)
 // Asked for by -fcf-protection: the only indirect jump above is notrack.
 // GNU_PROPERTY_X86_FEATURE_1_AND (0xc0000002): IBT (bit 0) only. Never SHSTK (bit 1): a
 // switch does not move the shadow stack, and saying so keeps the loader from enabling it.

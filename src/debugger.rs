@@ -28,10 +28,7 @@ struct Anchor {
 /// In a section of its own, which a debugger finds without symbols: one for each version of the
 /// crate, and each library that has it linked in.
 #[used]
-#[cfg_attr(
-    not(any(target_vendor = "apple", windows)),
-    unsafe(link_section = ".greenlet")
-)]
+#[unsafe(link_section = ".greenlet")]
 static ANCHOR: Anchor = Anchor {
     magic: *b"greenlet",
     layout: shorten([

@@ -211,8 +211,7 @@ fn head(source: &str) -> (Places, isize) {
 
 /// The lines that the C preprocessor leaves, for what these files ask of it.
 fn preprocess<'a>(source: &'a str, macros: &[&str]) -> Vec<&'a str> {
-    let mut defined: Vec<&str> = vec!["__ELF__"];
-    defined.extend(macros);
+    let mut defined = macros.to_vec();
     let (mut lines, mut open) = (Vec::new(), Vec::new());
     for line in source.lines() {
         let (directive, rest) = line.split_once(' ').unwrap_or((line, ""));
