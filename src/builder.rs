@@ -33,7 +33,8 @@ pub struct Builder {
 
 impl Builder {
     /// The smallest stack that a greenlet may have, bytes: enough for the crate's own frames
-    /// and, with `std`, a panic and its hook.
+    /// and, with `std`, a panic and its hook. But not for the backtrace that the hook prints if
+    /// `RUST_BACKTRACE` asks for it: on so small a stack that is an overflow.
     pub const MIN_STACK_SIZE: usize = if cfg!(feature = "std") {
         16 * 1024
     } else {

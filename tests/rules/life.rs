@@ -1,10 +1,13 @@
 //! s5: new, active, dead; and the stack.
 
+use std::env;
+
 use greenlet::{Builder, Current, Greenlet, StackError, SwitchError, enter};
 
 use crate::support::{
     Number,
     census::{Cargo, Census, Word},
+    child::child,
     is_new,
 };
 
@@ -201,4 +204,26 @@ fn s5_the_size_of_a_stack_is_the_builders() {
         let g = build.build(me, |_, levels: u32| Ok(deep(levels))).unwrap();
         assert_eq!(me.switch(&g, 3000).unwrap(), 3000);
     });
+}
+
+/// The hook is std's own, and says nothing of where the panic was.
+#[test]
+fn s5_the_smallest_stack_has_room_for_a_panic_and_its_hook() {
+    let Some(ended) = child(|| {
+        // SAFETY: no other thread of this process uses the environment.
+        unsafe { env::remove_var("RUST_BACKTRACE") };
+        enter(|me: &Current<()>| {
+            let build = Builder::new().stack_size(Builder::MIN_STACK_SIZE);
+            let g = build.build(me, |_, ()| panic!("on a small stack"));
+            let _ = me.switch(&g.unwrap(), ());
+        });
+    }) else {
+        return;
+    };
+    assert_eq!(ended.status.code(), Some(101), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("on a small stack"),
+        "{}",
+        ended.stderr
+    );
 }
