@@ -111,14 +111,8 @@ impl<M> fmt::Debug for SwitchError<M> {
     }
 }
 
-impl<M> Error for SwitchError<M> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Stack(_, error) => Some(error),
-            _ => None,
-        }
-    }
-}
+/// Without a source: why there is no stack is what it says itself.
+impl<M> Error for SwitchError<M> {}
 
 /// The greenlet is not dead on return from [`kill`](crate::Current::kill).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +142,7 @@ impl fmt::Display for KillError {
 
 impl Error for KillError {}
 
-/// A builder was given what no greenlet can have.
+/// No greenlet was made. Its body, and what was set, are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {

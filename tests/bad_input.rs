@@ -7,6 +7,7 @@ mod process;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::{Cell, RefCell},
+    error::Error,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
 };
@@ -445,6 +446,14 @@ fn s5_a_stack_that_cannot_be_mapped_is_an_error_of_the_switch_and_the_target_sta
         assert_eq!(LIVE.get(), 0);
     });
     assert!(ending.is_success(), "{ending:?}");
+}
+
+/// Who prints an error prints its sources as well.
+#[test]
+fn a_refusal_for_want_of_a_stack_says_why_once() {
+    let refusal = SwitchError::Stack((), StackError::OutOfMemory);
+    assert_eq!(refusal.to_string(), StackError::OutOfMemory.to_string());
+    assert!(refusal.source().is_none());
 }
 
 #[test]
