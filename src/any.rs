@@ -4,7 +4,8 @@ use core::{fmt, ptr};
 
 use crate::tree::{Block, State};
 
-/// A greenlet of whatever inbox: it can be looked at, not switched to.
+/// A greenlet of whatever inbox: it can be looked at, not switched to. With the feature `trace`,
+/// whose [`Event`](crate::trace::Event)s have them.
 #[derive(Clone, Copy)]
 pub struct AnyGreenlet<'a>(&'a Block);
 

@@ -17,6 +17,9 @@ use crate::{
 /// Cloning it is a reference count. When the last handle goes, a suspended greenlet is killed
 /// within that drop (rule s14); a child counts as a handle to its parent.
 ///
+/// `L` is how long the handle may be kept: for ever, or, for a greenlet of a
+/// [`Scope`](crate::Scope), as long as that lasts.
+///
 /// A greenlet belongs to the thread that made it:
 ///
 /// ```compile_fail,E0277
@@ -97,6 +100,19 @@ impl<I, L> Greenlet<I, L> {
     ///
     /// # Errors
     /// [`ParentError`]; nothing is changed then.
+    ///
+    /// ```
+    /// use greenlet::{Greenlet, ParentError, enter};
+    ///
+    /// enter(|me| {
+    ///     let child = Greenlet::new(me, |_, n: u32| Ok(n));
+    ///     let parent = Greenlet::new(me, |_, n: u32| Ok(n + 100));
+    ///     child.set_parent(&parent).unwrap();
+    ///     assert_eq!(parent.set_parent(&child), Err(ParentError::Cycle));
+    ///     // The child's value starts its parent, whose value comes here.
+    ///     assert_eq!(me.switch(&child, 1).unwrap(), 101);
+    /// });
+    /// ```
     pub fn set_parent<Q, M>(&self, parent: &Greenlet<Q, M>) -> Result<(), ParentError> {
         let block = self.block();
         if block.is_root() {

@@ -60,7 +60,20 @@ pub use stack::{StackError, StackMemory};
 pub use thrown::{GreenletExit, Thrown};
 pub use weak::WeakGreenlet;
 
-/// Runs `body` as the main greenlet of this thread and returns what it returns (rules s1, s2).
+/// Runs `body` as the main greenlet of this thread and returns what it returns (rule s1).
+///
+/// Inside a greenlet it gives that one's stack a second inbox until `body` is over (rule s2). What
+/// is suspended then stays suspended, and is killed when its last handle goes.
+///
+/// ```
+/// use greenlet::{Greenlet, enter};
+///
+/// let answer = enter(|me| {
+///     let twice = Greenlet::new(me, |_, n: u32| Ok(n * 2));
+///     me.switch(&twice, 21)
+/// });
+/// assert_eq!(answer.unwrap(), 42);
+/// ```
 #[cfg(feature = "std")]
 pub fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
     tree::enter(body)

@@ -99,7 +99,8 @@ impl Context {
     ///
     /// # Safety
     /// `top` is the end of writable memory that is large enough for `start`, unused by anybody
-    /// else until the context is over; this context stays where it is as long.
+    /// else until the context is over; this context stays where it is, and on this thread, as
+    /// long.
     pub unsafe fn prepare(&self, top: *mut u8, start: Start, argument: *mut ()) {
         let top = top.map_addr(|address| address & !(arch::STACK_ALIGN - 1));
         let frame = top.wrapping_sub(size_of::<Frame>()).cast::<Frame>();
@@ -125,7 +126,9 @@ impl Context {
     /// resumed with.
     ///
     /// # Safety
-    /// This context is the running one of this thread and `to` is suspended, or prepared.
+    /// This context is the running one of this thread. `to` is suspended, or prepared, and has
+    /// been so on this thread: a context never leaves the thread that it was prepared on, not
+    /// even between two switches (on x86_64 the switch remembers who left last in the thread).
     #[inline(always)]
     pub unsafe fn switch(&self, to: &Context, message: Message) -> Message {
         // SAFETY: the field is writable through its cell, and the caller says that `to` is

@@ -48,7 +48,8 @@ impl Error for GreenletExit {}
 /// ended with, or that a refused switch came to.
 ///
 /// One pointer wide. Any [`Error`] converts into it, so `?` works in a body; a
-/// [`GreenletExit`], and the news of a child's, needs no memory.
+/// [`GreenletExit`], and the news of a child's, needs no memory. For that it is not an [`Error`]
+/// itself: a function that returns a `Box<dyn Error>` takes the error out, or its text.
 ///
 /// ```
 /// use greenlet::Thrown;

@@ -7,7 +7,7 @@ use crate::{
     tree::{self, Block},
 };
 
-/// A handle to a greenlet that does not keep it alive.
+/// A handle to a greenlet that does not keep it alive. `I` and `L` are those of its [`Greenlet`].
 ///
 /// ```
 /// use greenlet::{Greenlet, enter};
