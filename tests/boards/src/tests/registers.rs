@@ -27,7 +27,7 @@ const ROUNDS: usize = 16;
 
 unsafe extern "C" {
     /// The crate's own, which the routines of `arch` jump to.
-    #[link_name = "greenlet_0_1_0_switch"]
+    #[link_name = env!("GREENLET_SWITCH")]
     fn core_switch();
 }
 
