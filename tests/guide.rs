@@ -1,4 +1,5 @@
-//! The guide lists every rule, and no rule is without a test.
+//! The guide lists every rule, no rule is without a test, and `tests/README.md` names no test that
+//! there is not.
 
 #![cfg(not(miri))]
 
@@ -60,4 +61,41 @@ fn every_rule_has_a_test_that_is_named_after_it() {
         }
     }
     assert_eq!(tested, RULES.collect());
+}
+
+/// What stands between single backquotes and looks like a test: a path, or the name of a rule's.
+fn tests_named_in(text: &str) -> impl Iterator<Item = &str> {
+    let is_path = |name: &&str| {
+        name.chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c))
+    };
+    let is_test = |name: &&str| {
+        let of_a_rule = name.strip_prefix('s').and_then(|rest| rest.split_once('_'));
+        name.contains("::") || of_a_rule.is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+    };
+    text.split('`').filter(is_path).filter(is_test)
+}
+
+#[test]
+fn every_test_that_is_named_among_greenlets_cases_and_broken_rules_exists() {
+    let tests = repository().join("tests");
+    let mut there = BTreeSet::new();
+    for path in all_files(&tests) {
+        let text = read(&path);
+        if path.extension().is_some_and(|end| end == "rs") {
+            let functions = text.split("\nfn ").skip(1);
+            there.extend(functions.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())));
+        } else if path.ends_with("compile_fail.md") {
+            let names = text.split("\n`").skip(1);
+            there.extend(names.filter_map(|rest| Some(rest.split_once('`')?.0.to_owned())));
+        }
+    }
+    let text = read(&tests.join("README.md"));
+    let mut named = 0;
+    for name in tests_named_in(&text) {
+        let last = name.rsplit("::").next().expect("a last part");
+        assert!(there.contains(last), "there is no test {name}");
+        named += 1;
+    }
+    assert!(named > 150, "{named} tests are named");
 }
