@@ -122,19 +122,6 @@ fn a_stack_of_an_impossible_size_is_an_error_of_build() {
 }
 
 #[test]
-fn a_stack_of_the_smallest_size_and_a_guard_of_none_are_rounded_up() {
-    leaks_nothing(|| {
-        enter(|me: &Current<u32>| {
-            let builder = Builder::new()
-                .stack_size(Builder::MIN_STACK_SIZE)
-                .guard_size(0);
-            let greenlet = builder.build(me, |_, n: u32| Ok(n + 1)).unwrap();
-            assert_eq!(me.switch(&greenlet, 1).unwrap(), 2);
-        });
-    });
-}
-
-#[test]
 fn a_name_with_a_nul_is_an_error_of_build() {
     leaks_nothing(|| {
         for name in ["\0", "\0name", "na\0me", "name\0"] {

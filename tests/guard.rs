@@ -127,14 +127,17 @@ fn here() -> *mut u8 {
     black_box(&raw mut local)
 }
 
-/// Whether a stack has been used by another greenlet before.
+/// What kind of stack a test is about.
 #[derive(Clone, Copy)]
 enum Stacks {
     Fresh,
+    /// Used by another greenlet before.
     Reused,
+    /// Of a builder that was asked for a guard of no size.
+    OverLeastGuard,
 }
 
-/// Runs `act` in a greenlet with the default guard, in a forked child, with the lowest address
+/// Runs `act` in a greenlet with such a stack, in a forked child, with the lowest address
 /// of the stack that it asked for; it may have got a little more. Tells how the child ended, and
 /// whether a fault was in the guard. Below the guard there is another greenlet's stack, where a
 /// write would not fault.
@@ -142,7 +145,10 @@ fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, 
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let fault = Fault::new();
     let size = STACK.next_multiple_of(page_size());
-    let builder = || Builder::new().stack_size(STACK);
+    let builder = || match stacks {
+        Stacks::OverLeastGuard => Builder::new().stack_size(STACK).guard_size(0),
+        _ => Builder::new().stack_size(STACK),
+    };
     let (ending, below) = enter(|me: &Current<()>| {
         let main = me.handle();
         let waiting = |act: Option<fn(*mut u8)>| {
@@ -274,4 +280,12 @@ fn s26_a_stack_that_is_used_again_has_its_guard_still() {
         });
         assert!(ending.is_fault() && in_guard, "{ending:?}");
     }
+}
+
+#[test]
+fn s26_a_guard_of_no_size_is_rounded_up_to_a_page() {
+    let (ending, in_guard) = at_the_bottom(Stacks::OverLeastGuard, |_| {
+        black_box(recurse_without_end(0));
+    });
+    assert!(ending.is_fault() && in_guard, "{ending:?}");
 }
