@@ -125,6 +125,26 @@ fn it_is_asked_where_it_stays() {
 }
 
 #[test]
+fn it_is_dropped_when_a_size_or_guard_is_set_after_it() {
+    type Set = fn(Builder) -> Builder;
+    let set: [Set; 2] = [
+        |build| build.stack_size(32 * 1024),
+        |build| build.guard_size(1),
+    ];
+    for set in set {
+        let log = Log::new();
+        let owned = RefCell::new(Some(log.at_drop("memory")));
+        let build = Builder::new().stack(Memory::new(|| {}, move || drop(owned.take())));
+        let build = set(build);
+        assert_eq!(log.take(), ["memory"]);
+        enter(|me| {
+            let greenlet = build.build(me, |_, n: u32| Ok(n + 1)).unwrap();
+            assert_eq!(me.switch(&greenlet, 1).unwrap(), 2);
+        });
+    }
+}
+
+#[test]
 fn s14_it_goes_with_a_greenlet_that_dies_new() {
     let log = Log::new();
     enter(|me: &Current<()>| {
