@@ -4,10 +4,11 @@
 mod order;
 mod process;
 
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, mem, ptr, sync::Arc};
 
 use greenlet::{Builder, Current, Greenlet, Snapshot, Thrown, enter, report_stack_overflow};
 use order::assert_in_order;
+use process::{Ending, in_child};
 
 const STACK: usize = 64 * 1024;
 
@@ -250,22 +251,23 @@ fn recurse(n: u64) -> u64 {
     recurse(n + 1) + frame[3]
 }
 
-#[test]
-fn s26_an_overflow_names_the_greenlet_and_its_stack() {
-    let child = process::in_child(|| {
-        report_stack_overflow().unwrap();
-        enter(|me| {
-            let deep = Builder::new()
-                .name("deep")
-                .stack_size(16 * 1024)
-                .build(me, |_, ()| {
-                    black_box(recurse(0));
-                    Ok(())
-                })
-                .unwrap();
-            let _ = me.switch(&deep, ());
-        });
+/// Overflows the stack of a greenlet with a name.
+fn overflow() {
+    enter(|me| {
+        let deep = Builder::new()
+            .name("deep")
+            .stack_size(16 * 1024)
+            .build(me, |_, ()| {
+                black_box(recurse(0));
+                Ok(())
+            })
+            .unwrap();
+        let _ = me.switch(&deep, ());
     });
+}
+
+#[track_caller]
+fn assert_overflow_is_reported(child: &Ending) {
     assert!(child.is_abort(), "{child:?}");
     assert_in_order(
         &child.stderr,
@@ -275,4 +277,58 @@ fn s26_an_overflow_names_the_greenlet_and_its_stack() {
             "Builder::stack_size",
         ],
     );
+}
+
+#[test]
+fn s26_an_overflow_names_the_greenlet_and_its_stack() {
+    assert_overflow_is_reported(&in_child(|| {
+        report_stack_overflow().unwrap();
+        overflow();
+    }));
+}
+
+#[test]
+fn s26_so_it_does_on_a_thread_that_has_no_signal_stack() {
+    assert_overflow_is_reported(&in_child(|| {
+        let none = libc::stack_t {
+            ss_sp: ptr::null_mut(),
+            ss_flags: libc::SS_DISABLE,
+            ss_size: 0,
+        };
+        // SAFETY: handlers run on the thread's own stack then.
+        assert_eq!(unsafe { libc::sigaltstack(&none, ptr::null_mut()) }, 0);
+        report_stack_overflow().unwrap();
+        overflow();
+    }));
+}
+
+#[test]
+fn s26_what_is_no_overflow_goes_on_to_the_handler_that_was_installed_before() {
+    extern "C" fn plain(_: libc::c_int) {
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(7) }
+    }
+    extern "C" fn informed(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: the information is there; ends the process.
+        unsafe { libc::_exit((*info).si_signo) }
+    }
+    let handlers = [
+        (plain as *const (), 0, 7),
+        (informed as *const (), libc::SA_SIGINFO, libc::SIGSEGV),
+    ];
+    for (handler, flags, code) in handlers {
+        let child = in_child(|| {
+            // SAFETY: the handler fits the flags.
+            unsafe {
+                let mut action: libc::sigaction = mem::zeroed();
+                action.sa_sigaction = handler as usize;
+                action.sa_flags = flags;
+                assert_eq!(libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()), 0);
+            }
+            report_stack_overflow().unwrap();
+            // SAFETY: the handler ends the process.
+            unsafe { libc::raise(libc::SIGSEGV) };
+        });
+        assert_eq!(child.status.code(), Some(code), "{child:?}");
+    }
 }
