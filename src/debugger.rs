@@ -105,14 +105,20 @@ impl Place {
             thread: AtomicPtr::new(thread),
             number: AtomicU64::new(thread_number()),
         }));
-        let enlist = |first: *mut Self| {
+        let mut first = ANCHOR.first.load(Ordering::Acquire);
+        loop {
             // SAFETY: nobody else knows of it before it is in the list.
             unsafe { (*place).next = first };
-            Some(place)
-        };
-        let _ = ANCHOR
-            .first
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, enlist);
+            match ANCHOR.first.compare_exchange_weak(
+                first,
+                place,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => break,
+                Err(now) => first = now,
+            }
+        }
         // SAFETY: never freed, and not written to but through atomics from now on.
         unsafe { &*place }
     }
