@@ -64,6 +64,23 @@ impl<I> Current<I> {
     /// own `switch`. In place of a dead one its first live ancestor receives it, if that takes
     /// the type (rules s6, s9). Switching to oneself returns the message (rule s8).
     ///
+    /// ```
+    /// use greenlet::{Greenlet, enter};
+    ///
+    /// enter(|me| {
+    ///     let main = me.handle();
+    ///     let summer = Greenlet::new(me, move |me, mut sum: u32| {
+    ///         while sum < 100 {
+    ///             sum += me.switch(&main, sum)?;
+    ///         }
+    ///         Ok(sum)
+    ///     });
+    ///     let sums = [1, 10, 89].map(|n| me.switch(&summer, n).unwrap());
+    ///     assert_eq!(sums, [1, 11, 100]);
+    ///     assert!(summer.is_dead());
+    /// });
+    /// ```
+    ///
     /// # Errors
     /// What is thrown at this greenlet while it waits; among that the error of a child, and
     /// [`GreenletExit`] when it is killed. Also, as a [`SwitchError<()>`](SwitchError), a
@@ -92,6 +109,17 @@ impl<I> Current<I> {
     /// As [`switch`](Self::switch), but a message that is not sent comes back.
     ///
     /// The outer result says whether the message was sent, the inner one what came back.
+    ///
+    /// ```
+    /// use greenlet::{Greenlet, SwitchError, enter};
+    ///
+    /// enter(|me| {
+    ///     let over = Greenlet::new(me, |_, _: String| Ok(()));
+    ///     me.try_switch(&over, "first".to_string()).unwrap().unwrap();
+    ///     let refusal = me.try_switch(&over, "second".to_string());
+    ///     assert_eq!(refusal.unwrap_err(), SwitchError::Dead("second".to_string()));
+    /// });
+    /// ```
     ///
     /// # Errors
     /// [`SwitchError`], with the message, if nothing was sent.
@@ -123,6 +151,29 @@ impl<I> Current<I> {
     /// A suspended target's `switch` returns it as `Err`. A new one dies without running, and
     /// the error goes to its parent; a dead one's first live ancestor receives it. At oneself
     /// it is returned at once (rule s12).
+    ///
+    /// ```
+    /// use greenlet::{Greenlet, enter};
+    ///
+    /// #[derive(Debug)]
+    /// struct TimedOut;
+    /// # impl std::fmt::Display for TimedOut {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// #         f.write_str("timed out")
+    /// #     }
+    /// # }
+    /// impl std::error::Error for TimedOut {}
+    ///
+    /// enter(|me| {
+    ///     let main = me.handle();
+    ///     let waiting = Greenlet::new(me, move |me, ()| match me.switch(&main, "waiting") {
+    ///         Err(thrown) if thrown.downcast_ref::<TimedOut>().is_some() => Ok("gave up"),
+    ///         answer => answer.map(|()| "answered"),
+    ///     });
+    ///     assert_eq!(me.switch(&waiting, ()).unwrap(), "waiting");
+    ///     assert_eq!(me.throw(&waiting, TimedOut).unwrap(), "gave up");
+    /// });
+    /// ```
     ///
     /// # Errors
     /// As [`switch`](Self::switch).
@@ -175,6 +226,22 @@ impl<I> Current<I> {
     /// dies without running; to a dead one nothing happens.
     ///
     /// What the target ends with, value, error or panic, is dropped (rule s16).
+    ///
+    /// ```
+    /// use greenlet::{Greenlet, KillError, enter};
+    ///
+    /// enter(|me| {
+    ///     let main = me.handle();
+    ///     let server = Greenlet::new(me, move |me, ()| {
+    ///         let _closed_by_the_kill = std::net::TcpListener::bind("127.0.0.1:0")?;
+    ///         me.switch(&main, ())
+    ///     });
+    ///     me.switch(&server, ()).unwrap();
+    ///     assert_eq!(me.kill(&server), Ok(()));
+    ///     assert!(server.is_dead());
+    ///     assert_eq!(me.kill(&me.handle()), Err(KillError::Root));
+    /// });
+    /// ```
     ///
     /// # Errors
     /// [`KillError`] if the target cannot be dead on return.

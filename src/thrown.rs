@@ -49,7 +49,7 @@ impl Error for GreenletExit {}
 ///
 /// One pointer wide. Any [`Error`] converts into it, so `?` works in a body; a
 /// [`GreenletExit`], and the news of a child's, needs no memory. For that it is not an [`Error`]
-/// itself: a function that returns a `Box<dyn Error>` takes the error out, or its text.
+/// itself; it converts into a boxed one, so `?` works as well where that is what is returned.
 ///
 /// ```
 /// use greenlet::Thrown;
@@ -57,6 +57,19 @@ impl Error for GreenletExit {}
 /// let thrown = Thrown::from("7x".parse::<u8>().unwrap_err());
 /// assert_eq!(thrown.to_string(), "invalid digit found in string");
 /// assert!(thrown.downcast::<std::num::ParseIntError>().is_ok());
+/// ```
+///
+/// ```
+/// use greenlet::{Greenlet, enter};
+///
+/// fn parsed(number: &'static str) -> Result<u8, Box<dyn std::error::Error>> {
+///     enter(|me| {
+///         let parser = Greenlet::new(me, |_, text: &str| Ok(text.parse()?));
+///         Ok(me.switch(&parser, number)?)
+///     })
+/// }
+/// assert_eq!(parsed("7").unwrap(), 7);
+/// assert!(parsed("7x").unwrap_err().is::<std::num::ParseIntError>());
 /// ```
 pub struct Thrown(
     /// `None` is the exit, the address of [`CHILD_EXIT`] the news of a child's. Invariant: another
@@ -196,6 +209,41 @@ impl<E: Error + 'static> From<E> for Thrown {
         }
     }
 }
+
+/// The error inside, as it is; what is none becomes one that says the same. That keeps a value
+/// which no ancestor took until it is dropped: who wants it asks
+/// [`into_value`](Thrown::into_value) first.
+impl From<Thrown> for Box<dyn Error> {
+    fn from(thrown: Thrown) -> Self {
+        if thrown.is_exit() {
+            return Box::new(GreenletExit);
+        }
+        match thrown.payload() {
+            Some(Payload::Error(_)) => match thrown.into_payload() {
+                Some(Payload::Error(error)) => error,
+                _ => unreachable!("just looked at"),
+            },
+            _ => Box::new(News(thrown)),
+        }
+    }
+}
+
+/// As an [`Error`], what is thrown and none.
+struct News(Thrown);
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for News {}
 
 impl Drop for Thrown {
     fn drop(&mut self) {

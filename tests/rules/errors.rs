@@ -31,6 +31,29 @@ fn s11_an_error_at_the_end_is_what_the_parents_switch_returns() {
 }
 
 #[test]
+fn s11_what_a_switch_returns_goes_on_as_a_box_of_stds() {
+    type Boxed = Box<dyn std::error::Error>;
+    enter(|me: &Current<()>| {
+        let fails = Greenlet::new(me, |_, ()| Err(Number(1).into()));
+        let boxed = Boxed::from(me.switch(&fails, ()).unwrap_err());
+        assert_eq!(boxed.downcast::<Number>().unwrap(), Box::new(Number(1)));
+
+        let main = me.handle();
+        let exits = Greenlet::new(me, move |me, ()| {
+            let boxed = Boxed::from(me.switch(&main, ()).unwrap_err());
+            assert!(boxed.is::<GreenletExit>());
+            Err(GreenletExit.into())
+        });
+        me.switch(&exits, ()).unwrap();
+        let news = me.throw(&exits, GreenletExit).unwrap_err();
+        let text = news.to_string();
+        let boxed = Boxed::from(news);
+        assert!(!boxed.is::<GreenletExit>(), "a child's, not one's own");
+        assert_eq!(boxed.to_string(), text);
+    });
+}
+
+#[test]
 fn s11_an_error_goes_to_the_parent_not_to_who_switched_in() {
     enter(|me: &Current<()>| {
         let g = Greenlet::new(me, |_, ()| Err(Number(1).into()));
