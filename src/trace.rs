@@ -63,7 +63,8 @@ mod on {
     impl Tracer {
         /// A tracer that calls `callback` after each arrival, also at the start and the death
         /// of a greenlet and when one switches to itself. It may switch, having entered
-        /// again. If it panics it is removed and the panic goes on in the running greenlet.
+        /// again. If it panics, or what it owns does when it removes itself, it is removed and the
+        /// panic goes on in the running greenlet; in a kill the killer notices nothing.
         pub fn new(callback: impl Fn(&Event<'_>) + 'static) -> Self {
             Self(Rc::new(callback))
         }
@@ -118,6 +119,7 @@ mod on {
             .unwrap_or(false)
     }
 
+    /// Never unwinds: in a kill nobody may be told, and elsewhere much is still to be done.
     pub(crate) fn announce(thrown: bool, from: &Block, to: &Block) -> Result<(), host::Panic> {
         let tracer = TRACER.try_with(|tracer| tracer.borrow().clone());
         let Ok(Some(tracer)) = tracer else {
@@ -132,8 +134,12 @@ mod on {
             from: AnyGreenlet::of(from),
             to: AnyGreenlet::of(to),
         };
-        host::catch(|| (tracer.0)(&event)).inspect_err(|_| {
-            set(None);
+        host::catch(move || {
+            // This may be all that is left of it by the time it returns, and its destructor may
+            // panic like the callback.
+            let tracer = tracer;
+            (tracer.0)(&event);
         })
+        .inspect_err(|_| host::contain(|| drop(set(None))))
     }
 }

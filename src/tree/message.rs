@@ -230,8 +230,7 @@ unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Mes
     let departed = thread::take_departed();
     killer.end_waiting();
     thread::set_current(Some(killer));
-    // A tracer's panic may not go on here: a kill is part of a drop.
-    let _ = announce_and(kind, departed, killer, || {
+    let told = announce_and(kind, departed, killer, || {
         if kind & DIED != 0 {
             // Who killed the victim frees it, in a loop over its parents. Another one, for
             // which the killer was made to wait, is nobody else's.
@@ -239,6 +238,12 @@ unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Mes
             unsafe { settle_dead(departed, !ptr::eq(departed, victim)) };
         }
     });
+    // A tracer's panic may not go on here: a kill is part of a drop.
+    if let Err(panic) = told {
+        host::contain(move || {
+            let _dropped = panic;
+        });
+    }
 }
 
 /// The switch of the slow path: leaves word of who left, for those who must know.

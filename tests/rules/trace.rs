@@ -1,10 +1,15 @@
 //! s22: a callback at every switch.
 
-use std::{cell::Cell, rc::Rc, thread};
+use std::{
+    cell::{Cell, RefCell},
+    panic::panic_any,
+    rc::Rc,
+    thread,
+};
 
 use greenlet::{
     Builder, Current, Greenlet, GreenletExit, Thrown, enter, local,
-    trace::{self, EventKind, Tracer},
+    trace::{self, Event, EventKind, Tracer},
 };
 
 use crate::{
@@ -12,9 +17,10 @@ use crate::{
         Number, assert_child_exit,
         census::{Cargo, Census},
         child::child,
-        log::Log,
+        log::{Log, OnDrop, on_drop},
         number,
         panics::{catch, text_of},
+        run_without_handles,
     },
     with_each_cargo,
 };
@@ -266,6 +272,115 @@ fn s22_a_tracer_that_panics_in_a_kill_does_not_disturb_the_dropper() {
         assert_eq!(calls.get(), 2);
     });
     assert_eq!(log.take(), ["killed"]);
+}
+
+/// Panics when it is dropped.
+fn panics_when_dropped() -> OnDrop<fn()> {
+    on_drop(|| panic!("by a destructor"))
+}
+
+/// A tracer that removes itself at an event. What it owns then panics.
+fn removes_itself(at: fn(&Event<'_>) -> bool) -> Tracer {
+    let owned = panics_when_dropped();
+    Tracer::new(move |event| {
+        let _ = &owned;
+        if at(event) {
+            trace::set(None);
+        }
+    })
+}
+
+/// A tracer that panics at a death. What the panic carries then panics.
+fn panics_at_a_death() -> Tracer {
+    Tracer::new(|event| {
+        if event.from.is_dead() {
+            panic_any(panics_when_dropped());
+        }
+    })
+}
+
+#[test]
+fn s22_nor_does_a_destructor_of_the_tracer_or_of_its_panic_that_panics_in_a_kill() {
+    for tracer in [
+        removes_itself(|event| event.from.is_dead()),
+        panics_at_a_death(),
+    ] {
+        enter(|me: &Current<()>| {
+            let main = me.handle();
+            let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
+            me.switch(&g, ()).unwrap();
+            let weak = g.downgrade();
+            trace::set(Some(tracer));
+            catch(|| drop(g)).unwrap();
+            assert!(weak.upgrade().is_none());
+            assert!(trace::set(None).is_none(), "it was removed");
+        });
+    }
+}
+
+#[test]
+fn s20_no_member_outlives_its_scope_when_a_tracer_panics_at_the_end() {
+    for tracer in [
+        removes_itself(|event| event.from.is_dead()),
+        panics_at_a_death(),
+    ] {
+        enter(|me: &Current<()>| {
+            let members = catch(|| {
+                let handles = RefCell::new(Vec::new());
+                me.scope(|s| {
+                    let main = me.handle();
+                    for _ in 0..2 {
+                        let (main, handles) = (main.clone(), &handles);
+                        let member = s.greenlet(me, move |me, ()| {
+                            handles.borrow_mut().push(me.handle());
+                            me.switch(&main, ())
+                        });
+                        me.switch(&member, ()).unwrap();
+                    }
+                    trace::set(Some(tracer));
+                });
+                handles.into_inner()
+            });
+            let members = members.unwrap();
+            assert_eq!(members.len(), 2);
+            assert!(members.iter().all(Greenlet::is_dead));
+        });
+    }
+}
+
+#[test]
+fn s22_a_destructor_of_the_tracer_that_panics_does_so_in_the_target_and_nothing_is_lost() {
+    let log = Log::new();
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let caught = catch(|| {
+            let log = log.clone();
+            run_without_handles(me, move |me| {
+                let _dropped = log.at_drop("killed when left");
+                trace::set(Some(removes_itself(|_| true)));
+                me.switch(&main, ())
+            })
+        });
+        assert_eq!(text_of(&*caught.unwrap_err()), "by a destructor");
+        assert_eq!(log.take(), ["killed when left"]);
+    });
+}
+
+#[test]
+fn s22_a_kill_outside_every_greenlet_survives_it_too() {
+    let Some(ended) = child(|| {
+        let g = enter(|me: &Current<()>| {
+            let main = me.handle();
+            let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
+            me.switch(&g, ()).unwrap();
+            g
+        });
+        trace::set(Some(removes_itself(|_| true)));
+        catch(|| drop(g)).unwrap();
+    }) else {
+        return;
+    };
+    ended.assert_success();
 }
 
 #[test]
