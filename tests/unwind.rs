@@ -190,3 +190,34 @@ fn passes_through_a_dead_parent_that_had_entered_again() {
         ],
     );
 }
+
+#[test]
+fn ends_at_a_dead_owner_of_a_scope_that_nobody_holds() {
+    let shared = Rc::<Shared>::default();
+    enter(|main| {
+        let owner = Greenlet::new(main, {
+            let shared = Rc::clone(&shared);
+            move |me: &Current<()>, ()| {
+                me.scope(|s| {
+                    let member = s.greenlet(me, |me: &Current<()>, ()| {
+                        let captures = Rc::clone(&shared);
+                        let third = Greenlet::new(me, move |_, ()| {
+                            third_captures(&captures);
+                            Ok(())
+                        });
+                        shared.third.set(third).expect("set once");
+                        Ok(())
+                    });
+                    me.switch(&member, ())
+                })
+            }
+        });
+        first_waits(main, &owner).unwrap();
+        assert!(owner.is_dead());
+        drop(owner);
+        main_waits(main, shared.third.get().unwrap()).unwrap();
+    });
+    let trace = shared.trace.take();
+    assert_in_order(&trace, &["unwind::third_captures"]);
+    assert!(!trace.contains("unwind::main_waits"), "{trace}");
+}

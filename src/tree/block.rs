@@ -57,7 +57,8 @@ pub(crate) struct Kind {
 /// * `context` comes first: a pointer to a block is a pointer to its context, and a parent
 ///   link leads from one to the other.
 /// * New and dead: `context`'s stack pointer is the address of `record`, so that an unwinder
-///   passes through to the parent; and while a root runs on the same stack, to that root.
+///   passes through to the parent, or ends there without one; and while a root runs on the same
+///   stack, to that root.
 ///   Otherwise suspended or busy: it is the saved stack pointer.
 /// * `settings.stack` is given back when the greenlet has died, if not before then by the one that
 ///   arrives after the death; a root has none.
@@ -206,9 +207,19 @@ impl Block {
         unsafe { self.context.parent().cast::<Block>().as_ref() }
     }
 
-    pub(super) fn set_parent_link(&self, parent: *const Block) {
+    fn set_parent_link(&self, parent: *const Block) {
         // SAFETY: blocks do not move, the parent is counted, and callers give no cycle.
         unsafe { self.context.set_parent(parent.cast()) };
+    }
+
+    /// Cuts this greenlet, which is dead, off from its parent: unwinders go no further. Returns
+    /// the parent, or null; the count of it goes to the caller.
+    #[inline(always)]
+    pub(super) fn take_parent(&self) -> *const Block {
+        let parent = self.context.parent().cast();
+        self.set_parent_link(ptr::null());
+        self.point_record_at_parent();
+        parent
     }
 
     /// Changes the parent. Returns the count of the old one, or nothing if the new one
@@ -246,10 +257,10 @@ impl Block {
         self.show_record();
     }
 
-    /// Makes an unwinder go on from the record to the parent; of a root, where the chain ends,
-    /// nowhere.
+    /// Makes an unwinder go on from the record to the parent; without one, nowhere.
+    #[inline]
     fn point_record_at_parent(&self) {
-        self.record.set(if self.is_root() {
+        self.record.set(if self.context.parent().is_null() {
             [0; 2]
         } else {
             Frame::record(self.context.parent_link())

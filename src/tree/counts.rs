@@ -211,8 +211,7 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
         if (*block).counts().given_up.replace(true) {
             return ptr::null();
         }
-        let parent = (*block).context().parent().cast::<Block>();
-        (*block).set_parent_link(ptr::null());
+        let parent = (*block).take_parent();
         let orphaned = if parent.is_null() {
             ptr::null()
         } else {

@@ -1,7 +1,10 @@
 //! s6: first and later switches. s7: the value at the end. s8: to oneself. s9: to the dead.
 //! s10: the message on its way.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use greenlet::{Builder, Current, Greenlet, SwitchError, enter};
 
@@ -193,6 +196,40 @@ fn orphan<T: Cargo>(me: &Current<()>, census: &Census) -> Greenlet<T> {
     me.switch(&parent, T::new(census, 0)).unwrap();
     assert!(parent.is_dead());
     slot.take().unwrap()
+}
+
+#[test]
+fn s7_past_a_dead_owner_of_a_scope_that_nobody_holds_main_receives() {
+    for owner_is_held in [true, false] {
+        let (child, owners) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
+        enter(|main: &Current<u32>| {
+            let parent = Greenlet::new(main, {
+                let (main, child) = (main.handle(), Rc::clone(&child));
+                let owners = Rc::clone(&owners);
+                move |me, _: u32| {
+                    let owner = Greenlet::new(me, move |me: &Current<u32>, _: u32| {
+                        me.scope(|s| {
+                            let member = s.greenlet(me, |me: &Current<u32>, _: u32| {
+                                child.set(Some(Greenlet::new(me, |_, n: u32| Ok(n))));
+                                Ok(0)
+                            });
+                            me.switch(&member, 0)
+                        })
+                    });
+                    me.switch(&owner, 0)?;
+                    owners.set(owner_is_held.then_some(owner));
+                    let n = me.switch(&main, 1)?;
+                    Ok(n + 100)
+                }
+            });
+            assert_eq!(main.switch(&parent, 0).unwrap(), 1);
+            let child = child.take().unwrap();
+            let heard = main.switch(&child, 2).unwrap();
+            assert_eq!(heard, if owner_is_held { 102 } else { 2 });
+            assert_eq!(parent.is_dead(), owner_is_held);
+        });
+        drop(owners.take());
+    }
 }
 
 #[test]
