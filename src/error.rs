@@ -195,7 +195,8 @@ impl Error for BuildError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParentError {
-    /// The new parent is the greenlet itself or descends from it.
+    /// The new parent is the greenlet itself or descends from it, or from a root that was entered
+    /// on its stack (rule s2) and is not over: a backtrace would never end.
     Cycle,
     /// The new parent does not receive what the greenlet's body returns; or the greenlet
     /// belongs to a scope, where types that only borrow cannot be compared.

@@ -222,15 +222,25 @@ impl Block {
         parent
     }
 
-    /// Changes the parent. Returns the count of the old one, or nothing if the new one
-    /// descends from this greenlet and nothing was changed.
+    /// Where an unwinder goes on when it is done with this one's own frames: in the parent; from
+    /// a root on the stack on which it was entered.
+    fn unwinds_to(&self) -> Option<&Block> {
+        if self.is_root() {
+            self.killer()
+        } else {
+            self.parent()
+        }
+    }
+
+    /// Changes the parent. Returns the count of the old one, or nothing if an unwinder would come
+    /// from the new one to this greenlet, and nothing was changed.
     pub(crate) fn replace_parent(&self, parent: &Block) -> Option<Own> {
-        let mut ancestor = Some(parent);
-        while let Some(block) = ancestor {
+        let mut below = Some(parent);
+        while let Some(block) = below {
             if ptr::eq(block, self) {
                 return None;
             }
-            ancestor = block.parent();
+            below = block.unwinds_to();
         }
         // Members of a scope keep their parents: their types cannot be compared.
         debug_assert!(!self.counts.is_outlived_by_parent());

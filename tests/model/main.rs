@@ -235,6 +235,7 @@ const NEVER_MISSED: &[&str] = &[
     "s2 outer Current",
     "s20 killed",
     "s4 cycle",
+    "s4 cycle through a root",
     "s4 root",
     "s4 set",
     "s4 wrong type",

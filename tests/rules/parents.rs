@@ -141,6 +141,30 @@ fn s4_a_cycle_through_the_running_greenlet_is_an_error() {
 }
 
 #[test]
+fn s4_a_cycle_through_a_root_on_its_stack_is_an_error_while_that_lasts() {
+    enter(|me: &Current<u32>| {
+        let outer = Greenlet::new(me, |me: &Current<u32>, n: u32| {
+            let outer = me.handle();
+            let inner = enter(|root: &Current<u32>| {
+                let inner = relay(root);
+                assert_eq!(outer.set_parent(&root.handle()), Err(ParentError::Cycle));
+                assert_eq!(outer.set_parent(&inner), Err(ParentError::Cycle));
+                enter(|nested: &Current<u32>| {
+                    let innermost = relay(nested);
+                    assert_eq!(outer.set_parent(&innermost), Err(ParentError::Cycle));
+                    // It does not lie on the way down from there.
+                    inner.set_parent(&innermost).unwrap();
+                });
+                inner
+            });
+            outer.set_parent(&inner).unwrap();
+            Ok(n)
+        });
+        assert_eq!(me.switch(&outer, 1).unwrap(), 201);
+    });
+}
+
+#[test]
 fn s4_a_parent_that_does_not_take_what_the_body_returns_is_refused() {
     enter(|me: &Current<u32>| {
         let child = Greenlet::new(me, |_, n: u32| Ok(n));

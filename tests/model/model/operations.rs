@@ -204,13 +204,21 @@ impl Model<'_> {
             self.rule("s4 wrong type");
             return NewParent::WrongType;
         }
-        let mut ancestor = Some(parent);
-        while let Some(id) = ancestor {
+        let (mut below, mut passed_a_root) = (Some(parent), false);
+        while let Some(id) = below {
             if id == child {
-                self.rule("s4 cycle");
+                self.rule(if passed_a_root {
+                    "s4 cycle through a root"
+                } else {
+                    "s4 cycle"
+                });
                 return NewParent::Cycle;
             }
-            ancestor = self.greenlets[id].parent;
+            let greenlet = &self.greenlets[id];
+            // Rule s2: a root that lasts is on the stack of the one that entered.
+            let beneath = greenlet.outer.filter(|_| greenlet.life != Life::Dead);
+            passed_a_root |= beneath.is_some();
+            below = greenlet.parent.or(beneath);
         }
         self.rule("s4 set");
         NewParent::Set
