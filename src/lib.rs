@@ -65,6 +65,10 @@ pub use weak::WeakGreenlet;
 /// Inside a greenlet it gives that one's stack a second inbox until `body` is over (rule s2). What
 /// is suspended then stays suspended, and is killed when its last handle goes.
 ///
+/// A thread's calls end in the reverse of the order in which they began, unless something other
+/// than this crate switches stacks inside them. The process aborts, with a message, when one ends
+/// before another that began later.
+///
 /// ```
 /// use greenlet::{Greenlet, enter};
 ///
@@ -80,6 +84,10 @@ pub fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
 }
 
 /// Runs `body` as the main greenlet and returns what it returns (rules s1, s2).
+///
+/// Calls end in the reverse of the order in which they began, unless something other than this
+/// crate switches stacks inside them. A panic ends the program when one ends before another that
+/// began later.
 ///
 /// # Safety
 /// Without `std` the crate keeps its state in plain statics. From the first call until the program

@@ -73,6 +73,11 @@ impl<'a> Root<'a> {
 impl Drop for Root<'_> {
     fn drop(&mut self) {
         let block = self.block;
+        // Calls return in order, but on one stack only. Others wait for this root then, and its
+        // block may go with this frame.
+        if !ptr::eq(thread::current(), block) {
+            host::abort(format_args!("{block:?} ends, but is not the one that runs"));
+        }
         kill::drop_locals(block);
         block.set_killer(None);
         block.set_dead();

@@ -1,15 +1,20 @@
 //! s1: the main greenlet. s2: entering again.
 
 use std::{
+    mem::MaybeUninit,
     sync::{Arc, Barrier},
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, KillError, ParentError, SwitchError, enter};
+use greenlet::{
+    Builder, Current, Greenlet, KillError, ParentError, SwitchError, enter,
+    raw::{Context, Departure, Message, Stack},
+};
 
 use crate::support::{
     Number,
     census::{Cargo, Census, Word},
+    child::child,
     number,
     panics::catch,
 };
@@ -245,6 +250,63 @@ fn s2_roots_nest_to_any_depth() {
         })
     }
     assert_eq!(deeper(20), 20);
+}
+
+/// A thread's own stack and another, of which the crate is told nothing.
+struct Unknown {
+    own: Context,
+    other: Context,
+}
+
+const NOTHING: Message = Message {
+    word: MaybeUninit::uninit(),
+    kind: 0,
+};
+
+/// Enters on the other stack, and switches away inside.
+unsafe extern "C" fn enters(
+    both: *mut (),
+    _: MaybeUninit<usize>,
+    _: usize,
+    departure: *mut Departure,
+) {
+    // SAFETY: `both` is one that lives until the other is over; the own stack waits, and is
+    // resumed with what is written last.
+    unsafe {
+        let both = &*both.cast::<Unknown>();
+        enter(|_: &Current<()>| both.other.switch(&both.own, NOTHING));
+        departure.write(Departure {
+            to: MaybeUninit::new(both.own.stack_pointer()),
+            message: MaybeUninit::new(NOTHING),
+        });
+    }
+}
+
+#[test]
+fn s2_a_root_that_ends_before_one_that_was_entered_later_aborts_with_a_message() {
+    let Some(ended) = child(|| {
+        let stack = Stack::map(64 * 1024, 4096).unwrap();
+        let both = Unknown {
+            own: Context::new(),
+            other: Context::new(),
+        };
+        let argument = (&raw const both).cast_mut().cast();
+        // SAFETY: the stack is the other context's until the end of this function, before which
+        // the context is over, and nothing else prepares it. This thread runs on the own one.
+        unsafe {
+            both.other.prepare(stack.top(), enters, argument);
+            both.own.switch(&both.other, NOTHING);
+        }
+        enter(|_: &Current<()>| {
+            // SAFETY: as before; the other one waits in its switch.
+            unsafe { both.own.switch(&both.other, NOTHING) };
+            eprintln!("it went on");
+        });
+    }) else {
+        return;
+    };
+    ended.assert_aborted_with(&["busy", "main", "ends"]);
+    assert!(!ended.stderr.contains("it went on"));
 }
 
 #[test]
