@@ -35,7 +35,7 @@ format() {
 lint() {
     cargo clippy --locked --all-targets -- -D warnings &&
         cargo clippy --locked --all-targets --all-features -- -D warnings &&
-        cargo clippy --locked --no-default-features -- -D warnings &&
+        cargo clippy --locked --no-default-features --lib --test without_std -- -D warnings &&
         cargo clippy --locked -p greenlet-hub-bench --all-targets -- -D warnings || return 1
     # Linting it compiles its C++ as well.
     if command -v c++ >/dev/null && [ -e /usr/include/boost/context/fiber.hpp ]; then

@@ -1,6 +1,7 @@
-//! There is no system under the crate: one thread, and a panic does not return.
+//! There is no system under the crate: one thread, and a panic does not return. If it unwinds all
+//! the same, it must not get past what the crate relies on.
 
-use core::fmt;
+use core::{fmt, mem};
 
 /// Panics are not caught here, so there is none to carry.
 pub(crate) enum Panic {}
@@ -10,8 +11,21 @@ pub(crate) fn catch<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
     Ok(run())
 }
 
+/// Runs destructors. What their panic would unwind past is left undone, so that is the end.
 pub(crate) fn contain(run: impl FnOnce()) {
+    let end = EndOfUnwinding;
     run();
+    mem::forget(end);
+}
+
+/// Not to be unwound past, in a program in which panics do unwind: one that comes out of a
+/// destructor meanwhile ends it.
+struct EndOfUnwinding;
+
+impl Drop for EndOfUnwinding {
+    fn drop(&mut self) {
+        panic!("greenlet: without `std`, no panic may unwind from here");
+    }
 }
 
 pub(crate) fn resume(panic: Panic) -> ! {
@@ -33,6 +47,7 @@ pub(crate) const fn was_exit(panic: &Panic) -> bool {
 /// The board's panic handler has the last word.
 #[cold]
 pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
+    let _end = EndOfUnwinding;
     panic!("{why}")
 }
 

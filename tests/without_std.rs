@@ -1,0 +1,115 @@
+//! The crate built without `std`, in a program that unwinds. No panic is caught there, so one that
+//! would have to be ends the process, lest it unwind past what must be done.
+//!
+//! ```text
+//! cargo test --no-default-features --test without_std
+//! ```
+
+#![cfg(not(feature = "std"))]
+
+use std::{
+    any::type_name,
+    env, mem,
+    os::unix::process::ExitStatusExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::{self, Command},
+};
+
+use greenlet::{Builder, Current, StackMemory, Thrown, enter};
+
+const IN_CHILD: &str = "GREENLET_TEST_IN_CHILD";
+const SIGABRT: i32 = 6;
+
+/// Runs `act`, which stands directly in a test, as main in a process of its own.
+#[track_caller]
+fn assert_aborts_with<F: FnOnce(&Current<()>)>(words: &str, act: F) {
+    // `without_std::test::{{closure}}`
+    let test = type_name::<F>().split("::").nth(1).expect("a test");
+    if env::var_os(IN_CHILD).is_some() {
+        // SAFETY: this thread is the only one in this process that uses the crate.
+        let _ = catch_unwind(AssertUnwindSafe(|| unsafe { enter(act) }));
+        process::exit(0);
+    }
+    let child = Command::new(env::current_exe().expect("this program has a path"))
+        .args([test, "--exact", "--nocapture"])
+        .env(IN_CHILD, "1")
+        .output()
+        .expect("this program starts");
+    let stderr = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(child.status.signal(), Some(SIGABRT), "{stderr}");
+    assert!(stderr.contains(words), "no {words:?} in:\n{stderr}");
+}
+
+const SIZE: usize = 64 * 1024;
+
+/// The beginning of `SIZE` bytes that are leaked.
+struct Stack(*mut u8);
+
+// SAFETY: nobody else has them.
+unsafe impl StackMemory for Stack {
+    fn top(&self) -> *mut u8 {
+        self.0.wrapping_add(SIZE)
+    }
+
+    fn size(&self) -> usize {
+        SIZE
+    }
+}
+
+fn stack() -> Stack {
+    Stack(Box::into_raw(Box::<[u8; SIZE]>::new_uninit()).cast())
+}
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("by a destructor");
+    }
+}
+
+#[test]
+fn s14_a_body_whose_destructor_panics_ends_the_process() {
+    assert_aborts_with("by a destructor", |me| {
+        let owned = PanicsWhenDropped;
+        let new = Builder::new().stack(stack());
+        let new = new.build(me, move |_: &Current<()>, ()| {
+            let _ = &owned;
+            Ok(())
+        });
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(new)));
+    });
+}
+
+#[test]
+fn s20_a_member_whose_destructor_panics_ends_the_process_not_the_scope() {
+    assert_aborts_with("by a destructor", |me| {
+        me.scope(|s| {
+            let owned = PanicsWhenDropped;
+            let member = Builder::new().stack(stack());
+            let member = member.build_scoped(s, me, move |_: &Current<()>, ()| {
+                let _ = &owned;
+                Ok(())
+            });
+            mem::forget(member);
+        });
+    });
+}
+
+#[test]
+fn s15_one_that_goes_on_switching_ends_the_process_though_it_catches_panics() {
+    assert_aborts_with("stubborn", |me| {
+        let main = me.handle();
+        let stubborn = Builder::new().name("stubborn").stack(stack());
+        let stubborn = stubborn.build(me, move |me, ()| {
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                loop {
+                    let _: Result<(), Thrown> = me.switch(&main, ());
+                }
+            }));
+            Ok(())
+        });
+        me.switch(stubborn.as_ref().unwrap(), ()).unwrap();
+        drop(stubborn);
+    });
+}
