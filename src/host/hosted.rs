@@ -2,6 +2,7 @@
 
 use core::{any::Any, fmt};
 use std::{
+    io::{self, Write as _},
     panic::{self, AssertUnwindSafe},
     process, thread,
 };
@@ -54,7 +55,8 @@ pub(crate) fn was_exit(panic: &Panic) -> bool {
 /// Says why on standard error and aborts the process.
 #[cold]
 pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
-    eprintln!("{why}; aborting");
+    // `eprintln!` would panic where nobody reads, and what was to end might catch that.
+    let _ = writeln!(io::stderr(), "{why}; aborting");
     process::abort()
 }
 

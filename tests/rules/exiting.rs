@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    os::fd::AsRawFd,
     panic::{self, AssertUnwindSafe},
     rc::Rc,
 };
@@ -9,6 +10,7 @@ use std::{
 use greenlet::{Builder, Current, Greenlet, SwitchError, enter};
 
 use crate::{
+    process::pipe,
     support::{
         Number,
         census::{Cargo, Census, Word},
@@ -217,6 +219,32 @@ fn s15_one_that_catches_every_unwinding_aborts_by_name() {
         return;
     };
     ended.assert_aborted_with(&["the stubborn"]);
+}
+
+#[test]
+fn s15_it_aborts_also_when_standard_error_takes_no_message() {
+    let Some(ended) = child(|| {
+        // A pipe that nobody reads.
+        let (reader, writer) = pipe();
+        drop(reader);
+        // SAFETY: both descriptors are open.
+        assert!(unsafe { libc::dup2(writer.as_raw_fd(), libc::STDERR_FILENO) } != -1);
+        enter(|me: &Current<()>| {
+            let main = me.handle();
+            let g = Greenlet::new(me, move |me, ()| {
+                // More often than it is unwound before that is given up.
+                for _ in 0..10_000 {
+                    let _ = panic::catch_unwind(AssertUnwindSafe(|| me.switch(&main, ())));
+                }
+                Ok(())
+            });
+            me.switch(&g, ()).unwrap();
+            drop(g);
+        });
+    }) else {
+        return;
+    };
+    ended.assert_aborted_with(&[]);
 }
 
 #[test]
