@@ -3,6 +3,7 @@
 
 mod machine;
 mod process;
+mod support;
 
 use std::{
     cell::Cell,
@@ -20,6 +21,7 @@ use std::{
 use greenlet::{Builder, Current, Greenlet, enter, raw::Stack};
 use machine::page_size;
 use process::in_child;
+use support::child::child;
 
 /// Larger than a page, smaller than the guard where the compiler does not probe pages.
 const LARGE_FRAME: usize = 32 * 1024;
@@ -243,6 +245,22 @@ fn a_stack_is_writable_to_its_ends_and_its_guard_nowhere() {
             assert!(ending.is_fault(), "{at:p} of {stack:?}: {ending:?}");
         }
     }
+}
+
+#[test]
+fn a_stack_without_a_guard_is_writable_to_its_ends() {
+    // The first stack of a process, with which it finds out whether the system can guard pages.
+    let Some(ended) = child(|| {
+        let stack = Stack::map(Builder::MIN_STACK_SIZE, 0).unwrap();
+        assert_eq!(stack.guard_size(), 0);
+        for at in [stack.bottom(), stack.top().wrapping_sub(1)] {
+            // SAFETY: nobody else uses the stack.
+            unsafe { at.write_volatile(1) };
+        }
+    }) else {
+        return;
+    };
+    ended.assert_success();
 }
 
 #[test]

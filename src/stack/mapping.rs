@@ -56,6 +56,10 @@ impl Mapping {
 /// # Safety
 /// They are part of a mapping, and nobody uses them.
 pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackError> {
+    if bytes == 0 {
+        // The page at `start` belongs to the stack: it must not be tried on.
+        return Ok(());
+    }
     // SAFETY: the caller's word.
     unsafe { guard_range(start, bytes) }.map_err(|error| StackError::Guard {
         bytes,
