@@ -39,7 +39,8 @@ struct HandlersStack {
 /// that was not started by Rust and has no signal stack.
 ///
 /// # Errors
-/// Those of `sigaction` and `sigaltstack`, and of mapping a stack for the handler.
+/// Those of `sigaction` and `sigaltstack`, and of mapping a stack for the handler. And one of its
+/// own, if the thread has no such stack and is ending, so that it cannot be given one any more.
 ///
 /// ```
 /// greenlet::report_stack_overflow()?;
@@ -81,19 +82,24 @@ fn give_handlers_a_stack() -> io::Result<()> {
     if unsafe { there.assume_init() }.ss_flags & libc::SS_DISABLE == 0 {
         return Ok(());
     }
-    let memory = Stack::map(HANDLER_STACK, 4096).map_err(io::Error::other)?;
-    let stack = libc::stack_t {
-        ss_sp: memory.bottom().cast(),
-        ss_flags: 0,
-        ss_size: memory.size(),
-    };
-    // SAFETY: the memory stays until the thread ends, and is taken away before it is unmapped.
-    check(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })?;
-    HANDLERS_STACK.with(|kept| {
+    let given = HANDLERS_STACK.try_with(|kept| {
+        let memory = Stack::map(HANDLER_STACK, 4096).map_err(io::Error::other)?;
+        let stack = libc::stack_t {
+            ss_sp: memory.bottom().cast(),
+            ss_flags: 0,
+            ss_size: memory.size(),
+        };
+        // SAFETY: the memory stays until the thread ends, and is taken away before it is unmapped.
+        check(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })?;
         // None was there, or the thread would have had a signal stack.
         let _ = kept.set(HandlersStack { _memory: memory });
+        Ok(())
     });
-    Ok(())
+    given.unwrap_or_else(|_| {
+        Err(io::Error::other(
+            "the thread is ending: it cannot keep a signal stack any more",
+        ))
+    })
 }
 
 impl Drop for HandlersStack {

@@ -4,7 +4,13 @@
 mod order;
 mod process;
 
-use std::{hint::black_box, mem, ptr, sync::Arc};
+use std::{
+    hint::black_box,
+    mem::{self, MaybeUninit},
+    ptr,
+    sync::Arc,
+    thread,
+};
 
 use greenlet::{Builder, Current, Greenlet, Snapshot, Thrown, enter, report_stack_overflow};
 use order::assert_in_order;
@@ -266,6 +272,28 @@ fn overflow() {
     });
 }
 
+/// Takes the thread's signal stack away: handlers run on the thread's own then.
+fn take_signal_stack() {
+    let none = libc::stack_t {
+        ss_sp: ptr::null_mut(),
+        ss_flags: libc::SS_DISABLE,
+        ss_size: 0,
+    };
+    // SAFETY: no handler runs.
+    assert_eq!(unsafe { libc::sigaltstack(&none, ptr::null_mut()) }, 0);
+}
+
+fn has_signal_stack() -> bool {
+    let mut there = MaybeUninit::<libc::stack_t>::zeroed();
+    // SAFETY: asks only.
+    assert_eq!(
+        unsafe { libc::sigaltstack(ptr::null(), there.as_mut_ptr()) },
+        0
+    );
+    // SAFETY: written by the call.
+    unsafe { there.assume_init() }.ss_flags & libc::SS_DISABLE == 0
+}
+
 #[track_caller]
 fn assert_overflow_is_reported(child: &Ending) {
     assert!(child.is_abort(), "{child:?}");
@@ -290,16 +318,41 @@ fn s26_an_overflow_names_the_greenlet_and_its_stack() {
 #[test]
 fn s26_so_it_does_on_a_thread_that_has_no_signal_stack() {
     assert_overflow_is_reported(&in_child(|| {
-        let none = libc::stack_t {
-            ss_sp: ptr::null_mut(),
-            ss_flags: libc::SS_DISABLE,
-            ss_size: 0,
-        };
-        // SAFETY: handlers run on the thread's own stack then.
-        assert_eq!(unsafe { libc::sigaltstack(&none, ptr::null_mut()) }, 0);
+        take_signal_stack();
         report_stack_overflow().unwrap();
         overflow();
     }));
+}
+
+#[test]
+fn s26_a_thread_that_ends_is_given_no_signal_stack_that_would_go_before_it() {
+    struct AtEnd(fn());
+    impl Drop for AtEnd {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    // What a thread touches first it drops last, and between these two goes the signal stack.
+    thread_local! {
+        static LAST: AtEnd = const { AtEnd(|| {
+            assert!(!has_signal_stack());
+            assert!(report_stack_overflow().is_err());
+            assert!(!has_signal_stack());
+        }) };
+        static FIRST: AtEnd = const { AtEnd(|| {
+            take_signal_stack();
+            report_stack_overflow().unwrap();
+            assert!(has_signal_stack());
+        }) };
+    }
+    let child = in_child(|| {
+        let ends = thread::spawn(|| {
+            LAST.with(|_| ());
+            FIRST.with(|_| ());
+        });
+        ends.join().unwrap();
+    });
+    assert!(child.is_success(), "{child:?}");
 }
 
 #[test]
