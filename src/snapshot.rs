@@ -48,7 +48,7 @@ pub struct GreenletInfo {
     /// Its state in the words of greenlet's `repr`: current, suspended or busy, and active;
     /// pending; dead.
     pub state: &'static str,
-    /// Its stack, if it has one of its own and has started.
+    /// How much of its stack it uses, where [`Greenlet::stack_usage`] can say that.
     pub stack: Option<StackUsage>,
     /// Where it is, from its innermost frame on through its parents. Greenlets that wait at the
     /// same place share one.
@@ -288,8 +288,9 @@ impl<I, L> Greenlet<I, L> {
         look(self.block(), Backtrace::force_capture)
     }
 
-    /// How much of its stack it uses; `None` if it has not started, is dead, or runs on a
-    /// stack that was there before it.
+    /// How much of its stack it uses; `None` if it has not started, is dead, runs on a stack that
+    /// was there before it, or is away from its own: in a handler on the thread's signal stack, or
+    /// on a stack that another library began.
     #[must_use]
     pub fn stack_usage(&self) -> Option<StackUsage> {
         stack_usage(self.block())
@@ -333,6 +334,10 @@ fn stack_usage(block: &Block) -> Option<StackUsage> {
         // SAFETY: started, not current, not dead (it has a stack): suspended.
         unsafe { top_block.context().stack_pointer() }.address()
     };
+    if !(bottom.addr()..=top.addr()).contains(&lowest) {
+        // Another stack was begun on this one, and where this one ends meanwhile is not known.
+        return None;
+    }
     let touched = first_resident_page(bottom, top).addr().min(lowest);
     Some(StackUsage {
         size: top.addr() - bottom.addr(),

@@ -10,15 +10,25 @@ use std::{
     hint::black_box,
     mem, ptr,
     rc::Rc,
+    sync::{Mutex, PoisonError},
 };
 
-use greenlet::{Current, Greenlet, Thrown, enter, raw::Stack};
+use greenlet::{Current, Greenlet, Snapshot, StackUsage, Thrown, enter, raw::Stack};
 use machine::skip;
 use order::assert_in_order;
 
 thread_local! {
-    /// What the handler saw: where its frame lies, and who called it.
-    static SEEN: RefCell<Option<(usize, Backtrace)>> = const { RefCell::new(None) };
+    static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
+}
+
+/// What the handler saw.
+struct Seen {
+    /// Where its frame lies.
+    frame: usize,
+    /// Who called it.
+    backtrace: Backtrace,
+    /// How much of its stack the interrupted greenlet uses.
+    usage: Option<StackUsage>,
 }
 
 /// Something on the caller's stack.
@@ -31,8 +41,14 @@ fn here() -> usize {
 /// It interrupts nothing but `raise`, so it may do what no other handler may.
 #[inline(never)]
 extern "C" fn handler_looks(_: libc::c_int) {
-    let seen = (here(), Backtrace::force_capture());
-    SEEN.set(Some(seen));
+    let snapshot = Snapshot::take();
+    let mut greenlets = snapshot.greenlets().iter();
+    let interrupted = greenlets.find(|greenlet| greenlet.state.starts_with("current"));
+    SEEN.set(Some(Seen {
+        frame: here(),
+        backtrace: Backtrace::force_capture(),
+        usage: interrupted.expect("a greenlet runs").stack,
+    }));
 }
 
 #[inline(never)]
@@ -48,9 +64,20 @@ fn parent_waits(me: &Current<()>, child: &Greenlet<()>) -> Result<(), Thrown> {
     black_box(me.switch(child, ()))
 }
 
-/// Has the handler called with these flags in a greenlet, on a thread with a signal stack, and
-/// tells whether its frame lay on that stack, and whether on the greenlet's.
-fn handle(flags: libc::c_int) -> (bool, bool) {
+/// Where the frame of the handler lay.
+#[derive(Debug, PartialEq)]
+enum Place {
+    GreenletsStack,
+    SignalStack,
+}
+
+/// Has the handler called with these flags in a greenlet, on a thread with a signal stack; tells
+/// where it ran, and how much of its stack the greenlet used then.
+fn handle(flags: libc::c_int) -> (Place, Option<StackUsage>) {
+    // The action belongs to the process, and tests run at the same time.
+    static ACTION: Mutex<()> = Mutex::new(());
+    let _action = ACTION.lock().unwrap_or_else(PoisonError::into_inner);
+
     let memory = Stack::map(256 * 1024, 4096).expect("there is memory");
     // SAFETY: the memory stays until the thread has its former signal stack again, and no signal
     // is handled on it then; nobody else here has a use for SIGUSR1.
@@ -86,7 +113,11 @@ fn handle(flags: libc::c_int) -> (bool, bool) {
         libc::sigaction(libc::SIGUSR1, &raw const action_before, ptr::null_mut());
         assert_eq!(libc::sigaltstack(&raw const before, ptr::null_mut()), 0);
     }
-    let (frame, backtrace) = SEEN.take().expect("the handler was called");
+    let Seen {
+        frame,
+        backtrace,
+        usage,
+    } = SEEN.take().expect("the handler was called");
     if cfg!(target_env = "musl") {
         skip("musl does not tell unwinders what a signal has interrupted");
     } else {
@@ -103,11 +134,26 @@ fn handle(flags: libc::c_int) -> (bool, bool) {
     }
     let on_signal_stack = (memory.bottom().addr()..memory.top().addr()).contains(&frame);
     let on_greenlets_stack = in_child.get().abs_diff(frame) < 64 * 1024;
-    (on_signal_stack, on_greenlets_stack)
+    let place = match (on_greenlets_stack, on_signal_stack) {
+        (true, false) => Place::GreenletsStack,
+        (false, true) => Place::SignalStack,
+        _ => panic!("the handler ran at {frame:#x}"),
+    };
+    (place, usage)
 }
 
 #[test]
 fn a_handler_runs_on_the_greenlets_stack_unless_it_asks_for_the_signal_stack() {
-    assert_eq!(handle(0), (false, true));
-    assert_eq!(handle(libc::SA_ONSTACK), (true, false));
+    assert_eq!(handle(0).0, Place::GreenletsStack);
+    assert_eq!(handle(libc::SA_ONSTACK).0, Place::SignalStack);
+}
+
+#[test]
+fn s25_what_is_in_use_of_a_stack_is_not_said_while_the_thread_runs_on_another() {
+    let usage = handle(0).1.expect("its own stack is the current one");
+    assert!(
+        usage.in_use <= usage.peak && usage.peak <= usage.size,
+        "{usage:?}"
+    );
+    assert_eq!(handle(libc::SA_ONSTACK).1, None);
 }
