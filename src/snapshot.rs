@@ -313,7 +313,8 @@ fn look<R>(block: &Block, capture: impl FnOnce() -> R) -> Option<R> {
     if matches!(block.state(), State::New | State::Dead) {
         return None;
     }
-    if stack_usage(block).is_some_and(|usage| usage.size - usage.in_use < ROOM_TO_LOOK) {
+    let usage = stack_usage(bottom_of_stack(block));
+    if usage.is_some_and(|usage| usage.size - usage.in_use < ROOM_TO_LOOK) {
         return None;
     }
     let (mut capture, mut seen) = (Some(capture), None);
@@ -321,6 +322,15 @@ fn look<R>(block: &Block, capture: impl FnOnce() -> R) -> Option<R> {
         host::contain(|| seen = capture.take().map(|capture| capture()));
     });
     seen
+}
+
+/// Who began the stack that `block` is on: of a root, the greenlet in which it was entered.
+fn bottom_of_stack(block: &Block) -> &Block {
+    let mut bottom = block;
+    while let Some(outer) = bottom.killer().filter(|_| bottom.is_root()) {
+        bottom = outer;
+    }
+    bottom
 }
 
 fn stack_usage(block: &Block) -> Option<StackUsage> {

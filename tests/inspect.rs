@@ -79,6 +79,45 @@ fn s24_new_and_dead_greenlets_have_no_backtrace() {
     });
 }
 
+/// Calls `then` where less of the stack is left than looking takes.
+#[inline(never)]
+fn on_a_nearly_full_stack(me: &Current<()>, then: &dyn Fn(&Current<()>)) {
+    let frame = black_box([0u8; 256]);
+    let usage = me.handle().stack_usage().unwrap();
+    if usage.size - usage.in_use > 6 * 1024 {
+        on_a_nearly_full_stack(me, then);
+    } else {
+        then(me);
+    }
+    black_box(&frame);
+}
+
+#[test]
+fn s24_what_lies_on_a_nearly_full_stack_is_not_looked_at() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let full = Greenlet::new(me, move |me, ()| {
+            on_a_nearly_full_stack(me, &|me| {
+                let _ = me.switch(&main, ());
+                enter(|root: &Current<()>| {
+                    let _ = root.switch(&main, ());
+                });
+            });
+            Ok(())
+        });
+        // At first the greenlet itself waits there, then one that was entered in it.
+        for count in [1, 2] {
+            me.switch(&full, ()).unwrap();
+            let snapshot = Snapshot::take();
+            let there = &snapshot.greenlets()[1..];
+            assert_eq!(there.len(), count);
+            for greenlet in there {
+                assert!(greenlet.backtrace.is_none(), "{snapshot}");
+            }
+        }
+    });
+}
+
 #[test]
 fn s24_a_running_greenlet_can_look_at_one_that_waits_for_it() {
     enter(|me| {
