@@ -8,7 +8,7 @@ use crate::{
     tree::{self, Settings},
 };
 use crate::{
-    Invariant, ParentError, WeakGreenlet,
+    Invariant, ParentError, Status, WeakGreenlet,
     tree::{Block, Own, State},
 };
 
@@ -93,6 +93,12 @@ impl<I, L> Greenlet<I, L> {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.block().state() == State::Dead
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.block().status()
     }
 
     /// Makes `parent` the parent, whatever the state: what this greenlet ends with goes there,

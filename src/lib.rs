@@ -58,6 +58,7 @@ pub use snapshot::{GreenletInfo, Snapshot, StackUsage};
 pub use stack::pool::set_idle_stacks;
 pub use stack::{StackError, StackMemory};
 pub use thrown::{GreenletExit, Thrown};
+pub use tree::Status;
 pub use weak::WeakGreenlet;
 
 /// Runs `body` as the main greenlet of this thread and returns what it returns (rule s1).

@@ -11,7 +11,7 @@ use crate::{
     Greenlet, host,
     stack::first_resident_page,
     thread,
-    tree::{self, Block, State},
+    tree::{self, Block, State, Status},
     unwind,
 };
 
@@ -45,9 +45,8 @@ pub struct GreenletInfo {
     pub name: Option<String>,
     /// The number of its parent; a root has none.
     pub parent: Option<u64>,
-    /// Its state in the words of greenlet's `repr`: current, suspended or busy, and active;
-    /// pending; dead.
-    pub state: &'static str,
+    /// What it was doing.
+    pub status: Status,
     /// How much of its stack it uses, where [`Greenlet::stack_usage`] can say that.
     pub stack: Option<StackUsage>,
     /// Where it is, from its innermost frame on through its parents. Greenlets that wait at the
@@ -58,7 +57,7 @@ pub struct GreenletInfo {
 /// What every live greenlet of this thread was doing, oldest first. Prints itself as a tree.
 ///
 /// ```
-/// use greenlet::{Builder, Snapshot, enter};
+/// use greenlet::{Builder, Snapshot, Status, enter};
 ///
 /// enter(|me| {
 ///     let main = me.handle();
@@ -67,7 +66,7 @@ pub struct GreenletInfo {
 ///     })?;
 ///     me.switch(&waiting, ()).unwrap();
 ///     let snapshot = Snapshot::take();
-///     assert_eq!(snapshot.greenlets()[1].state, "suspended active started");
+///     assert_eq!(snapshot.greenlets()[1].status, Status::Suspended);
 ///     println!("{snapshot}");
 ///     Ok::<(), greenlet::BuildError>(())
 /// })
@@ -155,7 +154,7 @@ fn print(
         (None, None) => f.write_str(" main")?,
         (None, Some(_)) => {}
     }
-    write!(f, " {}", greenlet.state)?;
+    write!(f, " {}", greenlet.status)?;
     if let Some(StackUsage { size, in_use, peak }) = greenlet.stack {
         write!(f, ", {in_use} bytes of {size} in use, {peak} at most")?;
     }
@@ -302,7 +301,7 @@ fn info(block: &Block, places: &mut Places) -> GreenletInfo {
         id: block.id(),
         name: block.settings().name.as_deref().map(str::to_owned),
         parent: block.parent().map(Block::id),
-        state: block.state_words(),
+        status: block.status(),
         stack: stack_usage(block),
         backtrace: places.of(block),
     }

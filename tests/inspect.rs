@@ -12,7 +12,9 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, Snapshot, Thrown, enter, report_stack_overflow};
+use greenlet::{
+    Builder, Current, Greenlet, Snapshot, Status, Thrown, enter, report_stack_overflow,
+};
 use order::assert_in_order;
 use process::{Ending, in_child};
 
@@ -128,7 +130,7 @@ fn s24_a_running_greenlet_can_look_at_one_that_waits_for_it() {
                 let busy = snapshot
                     .greenlets()
                     .iter()
-                    .find(|greenlet| greenlet.state.starts_with("busy"))
+                    .find(|greenlet| greenlet.status == Status::Busy)
                     .unwrap();
                 assert!(busy.backtrace.is_some());
                 drop(inner.handle());

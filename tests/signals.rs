@@ -13,7 +13,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use greenlet::{Current, Greenlet, Snapshot, StackUsage, Thrown, enter, raw::Stack};
+use greenlet::{Current, Greenlet, Snapshot, StackUsage, Status, Thrown, enter, raw::Stack};
 use machine::skip;
 use order::assert_in_order;
 
@@ -43,7 +43,7 @@ fn here() -> usize {
 extern "C" fn handler_looks(_: libc::c_int) {
     let snapshot = Snapshot::take();
     let mut greenlets = snapshot.greenlets().iter();
-    let interrupted = greenlets.find(|greenlet| greenlet.state.starts_with("current"));
+    let interrupted = greenlets.find(|greenlet| greenlet.status == Status::Running);
     SEEN.set(Some(Seen {
         frame: here(),
         backtrace: Backtrace::force_capture(),

@@ -35,6 +35,35 @@ pub(crate) enum State {
     Dead,
 }
 
+/// What a greenlet is doing, as it is seen from outside (rule s5). Prints itself in the words of
+/// greenlet's `repr`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Status {
+    /// It has not started.
+    New,
+    /// It is the one that runs.
+    Running,
+    /// It waits in a switch of its own, and goes on when it is switched to.
+    Suspended,
+    /// It waits for another greenlet to be over: it has entered again (rule s2), or kills somebody.
+    Busy,
+    /// It is over.
+    Dead,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "pending",
+            Self::Running => "current active started",
+            Self::Suspended => "suspended active started",
+            Self::Busy => "busy active started",
+            Self::Dead => "dead",
+        })
+    }
+}
+
 /// What a block does not say itself: fixed for each combination of message types and body.
 pub(crate) struct Kind {
     /// The inbox type, if the type is `'static` and so has an identity.
@@ -314,14 +343,13 @@ impl Block {
         self.id
     }
 
-    /// State in the words of greenlet's `repr`.
-    pub(crate) fn state_words(&self) -> &'static str {
+    pub(crate) fn status(&self) -> Status {
         match self.state() {
-            State::New => "pending",
-            State::Active if ptr::eq(thread::current(), self) => "current active started",
-            State::Active => "suspended active started",
-            State::Busy => "busy active started",
-            State::Dead => "dead",
+            State::New => Status::New,
+            State::Active if ptr::eq(thread::current(), self) => Status::Running,
+            State::Active => Status::Suspended,
+            State::Busy => Status::Busy,
+            State::Dead => Status::Dead,
         }
     }
 
@@ -463,7 +491,7 @@ impl fmt::Debug for Block {
         if let Some(name) = &self.settings.name {
             write!(f, "{name:?} ")?;
         }
-        write!(f, "#{} {}", self.id, self.state_words())?;
+        write!(f, "#{} {}", self.id, self.status())?;
         if self.is_root() && self.state() != State::Dead {
             f.write_str(" main")?;
         }

@@ -26,6 +26,7 @@ mod roster;
 mod route;
 mod under_way;
 
+pub use block::Status;
 pub(crate) use block::{Block, State};
 pub(crate) use body::{Settings, new_greenlet, new_scoped_greenlet};
 pub(crate) use counts::{Own, release_weakly};

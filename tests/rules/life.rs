@@ -2,7 +2,7 @@
 
 use std::env;
 
-use greenlet::{Builder, Current, Greenlet, StackError, SwitchError, enter};
+use greenlet::{Builder, Current, Greenlet, StackError, Status, SwitchError, enter};
 
 use crate::support::{
     Number,
@@ -17,15 +17,22 @@ fn s5_a_greenlet_is_new_then_active_then_dead() {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             assert!(me.handle().is_active(), "running");
+            assert_eq!(me.handle().status(), Status::Running);
             me.switch(&main, ())?;
-            enter(|_: &Current<()>| assert!(me.handle().is_active(), "busy"));
+            enter(|_: &Current<()>| {
+                assert!(me.handle().is_active(), "busy");
+                assert_eq!(me.handle().status(), Status::Busy);
+            });
             Ok(())
         });
         assert!(is_new(&g));
+        assert_eq!(g.status(), Status::New);
         me.switch(&g, ()).unwrap();
         assert!(g.is_active() && !g.is_dead(), "suspended");
+        assert_eq!(g.status(), Status::Suspended);
         me.switch(&g, ()).unwrap();
         assert!(!g.is_active() && g.is_dead());
+        assert_eq!(g.status(), Status::Dead);
     });
 }
 
