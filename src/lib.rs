@@ -56,7 +56,7 @@ pub use scope::{Scope, scope};
 pub use snapshot::{GreenletInfo, Snapshot, StackUsage};
 #[cfg(feature = "std")]
 pub use stack::pool::set_idle_stacks;
-pub use stack::{StackError, StackMemory};
+pub use stack::{StackError, StackMemory, UnguardedStack};
 pub use thrown::{GreenletExit, Thrown};
 pub use tree::Status;
 pub use weak::WeakGreenlet;

@@ -1,7 +1,7 @@
 //! Where the stack of one greenlet comes from, before and after it has started.
 
 use alloc::boxed::Box;
-use core::{cell::UnsafeCell, fmt, mem::MaybeUninit, ptr};
+use core::{cell::UnsafeCell, fmt, ptr};
 
 use super::StackError;
 #[cfg(feature = "std")]
@@ -12,45 +12,47 @@ use super::pool::{self, Lease};
 /// The methods are called once, by [`Builder::stack`](crate::Builder::stack), on the value where it
 /// then stays.
 ///
-/// A static array will do, as will any type that gives its memory back when dropped:
+/// For a static array there is [`UnguardedStack`](crate::UnguardedStack). Other types give their
+/// memory back when they are dropped:
 ///
 /// ```
-/// use core::mem::MaybeUninit;
-/// use greenlet::{Builder, enter};
+/// use greenlet::{Builder, StackMemory, enter, raw};
 ///
-/// # fn make() -> &'static mut [MaybeUninit<u8>] { Box::leak(Box::new_uninit_slice(65536)) }
-/// let memory: &'static mut [MaybeUninit<u8>] = make();
-/// # #[allow(unused_unsafe)]
-/// # unsafe {
+/// /// A mapping of its own, which no other greenlet has used.
+/// struct Mapped(raw::Stack);
+///
+/// // SAFETY: the mapping is this value's alone, and has a guard.
+/// unsafe impl StackMemory for Mapped {
+///     fn top(&self) -> *mut u8 {
+///         self.0.top()
+///     }
+///
+///     fn size(&self) -> usize {
+///         self.0.size()
+///     }
+/// }
+///
+/// let stack = Mapped(raw::Stack::map(64 * 1024, 4096)?);
 /// enter(|me| {
-///     let greenlet = Builder::new().stack(memory).build(me, |_, n: u32| Ok(n + 1))?;
+///     let greenlet = Builder::new().stack(stack).build(me, |_, n: u32| Ok(n + 1)).unwrap();
 ///     assert_eq!(me.switch(&greenlet, 1).unwrap(), 2);
-///     Ok::<(), greenlet::BuildError>(())
-/// })
-/// # }.unwrap();
+/// });
+/// # Ok::<(), greenlet::StackError>(())
 /// ```
 ///
 /// # Safety
 /// From [`top`](Self::top) down, [`size`](Self::size) bytes are valid for reads and writes and
-/// are used by nobody else until the value is dropped. An overflow goes on below them: a guard
-/// there is the implementor's to make.
+/// are used by nobody else until the value is dropped. An overflow faults in a guard below them;
+/// or whoever makes the value promises that no overflow comes, as with
+/// [`UnguardedStack::new`](crate::UnguardedStack::new).
 pub unsafe trait StackMemory {
-    /// The address just above the memory.
+    /// The address just above the memory. The stack is written through this very pointer: one that
+    /// is made of `&self` may be written through only where an
+    /// [`UnsafeCell`](core::cell::UnsafeCell) is between, or a raw pointer.
     fn top(&self) -> *mut u8;
 
     /// Bytes.
     fn size(&self) -> usize;
-}
-
-// SAFETY: the reference is the only one, for ever.
-unsafe impl StackMemory for &'static mut [MaybeUninit<u8>] {
-    fn top(&self) -> *mut u8 {
-        self.as_ptr_range().end.cast_mut().cast()
-    }
-
-    fn size(&self) -> usize {
-        self.len()
-    }
 }
 
 /// What one greenlet runs on.

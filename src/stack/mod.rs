@@ -12,6 +12,7 @@ pub(crate) mod pool;
 mod shared;
 #[cfg(feature = "std")]
 mod single;
+mod unguarded;
 
 pub use error::StackError;
 #[cfg(feature = "std")]
@@ -19,5 +20,6 @@ pub(crate) use mapping::first_resident_page;
 pub use memory::StackMemory;
 #[cfg(feature = "std")]
 pub use single::Stack;
+pub use unguarded::UnguardedStack;
 
 pub(crate) use memory::{Brought, Source, Supply};

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use boards::{STACK_SIZE, heap_in_use};
-use greenlet::{BuildError, Builder};
+use greenlet::{BuildError, Builder, UnguardedStack};
 use semihosting::println;
 
 use super::{enter, greenlet};
@@ -14,16 +14,24 @@ const SIZE: usize = Builder::MIN_STACK_SIZE;
 /// One stack for the tests here, one after the other.
 static mut STACK: [MaybeUninit<u8>; SIZE] = [MaybeUninit::new(PAINT); SIZE];
 
-fn stack() -> &'static mut [MaybeUninit<u8>] {
+fn memory() -> &'static mut [MaybeUninit<u8>] {
     // SAFETY: whoever had it before has no greenlet any more.
     unsafe { &mut *(&raw mut STACK) }
+}
+
+/// For a greenlet that does little.
+fn stack() -> UnguardedStack {
+    // SAFETY: as `report_memory` says, such a one takes much less.
+    unsafe { UnguardedStack::new(memory()) }
 }
 
 pub fn that_a_builder_refuses() {
     enter(|me| {
         let none = Builder::new().build(me, |_, ()| Ok(()));
         assert_eq!(none.unwrap_err(), BuildError::NoStack);
-        let (small, _) = stack().split_at_mut(SIZE - 1);
+        let (small, _) = memory().split_at_mut(SIZE - 1);
+        // SAFETY: nothing runs on it.
+        let small = unsafe { UnguardedStack::new(small) };
         let small = Builder::new().stack(small).build(me, |_, ()| Ok(()));
         assert_eq!(
             small.unwrap_err(),
@@ -64,13 +72,11 @@ pub fn of_stacks_is_used_again() {
 
 /// Says what the least greenlet takes, which switches once and ends.
 pub fn report_memory() {
-    let stack = stack();
-    stack.fill(MaybeUninit::new(PAINT));
-    let bottom = stack.as_ptr().cast::<u8>();
+    memory().fill(MaybeUninit::new(PAINT));
     let heap = enter(|me| {
         let main = me.handle();
         let before = heap_in_use();
-        let child = Builder::new().stack(stack).build(me, move |me, n: u32| {
+        let child = Builder::new().stack(stack()).build(me, move |me, n: u32| {
             let n = me.switch(&main, n)?;
             Ok(n)
         });
@@ -79,10 +85,11 @@ pub fn report_memory() {
         assert_eq!([1, 2].map(|n| me.switch(&child, n).unwrap()), [1, 2]);
         heap
     });
-    // SAFETY: the greenlet is over, and all of its stack was painted.
-    let untouched = (0..SIZE)
-        .take_while(|&at| unsafe { bottom.add(at).read() } == PAINT)
-        .count();
+    let painted = memory()
+        .iter()
+        // SAFETY: all of it was painted, and the greenlet is over.
+        .take_while(|byte| unsafe { byte.assume_init_read() } == PAINT);
+    let untouched = painted.count();
     println!(
         "a greenlet: {heap} bytes of heap, {} bytes of stack",
         SIZE - untouched
