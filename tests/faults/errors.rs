@@ -1,6 +1,10 @@
 //! Where the crate's function returns an error, it returns one.
 
-use std::{cell::Cell, hint::black_box, mem::MaybeUninit};
+use std::{
+    cell::{Cell, UnsafeCell},
+    hint::black_box,
+    mem::MaybeUninit,
+};
 
 use greenlet::{BuildError, Builder, Current, Greenlet, StackMemory, enter};
 
@@ -68,9 +72,9 @@ fn a_stack_while_the_thread_ends() {
 /// Builds a greenlet whose body and stack own something. If there is no memory that is said, and
 /// both are gone.
 fn build<const WORDS: usize>() {
-    struct Memory(Box<[MaybeUninit<u8>]>, Wide);
+    struct Memory(Box<[MaybeUninit<UnsafeCell<u8>>]>, Wide);
 
-    // SAFETY: the memory is its own.
+    // SAFETY: the memory is its own, and what runs on it fits.
     unsafe impl StackMemory for Memory {
         fn top(&self) -> *mut u8 {
             self.0.as_ptr_range().end.cast_mut().cast()

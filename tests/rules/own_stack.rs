@@ -2,7 +2,7 @@
 
 use std::{
     arch::asm,
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, UnsafeCell},
     mem::MaybeUninit,
     ops::Range,
     rc::Rc,
@@ -14,7 +14,7 @@ use crate::support::{log::Log, panics};
 
 /// Calls something when it is asked for its top, and when it is dropped.
 struct Memory<A: Fn(), D: Fn()> {
-    bytes: Box<[MaybeUninit<u8>]>,
+    bytes: Box<[MaybeUninit<UnsafeCell<u8>>]>,
     asked: A,
     dropped: D,
 }
@@ -29,7 +29,7 @@ impl<A: Fn(), D: Fn()> Memory<A, D> {
     }
 }
 
-// SAFETY: the memory is its own.
+// SAFETY: the memory is its own, and what the tests run on it fits.
 unsafe impl<A: Fn(), D: Fn()> StackMemory for Memory<A, D> {
     fn top(&self) -> *mut u8 {
         (self.asked)();
@@ -69,11 +69,11 @@ fn it_is_asked_by_the_builder_and_never_again() {
 /// Where its memory lies depends on where it lies itself, which it tells when it is dropped.
 #[repr(align(16))]
 struct Inline {
-    bytes: [MaybeUninit<u8>; 32 * 1024],
+    bytes: [MaybeUninit<UnsafeCell<u8>>; 32 * 1024],
     lay: Rc<Cell<Range<usize>>>,
 }
 
-// SAFETY: the memory is its own and, once it stays, stays where it is.
+// SAFETY: the memory is its own and, once it stays, stays where it is; what runs on it fits.
 unsafe impl StackMemory for Inline {
     fn top(&self) -> *mut u8 {
         self.bytes.as_ptr_range().end.cast_mut().cast()
@@ -111,7 +111,7 @@ fn it_is_asked_where_it_stays() {
     let lay = Rc::new(Cell::new(0..0));
     let ran = enter(|me| {
         let memory = Inline {
-            bytes: [MaybeUninit::uninit(); 32 * 1024],
+            bytes: [const { MaybeUninit::uninit() }; 32 * 1024],
             lay: Rc::clone(&lay),
         };
         let greenlet = Builder::new()

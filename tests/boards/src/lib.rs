@@ -5,7 +5,7 @@
 extern crate alloc;
 
 use alloc::boxed::Box;
-use core::mem::MaybeUninit;
+use core::{cell::UnsafeCell, mem::MaybeUninit};
 
 use embedded_alloc::LlffHeap;
 use greenlet::StackMemory;
@@ -33,14 +33,16 @@ pub fn heap_in_use() -> usize {
 
 /// A stack from the heap, given back when its greenlet is over. There is no guard: its lowest bytes
 /// tell, if late, that it was too small.
-pub struct HeapStack(Box<[MaybeUninit<u8>]>);
+pub struct HeapStack(Box<[MaybeUninit<UnsafeCell<u8>>]>);
 
 const PAINT: [u8; 16] = [0xa5; 16];
 
 impl HeapStack {
     pub fn new() -> Self {
         let mut memory = Box::new_uninit_slice(STACK_SIZE);
-        memory[..PAINT.len()].write_copy_of_slice(&PAINT);
+        for (byte, paint) in memory.iter_mut().zip(PAINT) {
+            byte.write(UnsafeCell::new(paint));
+        }
         Self(memory)
     }
 }
@@ -53,7 +55,7 @@ impl Drop for HeapStack {
     }
 }
 
-// SAFETY: the memory is this value's alone.
+// SAFETY: the memory is this value's alone. What the tests run on it fits, or its paint tells.
 unsafe impl StackMemory for HeapStack {
     fn top(&self) -> *mut u8 {
         self.0.as_ptr_range().end.cast_mut().cast()
