@@ -67,7 +67,7 @@ impl Sort {
             match questions.thrown.take() {
                 None => Ok(Message::Sorted(numbers)),
                 Some(thrown) => {
-                    println!("qsort has returned, with answers made up");
+                    writeln!(io::stdout(), "qsort has returned, with answers made up")?;
                     Err(thrown)
                 }
             }
@@ -254,7 +254,7 @@ fn demonstrate() -> Result<(), Thrown> {
                     }
                     Message::Sorted(numbers) => {
                         let words: Vec<_> = numbers.iter().map(|&n| WORDS[n]).collect();
-                        println!("{name}: {}", words.join(" "));
+                        writeln!(io::stdout(), "{name}: {}", words.join(" "))?;
                     }
                 }
             }
@@ -265,9 +265,9 @@ fn demonstrate() -> Result<(), Thrown> {
         let Message::Question(..) = sort.start(me)? else {
             unreachable!("seven words cannot be sorted without a question");
         };
-        println!("killed in the callback:");
+        writeln!(io::stdout(), "killed in the callback:")?;
         me.kill(&sort.greenlet).expect("it is suspended");
-        println!("dead: {}", sort.greenlet.is_dead());
+        writeln!(io::stdout(), "dead: {}", sort.greenlet.is_dead())?;
         Ok(())
     })
 }
@@ -289,9 +289,18 @@ fn main() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // Whoever reads the output has seen enough.
+        Err(thrown) if is_broken_pipe(&thrown) => ExitCode::SUCCESS,
         Err(thrown) => {
             eprintln!("callback: {thrown}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Does nobody read the output any more?
+fn is_broken_pipe(thrown: &Thrown) -> bool {
+    thrown
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

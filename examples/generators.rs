@@ -8,7 +8,12 @@
 //! greenlet and yields from wherever it is: from inside its recursion, or while it consumes
 //! another generator. One that is dropped before its end is told to exit where it stands.
 
-use std::{cell::Cell, process::ExitCode, rc::Rc};
+use std::{
+    cell::Cell,
+    io::{self, Write},
+    process::ExitCode,
+    rc::Rc,
+};
 
 use greenlet::{Current, Greenlet, Thrown, enter};
 
@@ -22,11 +27,20 @@ fn main() -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has seen enough.
+        Err(thrown) if is_broken_pipe(&thrown) => ExitCode::SUCCESS,
         Err(thrown) => {
             eprintln!("generators: {thrown}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Does nobody read the output any more?
+fn is_broken_pipe(thrown: &Thrown) -> bool {
+    thrown
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 // ---- what makes a generator of a greenlet
@@ -136,7 +150,7 @@ fn tree_in_order(me: &Current<()>) -> Result<(), Thrown> {
     );
     let leaves: String =
         Generator::new(me, move |yielder| tree.leaves(yielder)).collect::<Result<_, _>>()?;
-    println!("leaves: {leaves}");
+    writeln!(io::stdout(), "leaves: {leaves}")?;
     Ok(())
 }
 
@@ -163,18 +177,18 @@ fn permutations_of(me: &Current<()>, letters: &'static str, count: usize) -> Res
     let orders: Vec<String> = Generator::new(me, move |yielder| permute(yielder, letters))
         .take(count)
         .collect::<Result<_, _>>()?;
-    println!("orders of {letters}: {}", orders.join(" "));
+    writeln!(io::stdout(), "orders of {letters}: {}", orders.join(" "))?;
     Ok(())
 }
 
 // ---- zipped, and abandoned
 
-/// Says when it goes.
+/// Says when it goes, if anybody listens.
 struct Farewell(&'static str);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        println!("  {} drops what it holds", self.0);
+        let _ = writeln!(io::stdout(), "  {} drops what it holds", self.0);
     }
 }
 
@@ -183,7 +197,7 @@ fn leaves_of<'a>(me: &'a Current<()>, name: &'static str, tree: Box<Tree>) -> Ge
         let _farewell = Farewell(name);
         let outcome = tree.leaves(yielder);
         if let Err(thrown) = &outcome {
-            println!("  {name}: {thrown}");
+            writeln!(io::stdout(), "  {name}: {thrown}")?;
         }
         outcome
     })
@@ -194,11 +208,11 @@ fn leaves_of<'a>(me: &'a Current<()>, name: &'static str, tree: Box<Tree>) -> Ge
 fn first_difference(me: &Current<()>) -> Result<(), Thrown> {
     let left = node(leaf('a'), node(leaf('b'), node(leaf('c'), leaf('d'))));
     let right = node(node(node(leaf('a'), leaf('b')), leaf('x')), leaf('d'));
-    println!("zipped:");
+    writeln!(io::stdout(), "zipped:")?;
     let pairs = leaves_of(me, "left", left).zip(leaves_of(me, "right", right));
     for (left, right) in pairs {
         let (left, right) = (left?, right?);
-        println!("  {left} {right}");
+        writeln!(io::stdout(), "  {left} {right}")?;
         if left != right {
             break;
         }
@@ -230,13 +244,14 @@ fn primes_up_to(me: &Current<()>, last: u32) -> Result<(), Thrown> {
     let primes = Generator::new(me, |yielder| {
         sieve(yielder, &mut Generator::new(yielder.me, numbers_from(2)))
     });
-    print!("primes:");
+    let mut out = io::stdout();
+    write!(out, "primes:")?;
     for prime in primes {
         match prime? {
             prime if prime > last => break,
-            prime => print!(" {prime}"),
+            prime => write!(out, " {prime}")?,
         }
     }
-    println!();
+    writeln!(out)?;
     Ok(())
 }

@@ -10,7 +10,8 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
-    env, io,
+    env,
+    io::{self, Write},
     process::ExitCode,
     rc::Rc,
 };
@@ -161,7 +162,10 @@ fn demonstrate(me: &Current<()>, count: usize) -> Result<(), Thrown> {
     }
     scheduler.run(me)?;
     let in_turn = turns.take().into_iter().eq((0..3).flat_map(|_| 0..count));
-    println!("{count} tasklets took 3 turns each, in order: {in_turn}");
+    writeln!(
+        io::stdout(),
+        "{count} tasklets took 3 turns each, in order: {in_turn}"
+    )?;
 
     // Each waits for the one that is made after it; all do when the last one starts the number.
     let first = Channel::new();
@@ -176,7 +180,8 @@ fn demonstrate(me: &Current<()>, count: usize) -> Result<(), Thrown> {
     }
     scheduler.spawn(me, move |tasklet| channel.send(tasklet, 0))?;
     scheduler.spawn(me, move |tasklet| {
-        println!("0 became {} on its way", first.receive(tasklet)?);
+        let number = first.receive(tasklet)?;
+        writeln!(io::stdout(), "0 became {number} on its way")?;
         Ok(())
     })?;
     scheduler.run(me)
@@ -188,10 +193,20 @@ fn main() -> ExitCode {
         eprintln!("Usage: tasklets [COUNT]");
         return ExitCode::from(2);
     };
-    let outcome = enter(|me| demonstrate(me, count));
-    if let Err(thrown) = outcome {
-        eprintln!("tasklets: {thrown}");
-        return ExitCode::FAILURE;
+    match enter(|me| demonstrate(me, count)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has seen enough.
+        Err(thrown) if is_broken_pipe(&thrown) => ExitCode::SUCCESS,
+        Err(thrown) => {
+            eprintln!("tasklets: {thrown}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
+}
+
+/// Does nobody read the output any more?
+fn is_broken_pipe(thrown: &Thrown) -> bool {
+    thrown
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

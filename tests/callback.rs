@@ -123,3 +123,8 @@ fn one_thing_needs_no_question() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(stdout(&output), "1. only\n");
 }
+
+#[test]
+fn ends_quietly_when_nobody_reads_on() {
+    example::ends_quietly_unread(&mut example::command("callback"));
+}

@@ -26,3 +26,8 @@ fn yields_from_recursion_and_from_each_other_and_exits_when_dropped() {
     ];
     assert_eq!(stdout(&output).lines().collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn ends_quietly_when_nobody_reads_on() {
+    example::ends_quietly_unread(&mut example::command("generators"));
+}

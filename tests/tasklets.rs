@@ -82,3 +82,8 @@ fn what_is_no_number_is_misuse() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(stderr(&output), "Usage: tasklets [COUNT]\n");
 }
+
+#[test]
+fn ends_quietly_when_nobody_reads_on() {
+    example::ends_quietly_unread(example::command("tasklets").arg("3"));
+}

@@ -13,7 +13,7 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::LazyLock,
 };
 
@@ -239,16 +239,7 @@ fn a_deep_tree_is_walked_to_its_ground() {
 #[test]
 fn ends_quietly_when_nobody_reads_on() {
     let root = sample();
-    let (reader, writer) = process::pipe();
-    drop(reader);
-    let mut command = process::command(program());
-    let output = command
-        .arg(root.path())
-        .stdout(Stdio::from(writer))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(stderr(&output), "");
+    example::ends_quietly_unread(process::command(program()).arg(root.path()));
 }
 
 #[test]

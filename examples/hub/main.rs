@@ -175,11 +175,13 @@ fn serve(task: Task, options: Options) -> Result<(), Thrown> {
     let (interrupted, terminated, asked) = (catch(SIGINT)?, catch(SIGTERM)?, catch(SIGUSR1)?);
 
     let (http, echo) = (listen(options.http)?, listen(options.echo)?);
-    println!(
+    let addresses = [http.local_addr()?, echo.local_addr()?];
+    writeln!(
+        io::stdout(),
         "http on {}\necho on {}",
-        http.local_addr()?,
-        echo.local_addr()?
-    );
+        addresses[0],
+        addresses[1]
+    )?;
     let server = Rc::new(Server {
         options,
         connections: RefCell::default(),
@@ -226,7 +228,7 @@ fn serve(task: Task, options: Options) -> Result<(), Thrown> {
             signals.set_deadline(Some(Instant::now() + server.options.grace));
         }
     }
-    println!("{}", server.summary());
+    writeln!(io::stdout(), "{}", server.summary())?;
     Ok(())
 }
 

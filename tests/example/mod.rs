@@ -5,7 +5,7 @@
 use std::{
     env,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use crate::process;
@@ -29,6 +29,17 @@ pub fn command(name: &str) -> Command {
 pub fn run(name: &str, arguments: &[&str]) -> Output {
     let mut command = command(name);
     command.args(arguments).output().expect("it starts")
+}
+
+/// Nobody reads what it prints: it is to end quietly.
+#[track_caller]
+pub fn ends_quietly_unread(command: &mut Command) {
+    let (reader, writer) = process::pipe();
+    drop(reader);
+    let output = command.stdout(Stdio::from(writer)).output();
+    let output = output.expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stderr(&output), "");
 }
 
 pub fn stdout(output: &Output) -> &str {
