@@ -83,9 +83,14 @@ pub trait Contender {
         Err(Skip::NotOffered)
     }
 
-    /// An error goes from one side to the other, which handles it. Where none can be thrown at a
-    /// suspended one, it is a panic out of one, and a new one on the same stack.
+    /// An error goes to a suspended one, which handles it and answers. Where none can be thrown,
+    /// it is sent: a message is a number or an error.
     fn throw(&self, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Lives that end by a panic (or exception), which the other side catches.
+    fn panic(&self, _ops: u64) -> Outcome {
         Err(Skip::NotOffered)
     }
 

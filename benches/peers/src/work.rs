@@ -1,6 +1,6 @@
 //! Pieces of workloads that are the same for all contenders written in Rust.
 
-use std::{arch::asm, fmt, hint::black_box, time::Duration};
+use std::{arch::asm, error::Error, fmt, hint::black_box, time::Duration};
 
 use crate::clock::Stopwatch;
 
@@ -77,4 +77,16 @@ impl fmt::Display for SmallError {
     }
 }
 
-impl std::error::Error for SmallError {}
+impl Error for SmallError {}
+
+/// What is sent where nothing can be thrown. `Send`, as one of them wants it.
+pub type Sent = Result<u64, Box<dyn Error + Send>>;
+
+/// Catches what was sent, and makes the answer of it.
+#[inline(always)]
+pub fn caught(sent: Sent) -> u64 {
+    match sent {
+        Ok(x) => x,
+        Err(error) => error.downcast::<SmallError>().expect("nothing else").0 + 1,
+    }
+}

@@ -125,6 +125,12 @@ pub fn all(quick: bool) -> Vec<Workload> {
         repetitions,
         Box::new(|contender, ops| contender.throw(ops)),
     );
+    add(
+        "panic out of one, caught".into(),
+        1,
+        repetitions,
+        Box::new(|contender, ops| contender.panic(ops)),
+    );
     all
 }
 

@@ -18,7 +18,7 @@ use crate::{
     mxcsr::Status,
     population::Watch,
     slab,
-    work::{self, BATCH, Message, SmallError, time, time_warm},
+    work::{self, BATCH, Message, Sent, SmallError, time, time_warm},
 };
 
 pub const NAME: &str = "corosensei";
@@ -242,6 +242,21 @@ impl<M: Memory> Contender for Corosensei<M> {
     }
 
     fn throw(&self, ops: u64) -> Outcome {
+        let mut catcher =
+            Coroutine::<Sent, u64, (), _>::with_stack(M::take()?, |other, mut sent| {
+                loop {
+                    sent = other.suspend(work::caught(sent));
+                }
+            });
+        let mut x = yielded(catcher.resume(Ok(0)));
+        let elapsed = time(ops, || {
+            x = yielded(catcher.resume(Err(Box::new(SmallError(x)))));
+        });
+        assert_eq!(x, ops);
+        Ok(elapsed)
+    }
+
+    fn panic(&self, ops: u64) -> Outcome {
         let mut kept = Some(M::take()?);
         let mut x = 0;
         let elapsed = time(ops, || {

@@ -10,7 +10,7 @@ use crate::{
     contender::{Contender, Outcome, STACK_SIZE, Skip},
     mxcsr::Status,
     population::Watch,
-    work::{self, BATCH, Message, SmallError, time, time_warm},
+    work::{self, BATCH, Message, Sent, SmallError, time, time_warm},
 };
 
 /// The crate counts in words.
@@ -130,6 +130,19 @@ impl Contender for Generators {
     }
 
     fn throw(&self, ops: u64) -> Outcome {
+        let mut catcher: Generator<Sent, u64> = Gn::new_scoped_opt(STACK_WORDS, |mut scope| {
+            let mut sent: Sent = scope.get_yield().expect("it was sent one");
+            loop {
+                sent = scope.yield_(work::caught(sent)).expect("it was sent one");
+            }
+        });
+        let mut x = send(&mut catcher, Ok(0));
+        let elapsed = time(ops, || x = send(&mut catcher, Err(Box::new(SmallError(x)))));
+        assert_eq!(x, ops);
+        Ok(elapsed)
+    }
+
+    fn panic(&self, ops: u64) -> Outcome {
         let mut thrower = adder_once();
         let mut x = send(&mut thrower, 0);
         let elapsed = time(ops, || {
@@ -156,7 +169,7 @@ impl Contender for Generators {
 
 /// As `Generator::send`, which is not inlined.
 #[inline(always)]
-fn send<T>(generator: &mut Generator<'_, T, T>, value: T) -> T {
+fn send<A, T>(generator: &mut Generator<'_, A, T>, value: A) -> T {
     generator.raw_send(Some(value)).expect("it yields")
 }
 

@@ -1,6 +1,11 @@
 //! This crate.
 
-use std::{cell::OnceCell, rc::Rc, thread};
+use std::{
+    cell::OnceCell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    rc::Rc,
+    thread,
+};
 
 use greenlet::{Builder, Current, Greenlet, Thrown, enter};
 
@@ -202,6 +207,20 @@ impl Contender for Greenlets {
             let mut x = me.switch(&catcher, 0)?;
             let elapsed = time(ops, || {
                 x = me.throw(&catcher, SmallError(x)).expect("it answers");
+            });
+            assert_eq!(x, ops);
+            Ok(elapsed)
+        })
+    }
+
+    fn panic(&self, ops: u64) -> Outcome {
+        enter(|me: &Current<u64>| {
+            let mut x = 0;
+            let elapsed = time(ops, || {
+                let thrower = Greenlet::new(me, |_, x| resume_unwind(Box::new(SmallError(x))));
+                let caught = catch_unwind(AssertUnwindSafe(|| me.switch(&thrower, x)));
+                let payload = caught.expect_err("it panics");
+                x = payload.downcast::<SmallError>().expect("with that").0 + 1;
             });
             assert_eq!(x, ops);
             Ok(elapsed)

@@ -190,6 +190,20 @@ def throw(ops):
     return clock() - begin
 
 
+def panic(ops):
+    def body(x):
+        raise SmallError(x)
+
+    x = 0
+    begin = clock()
+    for _ in range(ops):
+        try:
+            greenlet(body).switch(x)
+        except SmallError as error:
+            x = error.args[0] + 1
+    return clock() - begin
+
+
 def populate(count):
     """Nanoseconds, and the bytes that it took."""
     body = adder()
@@ -223,6 +237,7 @@ WORKLOADS = [
     pooled,
     kill,
     throw,
+    panic,
     populate,
 ]
 

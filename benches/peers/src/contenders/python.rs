@@ -122,6 +122,10 @@ impl Contender for Python {
         self.ask(format!("throw {ops}"))
     }
 
+    fn panic(&self, ops: u64) -> Outcome {
+        self.ask(format!("panic {ops}"))
+    }
+
     fn populate(&self, _count: usize, _watch: &Watch) -> Skip {
         unreachable!("a process of its own does that")
     }

@@ -10,7 +10,7 @@ use crate::{
     contender::{Contender, Outcome, STACK_SIZE, Skip},
     mxcsr::Status,
     population::Watch,
-    work::{self, Message, SmallError, time, time_warm},
+    work::{self, Message, Sent, SmallError, time, time_warm},
 };
 
 pub struct Fibers;
@@ -120,6 +120,22 @@ impl Contender for Fibers {
     }
 
     fn throw(&self, ops: u64) -> Outcome {
+        let catcher = fiber(stack()?, |mut sent, other: &mut Suspend<Sent, u64, u64>| {
+            while !matches!(sent, Ok(FINISH)) {
+                sent = other.suspend(work::caught(sent));
+            }
+            FINISH
+        })?;
+        let mut x = yielded(catcher.resume(Ok(0)));
+        let elapsed = time(ops, || {
+            x = yielded(catcher.resume(Err(Box::new(SmallError(x)))));
+        });
+        assert_eq!(x, ops);
+        catcher.resume(Ok(FINISH)).expect("it returns");
+        Ok(elapsed)
+    }
+
+    fn panic(&self, ops: u64) -> Outcome {
         let mut kept = Some(stack()?);
         let mut x = 0;
         let elapsed = time(ops, || {
