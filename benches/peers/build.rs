@@ -7,6 +7,8 @@ fn main() {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
+        // As a release: without boost's assertions.
+        .define("NDEBUG", None)
         .file("src/contenders/boost.cpp")
         .compile("boost_contenders");
     // By its file name, so that a switch is not called through the PLT of a shared library.

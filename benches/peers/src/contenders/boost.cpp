@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <new>
 #include <utility>
 #include <vector>
@@ -106,6 +107,12 @@ template <class Op> std::int64_t time_warm(std::uint64_t before, std::uint64_t o
     return elapsed;
 }
 
+// Has all been done that was asked for?
+void expect(bool is_so) {
+    if (!is_so)
+        std::abort();
+}
+
 void load_mxcsr(unsigned bits) {
 #ifdef __SSE__
     _mm_setcsr(bits);
@@ -156,6 +163,7 @@ template <class Api> std::int64_t flat(std::uint64_t ops, unsigned mxcsr) {
     load_mxcsr(mxcsr);
     auto elapsed = time(ops, [&] { adder.at = Api::resume(std::move(adder.at)); });
     load_mxcsr(0x1f80);
+    expect(x == ops + 1);
     return elapsed;
 }
 
@@ -173,12 +181,14 @@ template <class Api> std::int64_t message(std::uint64_t ops) {
         return from;
     });
     message received{};
-    return time(ops, [&] {
+    auto elapsed = time(ops, [&] {
         passed = received;
         adder.at = Api::resume(std::move(adder.at));
         received = passed;
         asm volatile("" : : "r"(&received) : "memory");
     });
+    expect(received[0] == ops);
+    return elapsed;
 }
 
 template <class Api> auto deep_adder(std::size_t frames, std::uint64_t &x) {
@@ -195,16 +205,20 @@ template <class Api> auto deep_adder(std::size_t frames, std::uint64_t &x) {
 template <class Api> std::int64_t deep(std::size_t frames, std::uint64_t ops) {
     std::uint64_t x = 0;
     auto adder = deep_adder<Api>(frames, x);
-    return time(ops, [&] { adder.at = Api::resume(std::move(adder.at)); });
+    auto elapsed = time(ops, [&] { adder.at = Api::resume(std::move(adder.at)); });
+    expect(x == ops + 1);
+    return elapsed;
 }
 
 template <class Api> std::int64_t deep_on_both(std::size_t frames, std::uint64_t ops) {
     std::uint64_t x = 0;
     auto adder = deep_adder<Api>(frames, x);
-    return time(ops, [&] {
+    auto elapsed = time(ops, [&] {
         auto resume = [&] { adder.at = Api::resume(std::move(adder.at)); };
         nest(frames, resume);
     });
+    expect(x == ops + 1);
+    return elapsed;
 }
 
 template <class Api> std::int64_t ring(std::size_t size, std::uint64_t ops) {
@@ -238,10 +252,12 @@ template <class Api> std::int64_t ring(std::size_t size, std::uint64_t ops) {
     };
     hops = 2 * size;
     go();
-    return time(1, [&] {
+    auto elapsed = time(1, [&] {
         hops = ops;
         go();
     });
+    expect(hops == 0);
+    return elapsed;
 }
 
 template <class Api> auto populated(std::size_t count, std::uint64_t &x) {
@@ -263,22 +279,26 @@ template <class Api>
 std::int64_t round_robin(const std::size_t *order, std::size_t count, std::uint64_t passes) {
     std::uint64_t x = 0;
     auto adders = populated<Api>(count, x);
-    return time_warm(1, passes, [&] {
+    auto elapsed = time_warm(1, passes, [&] {
         for (std::size_t i = 0; i < count; ++i) {
             auto &adder = adders[order[i]];
             adder.at = Api::resume(std::move(adder.at));
         }
     });
+    expect(x == (2 + passes) * count);
+    return elapsed;
 }
 
 template <class Api, class Stacks> std::int64_t lives(Stacks stacks, std::uint64_t ops) {
     std::uint64_t x = 0;
-    return time(ops, [&] {
+    auto elapsed = time(ops, [&] {
         typename Api::template suspended<Stacks> adder(stacks, [&](auto from) {
             x += 1;
             return from;
         });
     });
+    expect(x == ops);
+    return elapsed;
 }
 
 template <class Api> std::int64_t populate(std::size_t count) {
@@ -326,11 +346,13 @@ std::int64_t throw_and_catch(std::uint64_t ops) {
         }
         return from;
     });
-    return time(ops, [&] {
+    auto elapsed = time(ops, [&] {
         catcher.at = std::move(catcher.at).resume_with([&](ctx::fiber &&from) -> ctx::fiber {
             throw small_error{std::move(from), x};
         });
     });
+    expect(x == ops);
+    return elapsed;
 }
 
 } // namespace

@@ -28,7 +28,7 @@ class SmallError(Exception):
 
 
 def nest(frames, switch, x):
-    return switch(x) if frames == 0 else nest(frames - 1, switch, x)
+    return switch(x) if frames <= 1 else nest(frames - 1, switch, x)
 
 
 def owning(frames, switch, x):
@@ -65,7 +65,9 @@ def flat(ops):
     begin = clock()
     for _ in range(ops):
         x = switch(x)
-    return clock() - begin
+    elapsed = clock() - begin
+    assert x == ops
+    return elapsed
 
 
 def message(ops):
@@ -99,7 +101,9 @@ def deep(frames, ops):
     begin = clock()
     for _ in range(ops):
         x = switch(x)
-    return clock() - begin
+    elapsed = clock() - begin
+    assert x == ops
+    return elapsed
 
 
 def deep_on_both(frames, ops):
@@ -108,7 +112,9 @@ def deep_on_both(frames, ops):
     begin = clock()
     for _ in range(ops):
         x = nest(frames, switch, x)
-    return clock() - begin
+    elapsed = clock() - begin
+    assert x == ops
+    return elapsed
 
 
 def ring(size, ops):
@@ -141,7 +147,9 @@ def round_robin(count, passes):
         for _ in range(repeated):
             for each in order:
                 x = each.switch(x)
-    return clock() - begin
+    elapsed = clock() - begin
+    assert x == (1 + passes) * count
+    return elapsed
 
 
 def pooled(ops):
@@ -152,7 +160,9 @@ def pooled(ops):
     begin = clock()
     for _ in range(ops):
         x = greenlet(body).switch(x)
-    return clock() - begin
+    elapsed = clock() - begin
+    assert x == ops
+    return elapsed
 
 
 def kill(frames, ops):
@@ -187,7 +197,9 @@ def throw(ops):
     begin = clock()
     for _ in range(ops):
         x = throw(SmallError(x))
-    return clock() - begin
+    elapsed = clock() - begin
+    assert x == ops
+    return elapsed
 
 
 def panic(ops):
@@ -201,7 +213,9 @@ def panic(ops):
             greenlet(body).switch(x)
         except SmallError as error:
             x = error.args[0] + 1
-    return clock() - begin
+    elapsed = clock() - begin
+    assert x == ops
+    return elapsed
 
 
 def populate(count):
