@@ -59,6 +59,8 @@ impl Effort {
 
     /// As many operations as fill the time.
     fn calibrate(&self, workload: &Workload, contender: &dyn Contender) -> Result<u64, Skip> {
+        // What comes at the first time only, such as pages, is not the measure of others.
+        (workload.run)(contender, 1)?;
         let mut ops = 1;
         loop {
             let elapsed = (workload.run)(contender, ops)?;
