@@ -121,6 +121,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             add(measure::crowd(&crowd, &contenders));
         }
     }
+    if rows.is_empty() {
+        return Err(format!("no workload has \"{}\" in its name", arguments.only).into());
+    }
     if let Some(path) = &arguments.json {
         report::write_json(path, &rows)?;
     }
