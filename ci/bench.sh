@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures this crate beside its peers (benches/peers).
+# Measures this crate beside its peers (benches/peers), and says on what and in what versions.
 #
 #   ci/bench.sh [--without-fp-control] [--quick] [--only WORDS] [--json FILE]
 #
@@ -33,6 +33,18 @@ if ! "$python/bin/python" -c 'import greenlet' 2>/dev/null; then
     python3 -m venv --clear "$python"
     "$python/bin/pip" install --quiet --disable-pip-version-check greenlet
 fi
+
+# What figures depend on.
+sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | awk '{ $1 = $1 " ×"; print }'
+uname -sr
+rustc --version
+g++ --version | sed -n 1p
+cargo tree --locked --manifest-path "$repo/Cargo.toml" -p greenlet-peers --depth 1 --edges normal --prefix none --format '{p}' |
+    grep -E '^(corosensei|generator|wasmtime-)'
+sed -n 's/^#define BOOST_LIB_VERSION "\(.*\)"/boost \1/p' /usr/include/boost/version.hpp
+"$python/bin/python" -c 'import greenlet, platform; print("CPython", platform.python_version(), "with greenlet", greenlet.__version__)'
+date +%F
+echo
 
 exec cargo run --locked --profile bench --manifest-path "$repo/Cargo.toml" -p greenlet-peers \
     "${features[@]}" -- --python "$python/bin/python" "$@"
