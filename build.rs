@@ -19,6 +19,15 @@ fn main() {
     };
     println!("cargo::rerun-if-changed={file}");
 
+    // An assembler that is for something else would refuse it in words that help nobody.
+    let is = |name, values: &[&str]| env::var(name).is_ok_and(|it| values.contains(&it.as_str()));
+    if is("CARGO_CFG_TARGET_OS", &["windows", "uefi", "cygwin"])
+        || is("CARGO_CFG_TARGET_VENDOR", &["apple"])
+    {
+        println!("cargo::error=greenlet is for ELF targets, which {target} is not");
+        return;
+    }
+
     // Every character that a version may have and a symbol may not becomes an underscore.
     let version = env::var("CARGO_PKG_VERSION").unwrap();
     let prefix = format!("greenlet_{version}_").replace(|c: char| !c.is_ascii_alphanumeric(), "_");

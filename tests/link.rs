@@ -117,3 +117,19 @@ fn two_versions_of_the_crate_switch_in_one_program() {
         format!("greenlet_{}_switch", env!("CARGO_PKG_VERSION")).replace(['.', '-', '+'], "_");
     assert_eq!(switches, ["greenlet_0_0_99_switch", &ours]);
 }
+
+#[test]
+fn a_target_without_elf_is_refused_with_a_word() {
+    for target in ["x86_64-pc-windows-gnu", "aarch64-apple-darwin"] {
+        let Some(mut cargo) = process::cargo("build") else {
+            return skip("not started by cargo, which is needed to build the crate");
+        };
+        // There need be no `core` for it: that fails too, and the build script runs all the same.
+        cargo.args(["--keep-going", "--lib", "--no-default-features"]);
+        let output = cargo.args(["--target", target]).output().unwrap();
+        assert!(!output.status.success());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let refusal = format!("greenlet is for ELF targets, which {target} is not");
+        assert!(errors.contains(&refusal), "{errors}");
+    }
+}
