@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks what only a release asks: that the change log has a heading for it, that the package builds
-# and its examples run without the rest of the repository, that no dependency has an unwanted
-# licence or a known fault, and that nothing public has changed that the version does not admit.
+# Checks what only a release asks: that the change log has a heading for it, that a tag has its
+# version, that the package builds and its examples run without the rest of the repository, that
+# no dependency has an unwanted licence or a known fault, and that nothing public has changed that
+# the version does not admit.
 # Publishes nothing.
 #
 #   ci/release.sh
@@ -31,6 +32,16 @@ changelog() {
     fi
 }
 
+# A commit that is tagged as a version has that one.
+tag() {
+    local tags
+    tags=$(git tag --points-at HEAD --list 'v*') || return 1
+    if [ -n "$tags" ] && ! grep -qxF "v$version" <<<"$tags"; then
+        echo "the version is $version, and the tag is $tags" >&2
+        return 1
+    fi
+}
+
 publish() { cargo publish --locked --dry-run; }
 
 # The package that `publish` has made.
@@ -49,5 +60,5 @@ compatibility() {
     install_tool cargo-semver-checks && cargo semver-checks --baseline-rev "$last"
 }
 
-for check in changelog publish examples dependencies compatibility; do step "$check"; done
+for check in changelog tag publish examples dependencies compatibility; do step "$check"; done
 all_passed 'ready for a release'
