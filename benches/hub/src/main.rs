@@ -173,5 +173,6 @@ fn print(name: &str, measured: Measured) {
 fn median(rounds: &[Measured], value: impl Fn(&Measured) -> f64) -> f64 {
     let mut values: Vec<f64> = rounds.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let [below, above] = [(values.len() - 1) / 2, values.len() / 2];
+    f64::midpoint(values[below], values[above])
 }
