@@ -7,31 +7,29 @@
 //! * `real.rs`: the same on the crate
 //! * `regressions.rs`: what was found
 //!
-//! `PROPTEST_CASES` sets the number of programs. With `GREENLET_MODEL_FORK` set each program
-//! has a process of its own, so that one that crashes is made smaller like one that fails.
+//! `../random/mod.rs` says what the environment sets.
 
 #![cfg(all(panic = "unwind", not(miri)))]
 
 #[path = "../machine/mod.rs"]
 mod machine;
 mod model;
+#[path = "../process/mod.rs"]
+mod process;
 mod program;
+#[path = "../random/mod.rs"]
+mod random;
 mod real;
 mod regressions;
 
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    env,
 };
 
-use machine::emulated;
 use program::{Captured, Create, Event, How, Kind, Op, Program};
-use proptest::{
-    collection::vec,
-    prelude::*,
-    test_runner::{Config, TestCaseError, TestError, TestRunner},
-};
+use proptest::{collection::vec, prelude::*};
+use random::{check_one, check_programs, number_of_programs};
 
 fn how() -> impl Strategy<Value = How> {
     (
@@ -172,40 +170,10 @@ fn every_payload_is_dropped(events: &[Event]) -> Result<(), String> {
     }
 }
 
-/// In a process of its own.
-fn compare_apart(program: &Program, expected: &[Event]) -> Result<(), String> {
-    // SAFETY: the child runs on a copy of this thread's memory, and uses no lock that another
-    // thread may have held except those of the output and the allocator, which libc resets.
-    let child = unsafe { libc::fork() };
-    assert_ne!(child, -1, "no process could be had");
-    if child == 0 {
-        // SAFETY: ends the process, should it hang.
-        unsafe { libc::alarm(10) };
-        let result = compare(program, expected);
-        if let Err(why) = &result {
-            eprintln!("{why}");
-        }
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(i32::from(result.is_err())) };
-    }
-    let mut status = 0;
-    // SAFETY: the child of just now, and a place for its status.
-    unsafe { libc::waitpid(child, &raw mut status, 0) };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(format!("the process ended with status {status:#x}"))
-    }
-}
-
 /// Compares the two.
 fn check(program: &Program) -> Result<model::Run, String> {
     let run = model::run(program);
-    if env::var_os("GREENLET_MODEL_FORK").is_some() {
-        compare_apart(program, &run.events)?;
-    } else {
-        compare(program, &run.events)?;
-    }
+    check_one(|| compare(program, &run.events))?;
     Ok(run)
 }
 
@@ -248,44 +216,22 @@ const NEVER_MISSED: &[&str] = &[
     "s9 refused",
 ];
 
-fn number_of_programs() -> u32 {
-    if let Ok(cases) = env::var("PROPTEST_CASES") {
-        return cases.parse().expect("PROPTEST_CASES is a number");
-    }
-    if emulated() {
-        eprintln!("500 programs of 10,000: an emulator takes some twenty times as long");
-        return 500;
-    }
-    10_000
-}
-
 #[test]
 fn random_programs_do_what_the_model_does() {
-    let cases = number_of_programs();
-    let mut runner = TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        max_shrink_iters: 20_000,
-        ..Config::default()
-    });
+    let number = number_of_programs(10_000, 500);
     let rules = RefCell::new(BTreeMap::<&str, u32>::new());
     let events = Cell::new(0usize);
-    let result = runner.run(&programs(), |program| {
-        let run = check(&program).map_err(TestCaseError::fail)?;
+    check_programs(number, &programs(), |program| {
+        let run = check(program)?;
         events.set(events.get() + run.events.len());
         for rule in run.rules {
             *rules.borrow_mut().entry(rule).or_default() += 1;
         }
         Ok(())
     });
-    match result {
-        Ok(()) => {}
-        Err(TestError::Fail(why, program)) => panic!("{why}\n{program:?}"),
-        Err(TestError::Abort(why)) => panic!("{why}"),
-    }
     let (events, rules) = (events.get(), rules.into_inner());
-    eprintln!("{cases} programs, {events} events\n{rules:#?}");
-    if cases >= 10_000 {
+    eprintln!("{number} programs, {events} events\n{rules:#?}");
+    if number >= 10_000 {
         for rule in NEVER_MISSED {
             assert!(rules.contains_key(rule), "no program shows {rule}");
         }

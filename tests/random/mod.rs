@@ -1,0 +1,88 @@
+//! Random programs: how many, which, and how one that fails is made small.
+//!
+//! * `PROPTEST_CASES` sets their number.
+//! * `PROPTEST_RNG_SEED` sets which they are; it is printed.
+//! * With `GREENLET_PROGRAMS_APART` set each has a process of its own, so that one that crashes or
+//!   hangs is made smaller like one that fails.
+
+use std::{
+    env,
+    hash::{BuildHasher, RandomState},
+    io::{self, Write},
+};
+
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
+};
+
+use crate::{machine::emulated, process::in_child};
+
+/// Seconds that a program in a process of its own may take.
+const MOST: u32 = 10;
+
+/// `usual`, or fewer under an emulator, unless the environment says how many.
+pub fn number_of_programs(usual: u32, under_an_emulator: u32) -> u32 {
+    if let Ok(cases) = env::var("PROPTEST_CASES") {
+        return cases.parse().expect("PROPTEST_CASES is a number");
+    }
+    if emulated() {
+        eprintln!("{under_an_emulator} programs of {usual}: an emulator takes so much longer");
+        return under_an_emulator;
+    }
+    usual
+}
+
+/// Checks so many programs; panics with one that fails, made small.
+pub fn check_programs<S: Strategy>(
+    number: u32,
+    programs: &S,
+    check: impl Fn(&S::Value) -> Result<(), String>,
+) {
+    let mut config = Config {
+        cases: number,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        // The quickest. Which numbers come is of no matter.
+        rng_algorithm: RngAlgorithm::XorShift,
+        ..Config::default()
+    };
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => RandomState::new().hash_one(()),
+    };
+    config.rng_seed = RngSeed::Fixed(seed);
+    // Past what libtest keeps to itself, because a program may crash.
+    let _ = io::stderr().write_all(format!("PROPTEST_RNG_SEED={seed}\n").as_bytes());
+    let mut runner = TestRunner::new(config);
+    let check = |program| check(&program).map_err(TestCaseError::fail);
+    match runner.run(programs, check) {
+        Ok(()) => {}
+        Err(TestError::Fail(why, program)) => panic!("{why}\n{runner}\n{program:?}"),
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+}
+
+/// Does each program have a process of its own?
+pub fn are_apart() -> bool {
+    env::var_os("GREENLET_PROGRAMS_APART").is_some()
+}
+
+/// Checks one, in a process of its own if they have that.
+pub fn check_one(check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    if !are_apart() {
+        return check();
+    }
+    let ending = in_child(|| {
+        // SAFETY: ends the process, should it hang.
+        unsafe { libc::alarm(MOST) };
+        if let Err(why) = check() {
+            panic!("{why}");
+        }
+    });
+    if ending.is_success() {
+        Ok(())
+    } else {
+        Err(format!("{}\n{}", ending.status, ending.stderr))
+    }
+}
