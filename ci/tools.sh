@@ -7,7 +7,7 @@
 #
 #   GREENLET_TOOLCHAIN      of the sanitizers, which stable Rust does not have: nightly. tsan
 #                           needs its rust-src, because it must see into the standard library.
-#   GREENLET_PROGRAMS       random programs of tests/model, default below
+#   GREENLET_PROGRAMS       programs of each random test, default below
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +17,8 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # Not here: the tests that build examples and other programs, which would need the same flags.
-SUITE=(abort bad_input cases faults guard inspect limits model registers rules signals unwind)
+SUITE=(abort bad_input cases faults guard inspect limits model reentrancy registers rules signals
+    unwind)
 
 # What cargo_test runs under.
 limit=()
