@@ -110,7 +110,9 @@ fn print_tree(root: &Path, out: &mut impl Write) -> Result<(), Thrown> {
                     writeln!(out, "{size:>10}  {branch}{}", printable(&name))?;
                 }
                 Found::Unreadable { path, error } => {
-                    eprintln!("walk: {}: {error}", printable(path.as_os_str()));
+                    // Who does not listen misses this alone.
+                    let path = printable(path.as_os_str());
+                    let _ = writeln!(io::stderr(), "walk: {path}: {error}");
                 }
             }
         }
