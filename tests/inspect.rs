@@ -86,7 +86,7 @@ fn s24_new_and_dead_greenlets_have_no_backtrace() {
 fn on_a_nearly_full_stack(me: &Current<()>, then: &dyn Fn(&Current<()>)) {
     let frame = black_box([0u8; 256]);
     let usage = me.handle().stack_usage().unwrap();
-    if usage.size - usage.in_use > 6 * 1024 {
+    if usage.size - usage.in_use > 7 * 1024 {
         on_a_nearly_full_stack(me, then);
     } else {
         then(me);
