@@ -174,10 +174,7 @@ impl Thrown {
         if self.downcast_ref::<E>().is_none() {
             return Err(self);
         }
-        let error: Box<dyn Error> = match self.into_payload() {
-            Some(Payload::Error(error)) => error,
-            _ => Box::new(GreenletExit),
-        };
+        let error = Box::<dyn Error>::from(self);
         Ok(*error.downcast().expect("just looked at"))
     }
 
