@@ -27,24 +27,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use program::{Captured, Create, Event, How, Kind, Op, Program};
+use program::{Captured, Create, Event, Kind, Op, Program};
 use proptest::{collection::vec, prelude::*};
-use random::{check_one, check_programs, number_of_programs};
-
-fn how() -> impl Strategy<Value = How> {
-    (
-        any::<bool>(),
-        prop::bool::weighted(0.25),
-        any::<bool>(),
-        any::<bool>(),
-    )
-        .prop_map(|(try_form, keep, propagate, catch)| How {
-            try_form,
-            keep,
-            propagate,
-            catch,
-        })
-}
+use random::{check_one, check_programs, how, number_of_programs};
 
 fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![3 => Just(Kind::A), 1 => Just(Kind::B)]

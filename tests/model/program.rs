@@ -8,25 +8,14 @@
 //! Handles lie in numbered slots that everybody reaches. Each greenlet has its number in the
 //! order of making, roots included; so has each payload.
 
+pub use crate::random::How;
+
 /// The two types of message. They differ in size, so that one travels in a register and the
 /// other does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     A,
     B,
-}
-
-/// What to do with what a switch returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct How {
-    /// Use the `try_` form.
-    pub try_form: bool,
-    /// Keep it among the frame's locals; else it is dropped at once.
-    pub keep: bool,
-    /// End the frame with an error, as `?` does.
-    pub propagate: bool,
-    /// Catch a panic.
-    pub catch: bool,
 }
 
 /// What the body of a new greenlet owns besides its script.

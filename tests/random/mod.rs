@@ -1,4 +1,4 @@
-//! Random programs: how many, which, and how one that fails is made small.
+//! Random programs: how many, which, how one that fails is made small, and what all of them can say.
 //!
 //! * `PROPTEST_CASES` sets their number.
 //! * `PROPTEST_RNG_SEED` sets which they are; it is printed.
@@ -12,11 +12,39 @@ use std::{
 };
 
 use proptest::{
-    strategy::Strategy,
+    prelude::{Strategy, any, prop},
     test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
 };
 
 use crate::{machine::emulated, process::in_child};
+
+/// What to do with what a switch returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// Use the `try_` form.
+    pub try_form: bool,
+    /// Keep it among the frame's locals; else it is dropped at once.
+    pub keep: bool,
+    /// End the frame with an error, as `?` does.
+    pub propagate: bool,
+    /// Catch a panic.
+    pub catch: bool,
+}
+
+pub fn how() -> impl Strategy<Value = How> {
+    (
+        any::<bool>(),
+        prop::bool::weighted(0.25),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(try_form, keep, propagate, catch)| How {
+            try_form,
+            keep,
+            propagate,
+            catch,
+        })
+}
 
 /// Seconds that a program in a process of its own may take.
 const MOST: u32 = 10;

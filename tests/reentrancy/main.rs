@@ -37,9 +37,9 @@ mod world;
 use std::{cell::RefCell, mem, sync::Arc, thread};
 
 use payloads::contain;
-use program::{AtDrop, Brought, Create, End, First, How, Kind, Op, Program, Step, Trace};
+use program::{AtDrop, Brought, Create, End, First, Kind, Op, Program, Step, Trace};
 use proptest::{collection::vec, prelude::*};
-use random::{are_apart, check_one, check_programs, number_of_programs};
+use random::{are_apart, check_one, check_programs, how, number_of_programs};
 use world::{Tally, Verdict};
 
 fn index() -> impl Strategy<Value = u8> {
@@ -57,21 +57,6 @@ fn at_drop() -> impl Strategy<Value = AtDrop> {
         1 => Just(AtDrop::Panic),
         2 => index().prop_map(AtDrop::Release),
     ]
-}
-
-fn how() -> impl Strategy<Value = How> {
-    (
-        any::<bool>(),
-        prop::bool::weighted(0.25),
-        any::<bool>(),
-        any::<bool>(),
-    )
-        .prop_map(|(try_form, keep, propagate, catch)| How {
-            try_form,
-            keep,
-            propagate,
-            catch,
-        })
 }
 
 fn create() -> impl Strategy<Value = Op> {

@@ -12,6 +12,8 @@
     allow(dead_code, reason = "nobody reads what a tracer is to do")
 )]
 
+pub use crate::random::How;
+
 /// The two types of message. They differ in size, so that one travels in a register and the
 /// other does not.
 #[derive(Clone, Copy, Debug)]
@@ -66,19 +68,6 @@ pub struct Create {
     pub returned: AtDrop,
     pub first: First,
     pub slot: u8,
-}
-
-/// What to do with what a switch returns.
-#[derive(Clone, Copy, Debug)]
-pub struct How {
-    /// Use the `try_` form.
-    pub try_form: bool,
-    /// Keep it among the frame's locals; else it is dropped at once.
-    pub keep: bool,
-    /// End the frame with an error, as `?` does.
-    pub propagate: bool,
-    /// Catch a panic.
-    pub catch: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
