@@ -89,6 +89,35 @@ struct Greenlet {
 }
 
 /// What a switch delivers, or a frame ends with.
+impl Greenlet {
+    /// New, without a parent, and held once.
+    fn new(inbox: Kind, returns: Kind) -> Self {
+        Self {
+            inbox,
+            returns,
+            has_identity: true,
+            is_root: false,
+            outer: None,
+            script: 0,
+            captured: None,
+            has_huge_stack: false,
+            life: Life::New,
+            parent: None,
+            holds_parent: false,
+            holds: 1,
+            waits_for: None,
+            killer: None,
+            exiting: false,
+            told_in_unwinding: false,
+            unwound: false,
+            refusals: 0,
+            tasks: Vec::new(),
+            mail: None,
+            to_bury: None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Content {
     Value(Payload),
@@ -308,27 +337,11 @@ impl<'a> Model<'a> {
 
     fn new_root(&mut self, inbox: Kind, has_identity: bool, outer: Option<Id>) -> Id {
         self.greenlets.push(Greenlet {
-            holds_parent: false,
-            inbox,
-            returns: inbox,
             has_identity,
             is_root: true,
             outer,
-            script: 0,
-            captured: None,
-            has_huge_stack: false,
             life: Life::Started,
-            parent: None,
-            holds: 1,
-            waits_for: None,
-            killer: None,
-            exiting: false,
-            told_in_unwinding: false,
-            unwound: false,
-            refusals: 0,
-            tasks: Vec::new(),
-            mail: None,
-            to_bury: None,
+            ..Greenlet::new(inbox, inbox)
         });
         self.greenlets.len() - 1
     }

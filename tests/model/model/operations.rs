@@ -146,11 +146,7 @@ impl Model<'_> {
         }
         let greenlet = Greenlet {
             holds_parent,
-            inbox: create.inbox,
-            returns: self.greenlets[parent].inbox,
             has_identity: scope.is_none(),
-            is_root: false,
-            outer: None,
             script: create.script,
             captured: match create.captured {
                 Captured::Nothing => None,
@@ -158,18 +154,8 @@ impl Model<'_> {
                 Captured::Bomb => Some(Local::Bomb),
             },
             has_huge_stack: create.huge && cfg!(target_pointer_width = "64"),
-            life: Life::New,
             parent: Some(parent),
-            holds: 1,
-            waits_for: None,
-            killer: None,
-            exiting: false,
-            told_in_unwinding: false,
-            unwound: false,
-            refusals: 0,
-            tasks: Vec::new(),
-            mail: None,
-            to_bury: None,
+            ..Greenlet::new(create.inbox, self.greenlets[parent].inbox)
         };
         self.greenlets.push(greenlet);
         if let Some(scope) = scope {
