@@ -22,6 +22,16 @@ struct Shared {
     trace: Cell<String>,
 }
 
+/// The child of the running greenlet that captures where it is.
+fn make_third(me: &Current<()>, shared: &Rc<Shared>) {
+    let captures = Rc::clone(shared);
+    let third = Greenlet::new(me, move |_, ()| {
+        third_captures(&captures);
+        Ok(())
+    });
+    shared.third.set(third).expect("set once");
+}
+
 // Each of these functions has a frame of its own while it waits: it is not inlined, what it
 // calls it does not call last, and no two have the same code, which would be merged.
 
@@ -168,12 +178,7 @@ fn passes_through_a_dead_parent_that_had_entered_again() {
             let shared = Rc::clone(&shared);
             move |me: &Current<()>, ()| {
                 enter(|_: &Current<()>| {});
-                let captures = Rc::clone(&shared);
-                let third = Greenlet::new(me, move |_, ()| {
-                    third_captures(&captures);
-                    Ok(())
-                });
-                shared.third.set(third).expect("set once");
+                make_third(me, &shared);
                 Ok(())
             }
         });
@@ -200,12 +205,7 @@ fn ends_at_a_dead_owner_of_a_scope_that_nobody_holds() {
             move |me: &Current<()>, ()| {
                 me.scope(|s| {
                     let member = s.greenlet(me, |me: &Current<()>, ()| {
-                        let captures = Rc::clone(&shared);
-                        let third = Greenlet::new(me, move |_, ()| {
-                            third_captures(&captures);
-                            Ok(())
-                        });
-                        shared.third.set(third).expect("set once");
+                        make_third(me, &shared);
                         Ok(())
                     });
                     me.switch(&member, ())
