@@ -134,9 +134,8 @@ run_target() {
 
     # The core as it is where indirect jumps need a mark.
     if [ "$short" = aarch64 ]; then
-        local core_flags=-mbranch-protection=bti
-        cargo_target test --features trace --test registers --test unwind || return 1
-        core_flags=
+        core_flags=-mbranch-protection=bti \
+            cargo_target test --features trace --test registers --test unwind || return 1
     fi
 
     say "$triple: walk $WALKED"
