@@ -2,9 +2,10 @@
 
 use core::{
     any::TypeId,
-    cell::Cell,
+    cell::{Cell, UnsafeCell},
     fmt,
     mem::{MaybeUninit, offset_of},
+    ops::Deref,
     ptr::{self, NonNull},
 };
 
@@ -82,6 +83,23 @@ pub(crate) struct Kind {
     pub(super) size_class: SizeClass,
 }
 
+/// The whole block lies in an `UnsafeCell`, also the fields that never change. A function may be
+/// called with a `&Block` and free that block before it returns (a greenlet dies in a switch). Rust
+/// allows that only for memory in an `UnsafeCell`.
+#[repr(transparent)]
+pub(crate) struct Block(UnsafeCell<Fields>);
+
+impl Deref for Block {
+    type Target = Fields;
+
+    #[inline(always)]
+    fn deref(&self) -> &Fields {
+        // SAFETY: nothing makes a `&mut` of the fields before `counts::free`, after which nothing
+        // uses the block.
+        unsafe { &*self.0.get() }
+    }
+}
+
 /// # Invariants
 /// * `context` comes first: a pointer to a block is a pointer to its context, and a parent
 ///   link leads from one to the other.
@@ -102,7 +120,7 @@ pub(crate) struct Kind {
 /// * A greenlet that is told to exit (`exiting` is not zero) runs or is busy: it is never
 ///   suspended where it could be switched to.
 #[repr(C)]
-pub(crate) struct Block {
+pub(crate) struct Fields {
     context: Context,
     record: Cell<[usize; 2]>,
     state: Cell<State>,
@@ -129,7 +147,7 @@ pub(crate) struct Block {
 const REST_OF_FRAME: usize = (size_of::<Frame>() / size_of::<usize>()).saturating_sub(19);
 
 // An unwinder takes `record` for the beginning of a frame and may read all of one there.
-const_assert!(offset_of!(Block, record) + size_of::<Frame>() <= size_of::<Block>());
+const_assert!(offset_of!(Fields, record) + size_of::<Frame>() <= size_of::<Block>());
 
 #[cfg(feature = "std")]
 impl Block {
@@ -137,11 +155,11 @@ impl Block {
     /// It begins with stack pointer and parent; a name is a pointer, or null, and a length.
     pub(crate) const DEBUGGED: [usize; 5] = {
         [
-            offset_of!(Self, state),
-            offset_of!(Self, waits_for),
-            offset_of!(Self, membership) + Membership::DEBUGGED,
-            offset_of!(Self, id),
-            offset_of!(Self, settings) + offset_of!(Settings, name),
+            offset_of!(Fields, state),
+            offset_of!(Fields, waits_for),
+            offset_of!(Fields, membership) + Membership::DEBUGGED,
+            offset_of!(Fields, id),
+            offset_of!(Fields, settings) + offset_of!(Settings, name),
         ]
     };
 }
@@ -165,7 +183,7 @@ impl Block {
                 parent.retain();
             }
         }
-        Self {
+        Self(UnsafeCell::new(Fields {
             context: Context::under(
                 parent.map_or(ptr::null(), |parent| ptr::from_ref(parent).cast()),
             ),
@@ -185,7 +203,7 @@ impl Block {
             settings: settings(),
             fiber: tools::Fiber::new(),
             rest_of_frame: [MaybeUninit::uninit(); REST_OF_FRAME],
-        }
+        }))
     }
 
     /// To be called once the block lies where it stays, before anything else.
