@@ -6,25 +6,34 @@
 #
 #   GREENLET_BOARDS_TIMEOUT        seconds that one program may run: a switch gone wrong hangs
 #
-# Compilers and emulators come from Debian, in the chroot of ci/chroot.sh; Rust's `core` and `alloc`
-# are built there. Where rustup can add the targets, `cargo run --target …` in tests/boards does
-# the same with arm-none-eabi and riscv64-unknown-elf gcc and binutils, and qemu-system.
+# Installs what is missing: compilers and emulators from Debian, Rust's `core` and `alloc` by rustup.
+# `cargo run --target …` in tests/boards is enough for one program.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR
-. "$(dirname "${BASH_SOURCE[0]}")/chroot.sh"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR/..
+. ci/install.sh
 
 TARGETS='thumbv6m-none-eabi thumbv7em-none-eabihf riscv64gc-unknown-none-elf riscv64imac-unknown-none-elf'
-TOOLS='gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-riscv'
 # The tests take a second.
 LIMIT=${GREENLET_BOARDS_TIMEOUT:-60}
 
-output=/target/$key
+output=$(realpath -m "${CARGO_TARGET_DIR:-target}")/boards
 
-# cargo_board SUBCOMMAND ARGUMENT…: cargo in the chroot, in tests/boards, for $triple.
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'boards.sh: %s\n' "$*" >&2; exit 2; }
+
+set_up() {
+    install arm-none-eabi-gcc gcc-arm-none-eabi &&
+        install riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf &&
+        install qemu-system-arm qemu-system-arm &&
+        install qemu-system-riscv64 qemu-system-misc &&
+        install_std "$triple"
+}
+
+# cargo_board SUBCOMMAND ARGUMENT…: cargo in tests/boards, for $triple.
 cargo_board() {
-    chroot "$chroot" env -i -C /src/tests/boards HOME=/root LC_ALL=C.UTF-8 \
-        PATH=/usr/sbin:/usr/bin:/sbin:/bin "CARGO_TARGET_DIR=$output" RUSTFLAGS='-D warnings' \
-        cargo "$1" --locked --offline --target "$triple" "${@:2}"
+    (cd tests/boards && CARGO_TARGET_DIR=$output RUSTFLAGS='-D warnings' \
+        cargo "$1" --locked --target "$triple" "${@:2}")
 }
 
 # run PROFILE PROGRAM: on the board.
@@ -37,18 +46,16 @@ run() {
 }
 # For the shell that `timeout` starts.
 export -f cargo_board
-export chroot output
+export output
 
 # text PROGRAM: bytes of code and constants.
-text() { inside riscv64-unknown-elf-size "$output/$triple/release/$1" | awk 'END { print $1 }'; }
+text() { riscv64-unknown-elf-size "$output/$triple/release/$1" | awk 'END { print $1 }'; }
 
 # Leaves the reason in $reason when it fails, else the measures in $measured.
 run_target() {
     local log=$1 profile
     reason='set-up'
-    # With bitcode, as others are, for programs that are optimized as a whole.
-    once "boards-$triple" "$(inside rustc --version)" \
-        build_std core,alloc RUSTFLAGS='-C embed-bitcode=yes' || return 1
+    set_up || return 1
 
     for profile in dev release; do
         say "$triple: building, $profile"
@@ -78,10 +85,10 @@ main() {
     for triple; do
         [[ " $TARGETS " == *" $triple "* ]] || die "no target \"$triple\"; there are: $TARGETS"
     done
-    open_chroot "$TOOLS" "$repo/tests/boards/Cargo.toml"
+    mkdir -p "$output"
 
     for triple; do
-        log=$cache/log/$key-$triple
+        log=$output/$triple.log
         if run_target "$log"; then
             summary+=("PASS $triple: $(tail -n 1 "$log")")
             while read -r line; do summary+=("     $line"); done <<<"$measured"
@@ -96,5 +103,4 @@ main() {
     [ ${#failed[@]} = 0 ] || { printf 'failed: %s\n' "${failed[*]}"; exit 1; }
 }
 
-unshare_mounts "$@"
 main "$@"
