@@ -55,7 +55,7 @@ impl Builder {
         self
     }
 
-    /// Usable bytes of stack, at least; rounded up to whole pages. Memory is committed page by
+    /// Usable bytes of stack, at least; rounded up as [`raw::Pool`](crate::raw::Pool) says. Memory is committed page by
     /// page when it is first used. Checked by [`build`](Self::build).
     ///
     /// Replaces a [`stack`](Self::stack) that was set.

@@ -55,7 +55,7 @@ pub use scope::{Scope, scope};
 #[cfg(feature = "std")]
 pub use snapshot::{GreenletInfo, Snapshot, StackUsage};
 #[cfg(feature = "std")]
-pub use stack::pool::set_idle_stacks;
+pub use stack::local_pool::set_idle_stacks;
 pub use stack::{StackError, StackMemory, UnguardedStack};
 pub use thrown::{GreenletExit, Thrown};
 pub use tree::Status;

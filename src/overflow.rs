@@ -125,23 +125,23 @@ fn check(result: c_int) -> io::Result<()> {
 /// Allocates nothing, takes no lock, and does not return from an overflow.
 extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the system passes what SA_SIGINFO promises.
-    let address = unsafe { (*info).si_addr() }.addr();
+    let address = unsafe { (*info).si_addr() }.cast::<u8>();
     let mut message = Message::new();
     // Which of them runs is not asked: an overflow may happen in the midst of a switch.
     thread::for_each_greenlet(|block| {
-        let Some([guard, bottom, top]) = block.stack_limits() else {
+        let Some(limits) = block.stack_limits() else {
             return;
         };
-        if (guard.addr()..bottom.addr()).contains(&address) {
+        if limits.is_guard(address) {
             // What does not fit is not said.
             let _ = write!(
                 message,
-                "\ngreenlet {:?} (#{}) has overflowed its stack of {} bytes at {address:#x}\n\
+                "\ngreenlet {:?} (#{}) has overflowed its stack of {} bytes at {address:p}\n\
                  give it more with greenlet::Builder::stack_size\n\
                  fatal runtime error: stack overflow, aborting\n",
                 block.settings().name.as_deref().unwrap_or("<unnamed>"),
                 block.id(),
-                top.addr() - bottom.addr(),
+                limits.size(),
             );
         }
     });

@@ -9,7 +9,7 @@ use std::{backtrace::Backtrace, collections::HashMap, sync::Arc};
 
 use crate::{
     Greenlet, host,
-    stack::first_resident_page,
+    stack::StackLimits,
     thread,
     tree::{self, Block, State, Status},
     unwind,
@@ -312,8 +312,8 @@ fn look<R>(block: &Block, capture: impl FnOnce() -> R) -> Option<R> {
     if matches!(block.state(), State::New | State::Dead) {
         return None;
     }
-    let usage = stack_usage(bottom_of_stack(block));
-    if usage.is_some_and(|usage| usage.size - usage.in_use < ROOM_TO_LOOK) {
+    let in_use = stack_in_use(bottom_of_stack(block));
+    if in_use.is_some_and(|(limits, in_use)| limits.size() - in_use < ROOM_TO_LOOK) {
         return None;
     }
     let (mut capture, mut seen) = (Some(capture), None);
@@ -333,9 +333,20 @@ fn bottom_of_stack(block: &Block) -> &Block {
 }
 
 fn stack_usage(block: &Block) -> Option<StackUsage> {
+    let (limits, in_use) = stack_in_use(block)?;
+    Some(StackUsage {
+        size: limits.size(),
+        in_use,
+        peak: limits.peak().max(in_use),
+    })
+}
+
+/// Where its stack lies, and how many bytes of it are in use.
+fn stack_in_use(block: &Block) -> Option<(StackLimits, usize)> {
     // What the innermost root on its stack has saved is where the stack ends now.
     let top_block = tree::top_of_stack(block);
-    let [_, bottom, top] = block.stack_limits()?;
+    let limits = block.stack_limits()?;
+    let (bottom, top) = (limits.bottom(), limits.top());
     let lowest = if ptr::eq(thread::current(), top_block) {
         // It is the current stack: this frame is about where it ends.
         ptr::from_ref(&top_block).addr()
@@ -347,10 +358,5 @@ fn stack_usage(block: &Block) -> Option<StackUsage> {
         // Another stack was begun on this one, and where this one ends meanwhile is not known.
         return None;
     }
-    let touched = first_resident_page(bottom, top).addr().min(lowest);
-    Some(StackUsage {
-        size: top.addr() - bottom.addr(),
-        in_use: top.addr() - lowest,
-        peak: top.addr() - touched,
-    })
+    Some((limits, top.addr() - lowest))
 }

@@ -134,25 +134,39 @@ fn advice_guards(page: *mut u8) -> bool {
     }
 }
 
-/// The lowest page in memory from `bottom` up to the one that `top` ends in, or the end of
-/// that. Touches none.
-pub(crate) fn first_resident_page(bottom: *mut u8, top: *mut u8) -> *mut u8 {
+/// Pages that one call looks at.
+const WINDOW: usize = 256;
+
+/// Windows that are looked at in any case.
+const LEAST_WINDOWS: usize = 16;
+
+/// The lowest page in memory from `bottom` up to the one that `top` ends in, or the end of that.
+/// Touches none. Looks from the top down, until a range as large as all above it, but no less than
+/// [`LEAST_WINDOWS`], has none.
+pub(super) fn first_resident_page(bottom: *mut u8, top: *mut u8) -> *mut u8 {
     let page = page_size();
-    let start = bottom.map_addr(|address| address.next_multiple_of(page));
-    let bytes = top.addr().next_multiple_of(page) - start.addr();
-    let mut resident = [0u8; 256];
-    for chunk in (0..bytes).step_by(resident.len() * page) {
-        let length = (bytes - chunk).min(resident.len() * page);
-        let chunk = start.wrapping_add(chunk);
+    let end = top.map_addr(|address| address.next_multiple_of(page));
+    let pages = (end.addr() - bottom.addr()) / page;
+    let mut resident = [0u8; WINDOW];
+    // Pages below the end: how many have been looked at, and which is the lowest in memory.
+    let (mut seen, mut lowest) = (0, 0);
+    while seen < pages && seen < (LEAST_WINDOWS * WINDOW).max(2 * lowest) {
+        let count = WINDOW.min(pages - seen);
+        seen += count;
+        let start = end.wrapping_sub(seen * page);
         // SAFETY: mincore looks at page tables only, and writes a byte for each page, for which
-        // there is room. Where it is refused nothing is resident, as far as we know.
-        unsafe { libc::mincore(chunk.cast(), length, resident.as_mut_ptr().cast()) };
-        let pages = &resident[..length / page];
-        if let Some(index) = pages.iter().position(|&flags| flags & 1 != 0) {
-            return chunk.wrapping_add(index * page);
+        // there is room.
+        let refused =
+            unsafe { libc::mincore(start.cast(), count * page, resident.as_mut_ptr().cast()) != 0 };
+        if refused {
+            // Nothing is in memory, as far as we know.
+            break;
+        }
+        if let Some(index) = resident[..count].iter().position(|&flags| flags & 1 != 0) {
+            lowest = seen - index;
         }
     }
-    start.wrapping_add(bytes)
+    end.wrapping_sub(lowest * page)
 }
 
 /// `bytes` rounded up to whole pages.

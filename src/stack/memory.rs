@@ -5,7 +5,10 @@ use core::{cell::UnsafeCell, fmt, ptr};
 
 use super::StackError;
 #[cfg(feature = "std")]
-use super::pool::{self, Lease};
+use super::{
+    StackLimits,
+    local_pool::{self, Lease},
+};
 
 /// Memory that a user brings for one greenlet to run on. Dropped when the greenlet is over.
 ///
@@ -184,9 +187,9 @@ impl Supply {
         match self.source() {
             #[cfg(feature = "std")]
             &Source::Pool { size, guard } => {
-                let lease = match pool::take_spare(size, guard) {
+                let lease = match local_pool::take_spare(size, guard) {
                     Some(lease) => lease,
-                    None => pool::acquire(size, guard)?,
+                    None => local_pool::acquire(size, guard)?,
                 };
                 let top = lease.top();
                 // SAFETY: two numbers were there, and they have been copied.
@@ -198,14 +201,13 @@ impl Supply {
         }
     }
 
-    /// The lowest address of the guard, if it has one; the lowest usable one; the one just
-    /// above the stack. `None` if there is no stack.
+    /// Where the stack lies; `None` if there is none. A user's own has no guard that is known.
     #[cfg(feature = "std")]
-    pub(crate) fn limits(&self) -> Option<[*mut u8; 3]> {
+    pub(crate) fn limits(&self) -> Option<StackLimits> {
         match self.source() {
             Source::Nothing | Source::Pool { .. } => None,
             Source::Lease(lease) => Some(lease.limits()),
-            Source::Own(memory) => Some([memory.bottom, memory.bottom, memory.top]),
+            Source::Own(memory) => Some(StackLimits::new(memory.bottom, memory.bottom, memory.top)),
         }
     }
 

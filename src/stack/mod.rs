@@ -4,20 +4,26 @@
 
 mod error;
 #[cfg(feature = "std")]
+mod limits;
+#[cfg(feature = "std")]
+pub(crate) mod local_pool;
+#[cfg(feature = "std")]
 mod mapping;
 mod memory;
 #[cfg(feature = "std")]
-pub(crate) mod pool;
+mod pool;
 #[cfg(feature = "std")]
-mod shared;
+mod shape;
 #[cfg(feature = "std")]
 mod single;
 mod unguarded;
 
 pub use error::StackError;
 #[cfg(feature = "std")]
-pub(crate) use mapping::first_resident_page;
+pub use limits::StackLimits;
 pub use memory::StackMemory;
+#[cfg(feature = "std")]
+pub use pool::{Pool, PooledStack};
 #[cfg(feature = "std")]
 pub use single::Stack;
 pub use unguarded::UnguardedStack;

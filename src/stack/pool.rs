@@ -1,24 +1,23 @@
-//! Stacks for the tree: cut from slabs, a thread's own, and kept for reuse.
+//! Stacks that are cut from slabs and kept for reuse.
 //!
-//! A slab is one mapping with many slots, each a guard below a stack. Slots of one size form a
-//! shelf. A stack that comes back lies on the shelf with its pages, so that the next greenlet
-//! finds them committed and in the cache; when more than a set number lie there, the pages of
-//! the longest unused half are given back at once (giving them back one by one would cost more
-//! than a microsecond a greenlet).
+//! A slab is one mapping with many slots, each a guard below a stack. Slots of one shape form a
+//! shelf. A stack that comes back lies on its shelf with its pages, so that the next context finds
+//! them committed and in the cache; when more than a set number lie there, the pages of the
+//! longest unused half are given back at once (giving them back one by one would cost more than a
+//! microsecond a stack).
+//!
+//! Nothing grows without end: sizes are rounded so that there are few shapes ([`Shape`]), shelves
+//! of which no stack is in use are unmapped when there are too many or the system refuses memory,
+//! and the number of idle stacks with pages is bounded over all shelves.
 
-use core::{
-    mem::ManuallyDrop,
-    num::NonZeroUsize,
-    ptr::{self, NonNull},
-};
-use std::cell::{Cell, RefCell};
+use core::{fmt, mem, num::NonZeroUsize, ptr::NonNull};
 
 use static_assertions::const_assert_eq;
 
 use super::{
-    StackError,
+    StackError, StackLimits,
     mapping::{self, Mapping, round_up_to_page},
-    shared::Shared,
+    shape::Shape,
 };
 
 /// A slab is at most this large, bytes of address space.
@@ -34,9 +33,9 @@ const HEADROOM: usize = if usize::BITS >= 64 { 4 << 20 } else { 1 << 20 };
 /// So many guards are installed at a time, ahead of their first use.
 const GUARD_BATCH: usize = 32;
 
-/// How many idle stacks of one size a thread keeps with their pages, unless
-/// [`set_idle_stacks`] says otherwise.
-const DEFAULT_IDLE: usize = 256;
+/// When there are so many shelves, those of which no stack is in use are unmapped before another
+/// is added.
+const MOST_IDLE_SHELVES: usize = 32;
 
 /// Tops of stacks differ by a multiple of this, a cache line …
 const COLOUR: usize = 64;
@@ -47,48 +46,56 @@ const COLOURS: usize = 16;
 // Where a page ends, a period of colours does ([`Slot::below`]); no page is smaller than this.
 const_assert_eq!(4096 % (COLOUR * COLOURS), 0);
 
-thread_local! {
-    static SHELVES: Shelves = const { Shelves(RefCell::new(Vec::new())) };
-    static IDLE: Cell<usize> = const { Cell::new(DEFAULT_IDLE) };
-    /// The stack that was given back last, if it is not in use again. It lies on no shelf: where
-    /// one greenlet ends before the next begins, it goes from one to the other in a few
-    /// instructions. Without a destructor, so that it is plain memory; that of [`Shelves`] sees
-    /// to it.
-    static SPARE: Cell<Option<ManuallyDrop<Lease>>> = const { Cell::new(None) };
+/// Guarded stacks of any size, mapped many at a time and kept for reuse: a value that any thread
+/// may own, without thread-local state.
+///
+/// ```
+/// use greenlet::raw::Pool;
+///
+/// let mut pool = Pool::new();
+/// let stack = pool.take(256 * 1024, 4096)?;
+/// assert!(stack.limits().size() >= 256 * 1024);
+/// let top = stack.top();
+/// // SAFETY: nothing runs on it.
+/// unsafe { pool.give_back(stack) };
+/// assert_eq!(pool.take(256 * 1024, 4096)?.top(), top);
+/// # Ok::<(), greenlet::StackError>(())
+/// ```
+///
+/// # Costs
+/// A stack is address space until it is touched, so that one in use costs the pages that it has
+/// touched, and page tables. [`take`](Self::take) and [`give_back`](Self::give_back) are a few
+/// nanoseconds for a stack that lies idle. A new one costs its share of a system call for the
+/// mapping, and one for the guard; before Linux 6.13, also two mappings (`vm.max_map_count`).
+/// Sizes above 32 KiB are rounded up to one of four between two powers of two, so that stacks of
+/// different sizes can stand for each other; what was not asked for is never touched.
+///
+/// The tops of stacks differ by multiples of 64 bytes, up to 1 KiB, so that they do not compete
+/// for the same sets of the first-level cache.
+pub struct Pool {
+    shelves: Vec<Shelf>,
+    /// Bytes above each stack that belong to it.
+    above: u32,
+    /// How many idle stacks may have pages, and how many have.
+    most_warm: usize,
+    warm: usize,
 }
 
-/// All of a thread's.
-struct Shelves(RefCell<Vec<Shared<Shelf>>>);
-
-impl Drop for Shelves {
-    fn drop(&mut self) {
-        // There will be no spare stack any more.
-        IDLE.set(0);
-        drop(SPARE.take().map(ManuallyDrop::into_inner));
-    }
-}
-
-/// Slots of one size. Every stack on loan keeps its shelf, so slabs are unmapped when the
-/// thread has ended and no stack is in use; one that is in use for ever (rule s21) keeps
-/// them.
+/// Slots of one shape.
 struct Shelf {
-    /// The sizes of stack and guard that were asked for, bytes. They are what a shelf is found
-    /// by, because rounding them needs a division.
-    asked: (usize, usize),
-    /// Bytes from one slot to the next: guard, stack, colours.
+    shape: Shape,
+    /// Bytes from one slot to the next: guard, stack, what is above, colours.
     stride: usize,
     /// Bytes at the low end of each slot that fault when touched.
     guard: usize,
-    stock: RefCell<Stock>,
-}
-
-struct Stock {
     slabs: Vec<Slab>,
     /// Slots that have been cut and are not in use. The last `warm` of them may have pages.
     /// There is room for all that there are: a stack that comes back, as part of a drop, needs
     /// no memory.
     idle: Vec<Slot>,
     warm: usize,
+    /// Slots that have been handed out and have not come back.
+    in_use: usize,
 }
 
 struct Slab {
@@ -104,172 +111,276 @@ struct Slab {
 #[derive(Clone, Copy)]
 struct Slot(NonNull<u8>);
 
-/// A stack on loan from this thread's pool.
-pub(crate) struct Lease {
-    /// The address just above the stack. Kept in place of the slot, which is asked for less often.
+/// A stack on loan from a [`Pool`]. It is to be given back to that; one that is dropped instead
+/// stays mapped for ever.
+#[must_use = "a stack that is dropped stays mapped for ever: give it back to its pool"]
+pub struct PooledStack {
     top: NonNull<u8>,
-    shelf: Shared<Shelf>,
+    shape: Shape,
 }
 
-impl Lease {
-    /// The address just above the stack; aligned as a stack's top must be.
-    pub(crate) fn top(&self) -> *mut u8 {
+// SAFETY: the memory that they own, or lend, is bound to no thread.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Send for PooledStack {}
+// SAFETY: a shared reference gives numbers only.
+unsafe impl Sync for Pool {}
+// SAFETY: a shared reference gives addresses only.
+unsafe impl Sync for PooledStack {}
+
+impl PooledStack {
+    /// The address just above the stack, which grows down from there; aligned to 64 bytes.
+    #[must_use]
+    pub fn top(&self) -> *mut u8 {
         self.top.as_ptr()
     }
 
-    /// The lowest address of the guard, the lowest usable one, the one just above the stack.
-    pub(crate) fn limits(&self) -> [*mut u8; 3] {
-        let guard = self.slot().0.as_ptr();
-        [guard, guard.wrapping_add(self.shelf.guard), self.top()]
+    /// Where it lies.
+    #[must_use]
+    pub fn limits(&self) -> StackLimits {
+        const ROUNDS: &str = "it was rounded when the shelf was made";
+        let end = self.top().wrapping_add(self.shape.above());
+        let end = end.map_addr(|end| end.next_multiple_of(COLOUR * COLOURS));
+        let bottom = end.wrapping_sub(room(self.shape).expect(ROUNDS));
+        let guard = bottom.wrapping_sub(round_up_to_page(self.shape.guard()).expect(ROUNDS));
+        StackLimits::new(guard, bottom, self.top())
     }
 
-    fn slot(&self) -> Slot {
-        Slot::below(self.top, self.shelf.stride)
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+}
+
+impl fmt::Debug for PooledStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PooledStack").field(&self.limits()).finish()
+    }
+}
+
+/// Bytes of a slot without its guard.
+fn room(shape: Shape) -> Result<usize, StackError> {
+    let bytes = shape.usable();
+    match bytes.checked_add(shape.above() + COLOUR * COLOURS) {
+        Some(room) => round_up_to_page(room),
+        None => Err(StackError::TooLarge { bytes }),
+    }
+}
+
+impl Pool {
+    /// A pool that maps nothing yet and keeps up to 256 idle stacks with their pages.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::with_room_above(0)
     }
 
-    /// Gives back the stack, on which nothing runs any more. It becomes the spare one; that
-    /// which was it goes on its shelf.
-    #[inline]
-    pub(crate) fn give_back(self) {
-        // As a function that takes `self`, not as a destructor: a stack that is in use is
-        // never to be given back by accident.
-        if IDLE.get() == 0 {
-            return self.put_on_shelf();
+    /// As [`new`](Self::new), of stacks with at least so many bytes just above the
+    /// [`top`](PooledStack::top) of each that belong to it, for data of whoever takes it: they lie
+    /// in the page that the stack touches first. They are writable, and hold what was there when
+    /// the stack was given back, or zeros.
+    ///
+    /// # Panics
+    /// If it is a gigabyte or more.
+    #[must_use]
+    pub const fn with_room_above(bytes: usize) -> Self {
+        assert!(bytes < 1 << 30, "more than there should be above a stack");
+        Self {
+            shelves: Vec::new(),
+            above: bytes.next_multiple_of(COLOUR) as u32,
+            most_warm: 256,
+            warm: 0,
         }
-        if let Some(before) = SPARE.replace(Some(ManuallyDrop::new(self))) {
-            ManuallyDrop::into_inner(before).put_on_shelf();
+    }
+
+    /// A stack of at least `size` usable bytes over at least `guard` bytes of guard: the one that
+    /// was given back last, of those that have the size, or else a new one. What it contains is
+    /// not said.
+    ///
+    /// A frame larger than the guard can step over it, if its code does not probe the stack: rustc
+    /// does on x86_64 and aarch64, C compilers with `-fstack-clash-protection`. Where other C runs
+    /// on the stack, 64 KiB are better than a page; they cost address space only.
+    ///
+    /// # Errors
+    /// [`StackError`] when the sizes do not fit the address space, or the system refuses even
+    /// after stacks of other sizes that lie idle have been unmapped.
+    pub fn take(&mut self, size: usize, guard: usize) -> Result<PooledStack, StackError> {
+        let shape = Shape::of(size, guard, self.above)?;
+        match self.take_shaped(shape) {
+            Err(StackError::Map { .. } | StackError::Guard { .. }) if self.release_idle() => {
+                self.take_shaped(shape)
+            }
+            result => result,
         }
     }
 
-    /// Gives back the stack on which the caller runs, unless there is a spare one. Returns whether
-    /// it did.
+    fn take_shaped(&mut self, shape: Shape) -> Result<PooledStack, StackError> {
+        let shelf = match self.position(shape) {
+            Some(shelf) => shelf,
+            None => self.add_shelf(shape)?,
+        };
+        let shelf = &mut self.shelves[shelf];
+        let slot = match shelf.idle.pop() {
+            Some(slot) => {
+                if shelf.warm > 0 {
+                    shelf.warm -= 1;
+                    self.warm -= 1;
+                }
+                slot
+            }
+            None => shelf.cut()?,
+        };
+        shelf.in_use += 1;
+        let top = slot.top(shelf.stride, shape.above());
+        Ok(PooledStack { top, shape })
+    }
+
+    /// Takes back a stack, with its pages: the next to be taken of its size. If more than
+    /// [a number](Self::keep_warm) lie idle with their pages, those of the longest unused half, of
+    /// the size of which most do, go back to the system. Needs no memory.
     ///
     /// # Safety
-    /// The caller leaves the stack for ever before anybody asks for one. If it is given back,
-    /// `self` is neither used nor dropped any more.
-    #[inline(always)]
-    pub(crate) unsafe fn become_spare(&self) -> bool {
-        if IDLE.get() == 0 {
-            return false;
+    /// The stack came from this pool, and nothing uses its memory any more.
+    pub unsafe fn give_back(&mut self, stack: PooledStack) {
+        let shelf = self.position(stack.shape).expect("a stack of this pool");
+        let shelf = &mut self.shelves[shelf];
+        let slot = Slot::below(stack.top, shelf.stride, stack.shape.above());
+        debug_assert!(shelf.slabs.iter().any(|slab| slab.contains(slot)));
+        shelf.in_use -= 1;
+        shelf.idle.push(slot);
+        shelf.warm += 1;
+        self.warm += 1;
+        if self.warm > self.most_warm {
+            self.cool_down();
         }
-        if let Some(before) = SPARE.take() {
-            SPARE.set(Some(before));
-            return false;
+    }
+
+    /// Sets how many idle stacks, of all sizes together, keep their pages, and returns how many it
+    /// was. If there are more, pages go back to the system at once.
+    pub fn keep_warm(&mut self, count: usize) -> usize {
+        let before = mem::replace(&mut self.most_warm, count);
+        while self.warm > count {
+            self.cool_down();
         }
-        // SAFETY: this is the only one that is used from here on (contract).
-        SPARE.set(Some(ManuallyDrop::new(unsafe { ptr::read(self) })));
-        true
+        before
     }
 
-    #[inline(never)]
-    fn put_on_shelf(self) {
-        self.shelf.put(self.slot());
+    /// Unmaps the stacks of all sizes of which none is in use; returns whether there were any.
+    /// Others stay mapped, idle ones too.
+    pub fn release_idle(&mut self) -> bool {
+        let mut any = false;
+        let warm = &mut self.warm;
+        self.shelves.retain(|shelf| {
+            let is_used = shelf.in_use > 0;
+            if !is_used {
+                any |= !shelf.slabs.is_empty();
+                *warm -= shelf.warm;
+            }
+            is_used
+        });
+        if self.shelves.is_empty() {
+            self.shelves = Vec::new();
+        }
+        any
+    }
+
+    /// How many stacks are on loan.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.shelves.iter().map(|shelf| shelf.in_use).sum()
+    }
+
+    fn position(&self, shape: Shape) -> Option<usize> {
+        self.shelves.iter().position(|shelf| shelf.shape == shape)
+    }
+
+    #[cold]
+    fn add_shelf(&mut self, shape: Shape) -> Result<usize, StackError> {
+        let shelf = Shelf::new(shape)?;
+        if self.shelves.len() >= MOST_IDLE_SHELVES {
+            self.release_idle();
+        }
+        reserve(&mut self.shelves, 1)?;
+        self.shelves.push(shelf);
+        Ok(self.shelves.len() - 1)
+    }
+
+    #[cold]
+    fn cool_down(&mut self) {
+        if let Some(warmest) = self.shelves.iter_mut().max_by_key(|shelf| shelf.warm) {
+            self.warm -= warmest.cool_down();
+        }
     }
 }
 
-/// The spare stack, if there is one and of this size and guard.
-#[inline]
-pub(crate) fn take_spare(size: usize, guard: usize) -> Option<Lease> {
-    let lease = SPARE.take()?;
-    if lease.shelf.asked == (size, guard) {
-        return Some(ManuallyDrop::into_inner(lease));
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
     }
-    SPARE.set(Some(lease));
-    None
 }
 
-/// A stack of at least `size` usable bytes over at least `guard` bytes of guard.
-#[inline(never)]
-pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
-    let shelf =
-        match SHELVES.try_with(|shelves| shelf_for(&mut shelves.0.borrow_mut(), size, guard)) {
-            Ok(shelf) => shelf?,
-            // The thread is ending and its shelves are gone: one for this stack alone.
-            Err(_) => Shelf::new(size, guard)?,
-        };
-    let top = shelf.take()?.top(shelf.stride);
-    Ok(Lease { top, shelf })
-}
-
-fn shelf_for(
-    shelves: &mut Vec<Shared<Shelf>>,
-    size: usize,
-    guard: usize,
-) -> Result<Shared<Shelf>, StackError> {
-    if let Some(shelf) = shelves.iter().find(|shelf| shelf.asked == (size, guard)) {
-        return Ok(Shared::clone(shelf));
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let idle: usize = self.shelves.iter().map(|shelf| shelf.idle.len()).sum();
+        f.debug_struct("Pool")
+            .field("in_use", &self.in_use())
+            .field("idle", &idle)
+            .field("warm", &self.warm)
+            .finish_non_exhaustive()
     }
-    let shelf = Shelf::new(size, guard)?;
-    reserve(shelves, 1)?;
-    shelves.push(Shared::clone(&shelf));
-    Ok(shelf)
 }
 
-/// Sets how many idle stacks of one size this thread keeps with their memory, and returns how
-/// many it was. When more lie idle, memory goes back to the system.
-///
-/// The default is 256. Address space is kept until the thread ends in any case. When it is ending
-/// and the pool is gone, nothing is kept and this changes nothing.
-///
-/// ```
-/// let before = greenlet::set_idle_stacks(10_000);
-/// assert_eq!(before, 256);
-/// ```
-pub fn set_idle_stacks(count: usize) -> usize {
-    match SHELVES.try_with(|_| ()) {
-        Ok(()) => IDLE.replace(count),
-        Err(_) => IDLE.get(),
+/// Stacks that are on loan stay mapped, for ever, with those of their size.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.release_idle();
+        for shelf in self.shelves.drain(..) {
+            shelf.slabs.into_iter().for_each(mem::forget);
+        }
     }
 }
 
 impl Shelf {
-    fn new(size: usize, guard: usize) -> Result<Shared<Self>, StackError> {
-        let asked = (size, guard);
-        let too_large = StackError::TooLarge { bytes: size };
-        let usable = round_up_to_page(size.checked_add(COLOUR * COLOURS).ok_or(too_large)?)?;
-        let guard = round_up_to_page(guard)?;
-        Shared::new(Self {
-            asked,
-            stride: usable.checked_add(guard).ok_or(too_large)?,
+    fn new(shape: Shape) -> Result<Self, StackError> {
+        let bytes = shape.usable();
+        let guard = round_up_to_page(shape.guard())?;
+        let stride = room(shape)?.checked_add(guard);
+        Ok(Self {
+            shape,
+            stride: stride.ok_or(StackError::TooLarge { bytes })?,
             guard,
-            stock: RefCell::new(Stock {
-                slabs: Vec::new(),
-                idle: Vec::new(),
-                warm: 0,
-            }),
+            slabs: Vec::new(),
+            idle: Vec::new(),
+            warm: 0,
+            in_use: 0,
         })
     }
 
-    fn take(&self) -> Result<Slot, StackError> {
-        let stock = &mut *self.stock.borrow_mut();
-        if let Some(slot) = stock.idle.pop() {
-            stock.warm = stock.warm.saturating_sub(1);
-            return Ok(slot);
+    /// A slot that was never used, with its guard.
+    fn cut(&mut self) -> Result<Slot, StackError> {
+        if self.slabs.last().is_none_or(|slab| slab.cut == slab.slots) {
+            self.add_slab()?;
         }
-        if stock.slabs.last().is_none_or(|slab| slab.cut == slab.slots) {
-            stock.add_slab(self.stride)?;
-        }
-        let slab = stock.slabs.last_mut().expect("just looked at or pushed");
+        let slab = self.slabs.last_mut().expect("just looked at or pushed");
         slab.cut(self.stride, self.guard)
     }
 
-    fn put(&self, slot: Slot) {
-        let stock = &mut *self.stock.borrow_mut();
-        stock.idle.push(slot);
-        stock.warm += 1;
-        // The spare stack is idle as well.
-        if stock.warm > IDLE.get().saturating_sub(1) {
-            self.cool_down(stock);
-        }
+    fn add_slab(&mut self) -> Result<(), StackError> {
+        let there: usize = self.slabs.iter().map(|slab| slab.slots).sum();
+        reserve(&mut self.slabs, 1)?;
+        let slab = Slab::new(self.stride, there)?;
+        let in_all = there + slab.slots;
+        let more = in_all.saturating_sub(self.idle.len());
+        reserve(&mut self.idle, more)?;
+        self.slabs.push(slab);
+        Ok(())
     }
 
-    /// Gives back the pages of the longest unused half of the warm stacks. Neighbours go
-    /// together, because each call of the system costs more than a microsecond.
-    #[cold]
-    fn cool_down(&self, stock: &mut Stock) {
-        let coldest = stock.idle.len() - stock.warm;
-        let cooled = stock.warm.div_ceil(2);
-        let slots = &mut stock.idle[coldest..coldest + cooled];
+    /// Gives back the pages of the longest unused half of the warm stacks, and returns how many
+    /// those were. Neighbours go together, because each call of the system costs more than a
+    /// microsecond.
+    fn cool_down(&mut self) -> usize {
+        let coldest = self.idle.len() - self.warm;
+        let cooled = self.warm.div_ceil(2);
+        let slots = &mut self.idle[coldest..coldest + cooled];
         slots.sort_unstable_by_key(|slot| slot.0.addr());
         let neighbours =
             |low: &Slot, high: &Slot| high.0.addr().get() - low.0.addr().get() == self.stride;
@@ -279,18 +390,8 @@ impl Shelf {
             // them survive.
             unsafe { mapping::give_back(stack, run.len() * self.stride - self.guard) };
         }
-        stock.warm -= cooled;
-    }
-}
-
-impl Stock {
-    fn add_slab(&mut self, stride: usize) -> Result<(), StackError> {
-        let there: usize = self.slabs.iter().map(|slab| slab.slots).sum();
-        reserve(&mut self.slabs, 1)?;
-        let slab = Slab::new(stride, there)?;
-        reserve(&mut self.idle, there + slab.slots)?;
-        self.slabs.push(slab);
-        Ok(())
+        self.warm -= cooled;
+        cooled
     }
 }
 
@@ -319,6 +420,11 @@ impl Slab {
                 Err(_) => slots /= 2,
             }
         }
+    }
+
+    fn contains(&self, slot: Slot) -> bool {
+        let start = self.mapping.start().addr();
+        (start..start + self.mapping.len()).contains(&slot.0.addr().get())
     }
 
     /// A slot that was never used, with its guard.
@@ -360,19 +466,21 @@ fn map_within_limits(bytes: usize) -> Result<Mapping, StackError> {
 }
 
 impl Slot {
-    /// The address just above its stack, given the bytes from one slot to the next.
-    fn top(self, stride: usize) -> NonNull<u8> {
+    /// The address just above its stack, given the bytes from one slot to the next and those that
+    /// lie above each stack.
+    fn top(self, stride: usize, above: usize) -> NonNull<u8> {
         // Fibonacci hashing: neighbouring slots get colours that are far apart.
         let page = self.0.addr().get() >> 12;
         let colour = (page.wrapping_mul(0x9e37_79b9) >> 16) % COLOURS * COLOUR;
         self.0
-            .map_addr(|start| start.saturating_add(stride - colour))
+            .map_addr(|start| start.saturating_add(stride - colour - above))
     }
 
     /// The slot with this top.
-    fn below(top: NonNull<u8>, stride: usize) -> Self {
-        // A slot ends where a page does, and its stack begins less than all colours below that.
-        let end = top.addr().get().next_multiple_of(COLOUR * COLOURS);
+    fn below(top: NonNull<u8>, stride: usize, above: usize) -> Self {
+        // A slot ends where a page does, and what lies above its stack ends less than all colours
+        // below that.
+        let end = (top.addr().get() + above).next_multiple_of(COLOUR * COLOURS);
         let start = NonZeroUsize::new(end - stride).expect("a mapping is not at address zero");
         Self(top.with_addr(start))
     }

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::{
-    StackError,
+    StackError, StackLimits,
     mapping::{self, Mapping, round_up_to_page},
 };
 
@@ -17,6 +17,7 @@ pub struct Stack {
 impl Stack {
     /// Maps a stack of at least `size` usable bytes above at least `guard` inaccessible ones,
     /// both rounded up to whole pages. Pages are committed when they are first touched.
+    /// A frame larger than the guard can step over it, as [`Pool::take`](super::Pool::take) says.
     ///
     /// # Errors
     /// [`StackError`] when the sizes do not fit the address space or the system refuses.
@@ -29,6 +30,13 @@ impl Stack {
         // SAFETY: the lowest part of a new mapping.
         unsafe { mapping::guard(mapping.start(), guard)? };
         Ok(Self { mapping, guard })
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn limits(&self) -> StackLimits {
+        let start = self.mapping.start();
+        StackLimits::new(start, self.bottom(), self.top())
     }
 
     /// The address just above the stack, which grows down from there; page-aligned.

@@ -58,7 +58,8 @@ mod imp {
 
         /// A greenlet is about to start on a stack, where nothing runs so far.
         pub(crate) fn prepare(&self, stack: &Supply) {
-            let [_, bottom, top] = stack.limits().expect("there is one");
+            let limits = stack.limits().expect("there is one");
+            let (bottom, top) = (limits.bottom(), limits.top());
             #[cfg(feature = "asan")]
             self.asan.prepare(bottom, top);
             #[cfg(feature = "tsan")]

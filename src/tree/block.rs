@@ -12,6 +12,8 @@ use core::{
 use static_assertions::const_assert;
 
 use super::{Membership, Own, Refusal, Settings, counts::Counts, memory::SizeClass, under_way};
+#[cfg(feature = "std")]
+use crate::stack::StackLimits;
 use crate::{
     StackError, Thrown,
     arch::{Frame, StackPointer, Start},
@@ -348,7 +350,7 @@ impl Block {
 
     /// Where its stack lies, if it has one of its own and has started.
     #[cfg(feature = "std")]
-    pub(crate) fn stack_limits(&self) -> Option<[*mut u8; 3]> {
+    pub(crate) fn stack_limits(&self) -> Option<StackLimits> {
         // First: a signal handler may come while a new one's is being made.
         if matches!(self.state(), State::New | State::Dead) {
             return None;

@@ -1,0 +1,200 @@
+//! The pool of the running thread, from which the tree takes its stacks.
+//!
+//! It is plain thread-local memory without a destructor, so that it can be reached as long as code
+//! runs on the thread. When the thread ends, a destructor of its own ([`AtEnd`]) unmaps what is
+//! idle; from then on nothing is kept. A stack that is in use for ever (rule s21) keeps the slabs
+//! of its size.
+
+use core::{
+    cell::{Cell, RefCell},
+    mem::ManuallyDrop,
+    ptr,
+};
+
+use super::{Pool, PooledStack, StackError, StackLimits, shape::Shape};
+
+/// How many idle stacks a thread keeps with their pages, unless [`set_idle_stacks`] says
+/// otherwise.
+const DEFAULT_IDLE: usize = 256;
+
+struct Local {
+    pool: RefCell<ManuallyDrop<Pool>>,
+    /// The stack that was given back last, if it is not in use again. The pool counts it as in
+    /// use: where one greenlet ends before the next begins, it goes from one to the other in a few
+    /// instructions.
+    spare: Cell<Option<ManuallyDrop<Lease>>>,
+    /// What was last asked of the pool: size and guard, bytes, and the shape that they have.
+    /// Rounding them takes longer than comparing.
+    asked: Cell<((usize, usize), Option<Shape>)>,
+    /// The spare stack is one of these.
+    idle: Cell<usize>,
+    is_ending: Cell<bool>,
+}
+
+std::thread_local! {
+    static LOCAL: Local = const {
+        Local {
+            pool: RefCell::new(ManuallyDrop::new(Pool::new())),
+            spare: Cell::new(None),
+            asked: Cell::new(((0, 0), None)),
+            idle: Cell::new(DEFAULT_IDLE),
+            is_ending: Cell::new(false),
+        }
+    };
+    static AT_END: AtEnd = const { AtEnd };
+}
+
+struct AtEnd;
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        LOCAL.with(Local::end);
+    }
+}
+
+impl Local {
+    /// From now on nothing is kept.
+    fn end(&self) {
+        self.is_ending.set(true);
+        self.set_idle(0);
+        self.pool.borrow_mut().release_idle();
+    }
+
+    fn set_idle(&self, count: usize) {
+        self.idle.set(count);
+        if count == 0 {
+            self.put_spare_into_pool();
+        }
+        self.pool.borrow_mut().keep_warm(count.saturating_sub(1));
+    }
+
+    /// Returns whether there was a spare stack.
+    fn put_spare_into_pool(&self) -> bool {
+        let spare = self.spare.take();
+        let is_some = spare.is_some();
+        if let Some(spare) = spare {
+            self.put(ManuallyDrop::into_inner(spare));
+        }
+        is_some
+    }
+
+    #[inline(never)]
+    fn put(&self, Lease(stack): Lease) {
+        let mut pool = self.pool.borrow_mut();
+        // SAFETY: a lease is of the pool of its thread, which it does not leave, and who gives it
+        // back says that nothing runs there any more.
+        unsafe { pool.give_back(stack) };
+        if self.is_ending.get() {
+            pool.release_idle();
+        }
+    }
+
+    #[inline(never)]
+    fn acquire(&self, size: usize, guard: usize) -> Result<Lease, StackError> {
+        if AT_END.try_with(|_| ()).is_err() && !self.is_ending.get() {
+            self.end();
+        }
+        let take = || self.pool.borrow_mut().take(size, guard);
+        let stack = match take() {
+            Err(StackError::Map { .. } | StackError::Guard { .. })
+                if self.put_spare_into_pool() =>
+            {
+                take()
+            }
+            result => result,
+        }?;
+        self.asked.set(((size, guard), Some(stack.shape())));
+        Ok(Lease(stack))
+    }
+}
+
+/// A stack on loan from this thread's pool.
+pub(crate) struct Lease(PooledStack);
+
+impl Lease {
+    /// The address just above the stack; aligned as a stack's top must be.
+    pub(crate) fn top(&self) -> *mut u8 {
+        self.0.top()
+    }
+
+    pub(crate) fn limits(&self) -> StackLimits {
+        self.0.limits()
+    }
+
+    /// Gives back the stack, on which nothing runs any more. It becomes the spare one; that
+    /// which was it goes into the pool.
+    #[inline]
+    pub(crate) fn give_back(self) {
+        // As a function that takes `self`, not as a destructor: a stack that is in use is
+        // never to be given back by accident.
+        LOCAL.with(|local| {
+            if local.idle.get() == 0 {
+                return local.put(self);
+            }
+            if let Some(before) = local.spare.replace(Some(ManuallyDrop::new(self))) {
+                local.put(ManuallyDrop::into_inner(before));
+            }
+        });
+    }
+
+    /// Gives back the stack on which the caller runs, unless there is a spare one. Returns whether
+    /// it did.
+    ///
+    /// # Safety
+    /// The caller leaves the stack for ever before anybody asks for one. If it is given back,
+    /// `self` is neither used nor dropped any more.
+    #[inline(always)]
+    pub(crate) unsafe fn become_spare(&self) -> bool {
+        LOCAL.with(|local| {
+            if local.idle.get() == 0 {
+                return false;
+            }
+            if let Some(before) = local.spare.take() {
+                local.spare.set(Some(before));
+                return false;
+            }
+            // SAFETY: this is the only one that is used from here on (contract).
+            let stack = unsafe { ptr::read(self) };
+            local.spare.set(Some(ManuallyDrop::new(stack)));
+            true
+        })
+    }
+}
+
+/// The spare stack, if there is one and of this size and guard.
+#[inline]
+pub(crate) fn take_spare(size: usize, guard: usize) -> Option<Lease> {
+    LOCAL.with(|local| {
+        let lease = local.spare.take()?;
+        if local.asked.get() == ((size, guard), Some(lease.0.shape())) {
+            return Some(ManuallyDrop::into_inner(lease));
+        }
+        local.spare.set(Some(lease));
+        None
+    })
+}
+
+/// A stack of at least `size` usable bytes over at least `guard` bytes of guard.
+pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
+    LOCAL.with(|local| local.acquire(size, guard))
+}
+
+/// Sets how many idle stacks this thread keeps with their memory, all sizes together, and returns
+/// how many it was. When more lie idle, memory goes back to the system.
+///
+/// The default is 256. The address space of sizes that are in use is kept until the thread ends in
+/// any case. When it is ending, nothing is kept and this changes nothing.
+///
+/// ```
+/// let before = greenlet::set_idle_stacks(10_000);
+/// assert_eq!(before, 256);
+/// ```
+pub fn set_idle_stacks(count: usize) -> usize {
+    LOCAL.with(|local| {
+        let before = local.idle.get();
+        if AT_END.try_with(|_| ()).is_ok() {
+            local.set_idle(count);
+        }
+        before
+    })
+}

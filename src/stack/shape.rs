@@ -1,0 +1,105 @@
+//! Sizes of stacks, in steps: however many sizes are asked for, there are few kinds of stack.
+
+use super::StackError;
+
+/// Bytes in units of 4 KiB, rounded up: to the next unit up to 8 of them, then in four steps to
+/// each power of two. So at most a fifth of a stack was not asked for, and that is address space
+/// only; sizes that are powers of two stay as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Step(u8);
+
+const UNIT: usize = 4096;
+
+impl Step {
+    /// `None` if the address space does not have so many bytes.
+    const fn of(bytes: usize) -> Option<Self> {
+        let units = bytes.div_ceil(UNIT);
+        if units <= 8 {
+            return Some(Self(units as u8));
+        }
+        // Units are counted in fours of them, in eights, …
+        let shift = (units - 1).ilog2() - 2;
+        let count = units.div_ceil(1 << shift);
+        match (count << shift).checked_mul(UNIT) {
+            Some(_) => Some(Self((4 * shift as usize + count) as u8)),
+            None => None,
+        }
+    }
+
+    const fn bytes(self) -> usize {
+        let shift = self.0.saturating_sub(5) / 4;
+        ((self.0 - 4 * shift) as usize * UNIT) << shift
+    }
+}
+
+/// What stacks that can stand for each other have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    usable: Step,
+    guard: Step,
+    above: u32,
+}
+
+impl Shape {
+    /// At least `size` usable bytes over at least `guard` bytes of guard, below `above` bytes.
+    pub(super) fn of(size: usize, guard: usize, above: u32) -> Result<Self, StackError> {
+        match (Step::of(size), Step::of(guard)) {
+            (Some(usable), Some(guard)) => Ok(Self {
+                usable,
+                guard,
+                above,
+            }),
+            _ => Err(StackError::TooLarge { bytes: size }),
+        }
+    }
+
+    pub(super) fn usable(self) -> usize {
+        self.usable.bytes()
+    }
+
+    pub(super) fn guard(self) -> usize {
+        self.guard.bytes()
+    }
+
+    /// Bytes above the stack that belong to it.
+    pub(super) fn above(self) -> usize {
+        self.above as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_no_less_than_what_was_asked_for_and_at_most_a_quarter_more() {
+        for power in 12..usize::BITS - 2 {
+            let power = 1usize << power;
+            assert_eq!(Step::of(power).unwrap().bytes(), power);
+            for asked in [power - 1, power + 1, power / 3 * 4, power / 2 * 3 + 7] {
+                let bytes = Step::of(asked).unwrap().bytes();
+                assert!(asked <= bytes, "{asked} {bytes}");
+                assert!(bytes - asked < asked / 4 + UNIT, "{asked} {bytes}");
+                assert_eq!(Step::of(bytes).unwrap().bytes(), bytes);
+            }
+        }
+        assert_eq!(Step::of(0).unwrap().bytes(), 0);
+    }
+
+    #[test]
+    fn there_are_few_steps() {
+        let distinct = |sizes: std::ops::Range<usize>| {
+            let mut steps: Vec<_> = sizes.map(|size| Step::of(size).unwrap().0).collect();
+            steps.dedup();
+            steps.len()
+        };
+        assert_eq!(distinct(64 * 1024 + 1..1 << 20), 16);
+    }
+
+    #[test]
+    fn what_no_address_space_has_is_refused() {
+        assert_eq!(Step::of(usize::MAX), None);
+        let most = Step::of(isize::MAX as usize).unwrap();
+        assert!(most.bytes() > isize::MAX as usize);
+    }
+}

@@ -1,0 +1,351 @@
+//! The pool of stacks by itself, and what a thread's own keeps: bounds are counted in bytes of
+//! address space, pages and system calls, not in time.
+
+mod machine;
+mod process;
+mod support;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    slice, thread,
+};
+
+use greenlet::{
+    Builder, Current, Greenlet, Snapshot, enter,
+    raw::{Pool, PooledStack, StackLimits},
+};
+use machine::{emulated, page_size, skip};
+use process::in_child;
+use support::address_space;
+
+const SIZE: usize = 64 * 1024;
+
+thread_local! {
+    /// Calls of `mincore` by this thread.
+    static LOOKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// In the place of the C library's, so that it can be counted.
+///
+/// # Safety
+/// As that of the system.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mincore(
+    start: *mut libc::c_void,
+    bytes: usize,
+    pages: *mut libc::c_uchar,
+) -> libc::c_int {
+    LOOKS.set(LOOKS.get() + 1);
+    // SAFETY: the caller's word.
+    let result = unsafe { libc::syscall(libc::SYS_mincore, start, bytes, pages) };
+    result as libc::c_int
+}
+
+fn looks(act: impl FnOnce()) -> usize {
+    let before = LOOKS.get();
+    act();
+    LOOKS.get() - before
+}
+
+/// Writes to the topmost so many bytes of a stack.
+fn touch(limits: StackLimits, bytes: usize) {
+    for at in (1..=bytes).step_by(1024).chain([bytes]) {
+        // SAFETY: nobody else uses the stack.
+        unsafe { limits.top().wrapping_sub(at).write_volatile(1) };
+    }
+}
+
+fn take(pool: &mut Pool) -> PooledStack {
+    pool.take(SIZE, 4096).unwrap()
+}
+
+fn give_back(pool: &mut Pool, stack: PooledStack) {
+    // SAFETY: of this pool, by all callers, and nothing runs there.
+    unsafe { pool.give_back(stack) };
+}
+
+#[test]
+fn stacks_of_a_pool_are_apart_writable_to_their_ends_and_guarded() {
+    for above in [0, 1, 2000, 20_000] {
+        let mut pool = Pool::with_room_above(above);
+        let stacks: Vec<_> = (0..50).map(|_| take(&mut pool)).collect();
+        for (number, stack) in (0u8..).zip(&stacks) {
+            let limits = stack.limits();
+            assert_eq!(limits.top(), stack.top());
+            assert_eq!(limits.top().addr() % 64, 0);
+            assert!(limits.size() >= SIZE && limits.guard_size() >= 4096);
+            assert!(limits.is_guard(limits.bottom().wrapping_sub(1)));
+            assert!(!limits.is_guard(limits.bottom()));
+            let bytes = limits.size() + above;
+            // SAFETY: nobody else uses it.
+            unsafe { limits.bottom().write_bytes(number, bytes) };
+        }
+        for (number, stack) in (0u8..).zip(&stacks) {
+            let limits = stack.limits();
+            let bytes = limits.size() + above;
+            // SAFETY: written above.
+            let bytes = unsafe { slice::from_raw_parts(limits.bottom(), bytes) };
+            assert!(bytes.iter().all(|&byte| byte == number));
+        }
+        let guard = stacks[7].limits().bottom().wrapping_sub(1);
+        // SAFETY: the child faults.
+        let ending = in_child(|| unsafe { guard.write_volatile(1) });
+        assert!(ending.is_fault(), "{ending:?}");
+        assert_eq!(pool.in_use(), 50);
+        for stack in stacks {
+            give_back(&mut pool, stack);
+        }
+        assert_eq!(pool.in_use(), 0);
+    }
+}
+
+#[test]
+fn tops_have_different_colours() {
+    let mut pool = Pool::new();
+    let stacks: Vec<_> = (0..64).map(|_| take(&mut pool)).collect();
+    let offsets: HashSet<_> = stacks.iter().map(|one| one.top().addr() % 1024).collect();
+    assert!(offsets.len() >= 8, "{offsets:?}");
+    for stack in stacks {
+        give_back(&mut pool, stack);
+    }
+}
+
+#[test]
+fn the_stack_that_came_back_last_is_taken_first_with_its_pages() {
+    let mut pool = Pool::new();
+    let [first, second] = [take(&mut pool), take(&mut pool)];
+    touch(second.limits(), 10_000);
+    let top = second.top();
+    give_back(&mut pool, first);
+    give_back(&mut pool, second);
+    let again = take(&mut pool);
+    assert_eq!(again.top(), top);
+    assert!(again.limits().peak() >= 10_000);
+    give_back(&mut pool, again);
+}
+
+#[test]
+fn no_more_idle_stacks_than_were_asked_for_keep_their_pages() {
+    let mut pool = Pool::new();
+    assert_eq!(pool.keep_warm(10), 256);
+    // Of several sizes together.
+    let stacks: Vec<_> = (0..60)
+        .map(|n| pool.take(SIZE << (n % 3), 4096).unwrap())
+        .collect();
+    let limits: Vec<_> = stacks.iter().map(PooledStack::limits).collect();
+    limits.iter().for_each(|&one| touch(one, 1));
+    let warm = || limits.iter().filter(|one| one.peak() > 0).count();
+    assert_eq!(warm(), 60);
+    for stack in stacks {
+        give_back(&mut pool, stack);
+    }
+    let kept = warm();
+    assert!((5..=10).contains(&kept), "{kept}");
+    assert_eq!(pool.keep_warm(0), 10);
+    assert_eq!(warm(), 0);
+}
+
+#[test]
+fn another_thread_may_go_on_with_a_pool_and_its_stacks() {
+    let mut pool = Pool::new();
+    let stack = take(&mut pool);
+    let other = thread::spawn(move || {
+        touch(stack.limits(), SIZE);
+        give_back(&mut pool, stack);
+        pool
+    });
+    assert_eq!(other.join().unwrap().in_use(), 0);
+}
+
+#[test]
+fn what_a_pool_maps_goes_with_it_but_for_stacks_on_loan() {
+    if emulated() {
+        return skip("the emulator's own memory would be measured");
+    }
+    let ending = in_child(|| {
+        const LARGE: usize = 64 << 20;
+        let before = address_space();
+        let mut pool = Pool::new();
+        let (kept, other) = (take(&mut pool), pool.take(LARGE, 4096).unwrap());
+        assert!(address_space() > before + LARGE);
+        give_back(&mut pool, other);
+        drop(pool);
+        assert!(address_space() < before + LARGE);
+        touch(kept.limits(), SIZE);
+    });
+    assert!(ending.is_success(), "{ending:?}");
+}
+
+/// One greenlet at a time, of each size.
+fn one_of_each(me: &Current<usize>, sizes: impl Iterator<Item = usize>) {
+    for size in sizes {
+        let builder = Builder::new().stack_size(size);
+        let greenlet = builder.build(me, |_, n: usize| Ok(n + 1)).unwrap();
+        assert_eq!(me.switch(&greenlet, size).unwrap(), size + 1);
+    }
+}
+
+#[test]
+fn stacks_of_thousands_of_sizes_take_no_more_than_of_a_few() {
+    if emulated() {
+        return skip("the emulator's own memory would be measured");
+    }
+    let ending = in_child(|| {
+        let before = address_space();
+        enter(|me| one_of_each(me, (20_000..).step_by(997).take(3_000)));
+        // Up to 3 MB: the last few sizes are 8 times 2, 2.5 and 3 MiB.
+        let more = address_space().saturating_sub(before);
+        assert!(more < 200 << 20, "{} MiB", more >> 20);
+    });
+    assert!(ending.is_success(), "{ending:?}");
+}
+
+#[test]
+fn guards_of_hundreds_of_sizes_take_no_more_than_of_a_few() {
+    if emulated() {
+        return skip("the emulator's own memory would be measured");
+    }
+    let ending = in_child(|| {
+        let before = address_space();
+        enter(|me: &Current<usize>| {
+            for power in 0..10 {
+                for size in (0..10).map(|size| 20_000usize << size) {
+                    let greenlet = Builder::new()
+                        .stack_size(size)
+                        .guard_size(4096 << power)
+                        .build(me, |_, n: usize| Ok(n))
+                        .unwrap();
+                    me.switch(&greenlet, 1).unwrap();
+                }
+            }
+        });
+        // 100 combinations; at most a third of them is kept when nothing of them is in use.
+        let more = address_space().saturating_sub(before);
+        assert!(more < 1 << 30, "{} MiB", more >> 20);
+    });
+    assert!(ending.is_success(), "{ending:?}");
+}
+
+#[test]
+fn before_a_stack_is_refused_idle_ones_of_other_sizes_are_unmapped() {
+    if emulated() {
+        return skip("the limit would be the emulator's own");
+    }
+    let ending = in_child(|| {
+        const LEFT: usize = 256 << 20;
+        let most = (address_space() + LEFT).try_into().expect("a limit");
+        let limit = libc::rlimit {
+            rlim_cur: most,
+            rlim_max: most,
+        };
+        // SAFETY: a system call with a valid argument.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        // Two of them do not fit. The one before is the thread's spare stack.
+        enter(|me| {
+            one_of_each(
+                me,
+                [144, 176, 208, 144, 64].map(|mib| mib << 20).into_iter(),
+            )
+        });
+    });
+    assert!(ending.is_success(), "{ending:?}");
+}
+
+/// A suspended greenlet with a large stack, of which it uses a few pages.
+fn suspended(me: &Current<()>, size: usize) -> Greenlet<()> {
+    let main = me.handle();
+    let greenlet = Builder::new()
+        .stack_size(size)
+        .build(me, move |me, ()| me.switch(&main, ()))
+        .unwrap();
+    me.switch(&greenlet, ()).unwrap();
+    greenlet
+}
+
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_look_at_a_huge_stack_costs_what_one_at_a_large_stack_does() {
+    if emulated() {
+        return skip("the emulator's own memory for so much address space would be used");
+    }
+    enter(|me| {
+        let greenlet = suspended(me, 1 << 36);
+        let look = || {
+            let usage = greenlet.stack_usage().unwrap();
+            assert!(usage.peak < 64 * 1024 && usage.size >= 1 << 36);
+        };
+        let looks_at_one = looks(look);
+        assert!(looks_at_one <= 20, "{looks_at_one} calls");
+        let looks_at_all = looks(|| assert_eq!(Snapshot::take().greenlets().len(), 2));
+        assert!(looks_at_all <= 20, "{looks_at_all} calls");
+    });
+}
+
+#[test]
+fn a_peak_is_found_below_a_hole() {
+    let mut pool = Pool::new();
+    let stack = pool.take(64 << 20, 4096).unwrap();
+    let limits = stack.limits();
+    assert_eq!(limits.peak(), 0);
+    let touch = |below: usize| {
+        // SAFETY: nobody else uses the stack.
+        unsafe { limits.top().wrapping_sub(below).write_volatile(1) };
+        let above = limits.peak().checked_sub(below);
+        assert!(above.is_some_and(|above| above < page_size()), "{below}");
+    };
+    // Deep in what is looked at in any case; below holes as large as all above them.
+    touch(15 << 20);
+    touch(29 << 20);
+    touch(55 << 20);
+    let found = looks(|| assert!(limits.peak() >= 55 << 20));
+    assert!(found <= 65, "{found} calls");
+    give_back(&mut pool, stack);
+}
+
+#[test]
+fn what_a_deep_call_has_left_below_a_suspended_stack_can_be_given_back() {
+    let mut pool = Pool::new();
+    let stack = take(&mut pool);
+    let limits = stack.limits();
+    touch(limits, limits.size());
+    let in_use = 3 * page_size() + 100;
+    // SAFETY: nothing runs there.
+    unsafe { limits.give_back_below(limits.top().wrapping_sub(in_use)) };
+    let peak = limits.peak();
+    assert!((in_use..in_use + 2 * page_size()).contains(&peak), "{peak}");
+    // What is in use is as it was.
+    // SAFETY: written above.
+    assert_eq!(
+        unsafe { limits.top().wrapping_sub(in_use / 1024 * 1024 + 1).read() },
+        1
+    );
+    // All of it, or nothing.
+    // SAFETY: nothing runs there.
+    unsafe { limits.give_back_below(limits.bottom()) };
+    assert_eq!(limits.peak(), peak);
+    give_back(&mut pool, stack);
+}
+
+#[test]
+fn a_thread_that_ends_unmaps_its_stacks_when_its_last_greenlet_dies() {
+    thread_local! {
+        static LAST: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) };
+    }
+    if emulated() {
+        return skip("the emulator's own memory would be measured");
+    }
+    let ending = in_child(|| {
+        const LARGE: usize = 1 << 28;
+        let before = address_space();
+        let ends = thread::spawn(move || {
+            // Set up first, destroyed last: when the thread's pool has been told of the end.
+            LAST.set(None);
+            enter(|me| LAST.set(Some(suspended(me, LARGE))));
+            assert!(address_space() > before + LARGE);
+        });
+        ends.join().unwrap();
+        assert!(address_space() < before + LARGE, "still mapped");
+    });
+    assert!(ending.is_success(), "{ending:?}");
+}
