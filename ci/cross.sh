@@ -120,7 +120,7 @@ cargo_target() {
         "CFLAGS_$under=${core_flags:-}"
         # For tests: what cannot be asked of an emulator, and what goes in front of a program that
         # a test starts itself, as the kernel does not know how.
-        GREENLET_EMULATED=1
+        "GREENLET_EMULATED=$LEAST_QEMU"
         "GREENLET_RUNNER=$runner"
     )
     if [ "$std" = nightly ]; then

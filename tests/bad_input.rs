@@ -388,6 +388,9 @@ fn enormous(me: &Current<Counted>) -> Greenlet<Counted> {
 /// In a child, as the rest of the process would be without memory, too.
 #[test]
 fn s5_a_stack_that_cannot_be_mapped_is_an_error_of_the_switch_and_the_target_stays_new() {
+    if machine::address_space_takes_memory() {
+        return machine::skip(machine::TAKES_MEMORY);
+    }
     let ending = process::in_child(|| {
         enter(|me| {
             let mut started = Vec::new();

@@ -15,7 +15,7 @@ use greenlet::{
     Builder, Current, Greenlet, Snapshot, enter,
     raw::{Pool, PooledStack, StackLimits},
 };
-use machine::{emulated, page_size, skip};
+use machine::{TAKES_MEMORY, address_space_takes_memory, emulated, page_size, skip};
 use process::in_child;
 use support::address_space;
 
@@ -266,8 +266,8 @@ fn suspended(me: &Current<()>, size: usize) -> Greenlet<()> {
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn a_look_at_a_huge_stack_costs_what_one_at_a_large_stack_does() {
-    if emulated() {
-        return skip("the emulator's own memory for so much address space would be used");
+    if address_space_takes_memory() {
+        return skip(TAKES_MEMORY);
     }
     enter(|me| {
         let greenlet = suspended(me, 1 << 36);

@@ -1,6 +1,7 @@
 //! What tests ask of the machine that runs them, and how they say that they cannot run on it.
 //!
-//! * `GREENLET_EMULATED` is set where it is an emulator.
+//! * `GREENLET_EMULATED` is set where it is an emulator, to the least number that QEMU's version can
+//!   have there; 1 if nothing is known of it.
 //! * With `GREENLET_ALL_TOOLS` set a test fails if a program is missing that it needs.
 //! * `GREENLET_SKIPPED` names a file to which each skip is added, as `ci/steps.sh` reads it.
 
@@ -18,6 +19,16 @@ use std::{
 pub fn emulated() -> bool {
     env::var_os("GREENLET_EMULATED").is_some()
 }
+
+/// Does memory of the host go with address space that is only reserved? QEMU before 10 neither
+/// refuses a mapping of 64 TiB, nor keeps what it notes of each page small: some 20 GB for that.
+pub fn address_space_takes_memory() -> bool {
+    let is_old = |least: String| least.parse().unwrap_or(1) < 10;
+    usize::BITS == 64 && env::var("GREENLET_EMULATED").is_ok_and(is_old)
+}
+
+/// For a test that reserves more than there is memory for.
+pub const TAKES_MEMORY: &str = "an emulator that takes memory for reserved address space";
 
 pub fn page_size() -> usize {
     // SAFETY: no precondition.
