@@ -5,7 +5,7 @@ mod machine;
 mod process;
 mod support;
 
-use std::{fs, ptr, thread};
+use std::{env, fs, mem, ptr, thread};
 
 use greenlet::{Current, Snapshot, StackError, SwitchError, enter, raw::Stack};
 use machine::{emulated, page_size, skip};
@@ -126,6 +126,49 @@ fn where_the_number_of_mappings_is_limited_a_stack_is_refused() {
             give_back();
             let reply = me.switch(&greenlet, Wide::new(&census, 9)).unwrap();
             assert_eq!(reply.value(), 9);
+        });
+    });
+    assert!(ending.is_success(), "{ending:?}");
+}
+
+#[test]
+fn where_locked_memory_is_limited_the_error_names_that_limit() {
+    if emulated() {
+        return skip("the limit would be the emulator's own");
+    }
+    if env::var_os("ASAN_OPTIONS").is_some() {
+        return skip("AddressSanitizer ignores mlockall");
+    }
+    let ending = in_child(|| {
+        // SAFETY: system calls with valid arguments. The limit is not for root.
+        unsafe {
+            let mut limit = mem::zeroed();
+            assert_eq!(libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit), 0);
+            limit.rlim_max = limit.rlim_max.min(32 << 20);
+            limit.rlim_cur = limit.rlim_max;
+            assert_eq!(libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit), 0);
+            assert!(libc::geteuid() != 0 || libc::setuid(65534) == 0);
+            assert_eq!(libc::mlockall(libc::MCL_FUTURE), 0);
+        }
+        let census = Census::new();
+        enter(|me| {
+            let mut started = Vec::new();
+            let (refused, error) = loop {
+                let next = echo(me, SMALL);
+                match me.try_switch(&next, Wide::new(&census, 8)) {
+                    Ok(reply) => drop(reply.unwrap()),
+                    Err(SwitchError::Stack(_, error)) => break (next, error),
+                    Err(refusal) => panic!("{refusal}"),
+                }
+                started.push(next);
+                assert!(started.len() < 10_000, "no limit");
+            };
+            assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+            // A small limit refuses the first.
+            if started.pop().is_some() {
+                let reply = me.switch(&refused, Wide::new(&census, 9)).unwrap();
+                assert_eq!(reply.value(), 9);
+            }
         });
     });
     assert!(ending.is_success(), "{ending:?}");

@@ -37,10 +37,16 @@ impl fmt::Display for StackError {
             }
             Self::Map { bytes, errno } => write!(
                 f,
-                "cannot map a greenlet's stack of {bytes} bytes: {} (the limits are \
-                 vm.max_map_count, vm.overcommit_memory and RLIMIT_AS: raise the one that is \
-                 reached, or use fewer or smaller stacks)",
-                OsError(errno)
+                "cannot map a greenlet's stack of {bytes} bytes: {} ({}, or use fewer or smaller \
+                 stacks)",
+                OsError(errno),
+                if is_lock_limit(errno) {
+                    "the process locks its memory, by mlockall, and RLIMIT_MEMLOCK is reached: \
+                     raise that"
+                } else {
+                    "the limits are vm.max_map_count, vm.overcommit_memory, RLIMIT_AS and \
+                     RLIMIT_DATA: raise the one that is reached"
+                }
             ),
             Self::Guard { bytes, errno } => write!(
                 f,
@@ -59,6 +65,18 @@ impl fmt::Display for StackError {
 }
 
 impl core::error::Error for StackError {}
+
+/// Is this what the system says where no more memory may be locked? It says so of nothing else
+/// that is mapped without a file.
+fn is_lock_limit(errno: i32) -> bool {
+    #[cfg(feature = "std")]
+    return errno == libc::EAGAIN;
+    #[cfg(not(feature = "std"))]
+    {
+        let _ = errno;
+        false
+    }
+}
 
 /// An error number in words, where there is a system to give them.
 struct OsError(i32);
