@@ -17,8 +17,8 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # Not here: the tests that build examples and other programs, which would need the same flags.
-SUITE=(abort bad_input cases faults guard inspect limits model reentrancy registers rules signals
-    unwind)
+SUITE=(abort bad_input cases faults guard inspect limits model overflow pool reentrancy registers
+    rules signals unwind)
 
 # What cargo_test runs under.
 limit=()
@@ -73,6 +73,11 @@ asan() (
     # Locals are on the heap then, so what is in use of a stack is not what tests expect.
     export ASAN_OPTIONS=$options:detect_stack_use_after_return=1
     cargo_test asan,trace cases model rules -- "${skip[@]}" --skip stack_saved
+
+    # The last leak is on purpose, and so not to be told again at the end.
+    export ASAN_OPTIONS=$options:detect_stack_use_after_return=0:detect_leaks=1:leak_check_at_exit=0
+    cargo_test asan,trace lsan -- --ignored
+    needs_feature 'a suspended stack is not searched' lsan --ignored
 
     export ASAN_OPTIONS=$options:detect_stack_use_after_return=0
     needs_feature 'ASan is ignoring requested' abort

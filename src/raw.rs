@@ -46,7 +46,10 @@ use crate::arch::{self, Frame};
 
 pub use crate::arch::{Departure, Message, StackPointer, Start};
 #[cfg(feature = "std")]
-pub use crate::stack::{Pool, PooledStack, Stack, StackLimits};
+pub use crate::{
+    stack::{Pool, PooledStack, Stack, StackLimits},
+    tools::ToolsFiber,
+};
 
 /// The record of one context: where its registers lie while it is suspended, and its parent.
 ///

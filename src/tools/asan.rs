@@ -2,6 +2,10 @@
 //! must know where that ends; without, it sees errors that are none, and misses others. It is
 //! told of each switch and of each new stack (`sanitizer/common_interface_defs.h` and
 //! `sanitizer/asan_interface.h` of compiler-rt).
+//!
+//! LeakSanitizer, which comes with it, looks for pointers on the stacks of threads only: it is told
+//! of each stack from the start of what runs there to its end (`sanitizer/lsan_interface.h`). It
+//! searches all of it, so a pointer that a call has left behind hides a leak, as on a thread's.
 
 use core::{
     cell::Cell,
@@ -14,10 +18,13 @@ use super::runtime::weak_function;
 type Start = unsafe extern "C" fn(*mut *mut c_void, *const c_void, usize);
 type Finish = unsafe extern "C" fn(*mut c_void, *mut *const c_void, *mut usize);
 type Unpoison = unsafe extern "C" fn(*const c_void, usize);
+type RootRegion = unsafe extern "C" fn(*const c_void, usize);
 
 weak_function!(start: Start = "__sanitizer_start_switch_fiber");
 weak_function!(finish: Finish = "__sanitizer_finish_switch_fiber");
 weak_function!(unpoison: Unpoison = "__asan_unpoison_memory_region");
+weak_function!(register: RootRegion = "__lsan_register_root_region");
+weak_function!(unregister: RootRegion = "__lsan_unregister_root_region");
 
 /// Of a larger stack only the top is cleared before use: an eighth of what is cleared becomes
 /// resident, and the sanitizer itself clears no more when a stack unwinds.
@@ -53,6 +60,18 @@ impl Fiber {
             // SAFETY: the memory of a stack on which nothing runs.
             unsafe { unpoison(top.wrapping_sub(bytes).cast(), bytes) };
         }
+        if let Some(register) = register() {
+            // SAFETY: readable until `end`.
+            unsafe { register(self.bottom.get(), self.size.get()) };
+        }
+    }
+
+    /// Nothing runs any more on the stack that was prepared.
+    fn end(&self) {
+        if let Some(unregister) = unregister() {
+            // SAFETY: as it was registered.
+            unsafe { unregister(self.bottom.get(), self.size.get()) };
+        }
     }
 
     #[inline(always)]
@@ -75,6 +94,7 @@ impl Fiber {
     /// The record of a dead one's frames is freed by a switch that does not ask for it. But it
     /// still had to return from functions when it left, so that is made up for here.
     pub(super) fn arrive_from_dead(&self, left: &Self) {
+        left.end();
         let (Some(start), Some(finish)) = (start(), finish()) else {
             return;
         };

@@ -7,6 +7,8 @@
 //! With one, in a program that does not run under the tool, it is a few instructions that do
 //! nothing.
 //!
+//! [`ToolsFiber`] is the same for users of the raw layer.
+//!
 //! Functions between the tree's switch and a tool's own are inlined, also without optimization:
 //! ThreadSanitizer counts calls and returns for each stack, so whatever calls its switch must not
 //! return on the other stack.
@@ -20,13 +22,18 @@ mod tsan;
 #[cfg(feature = "valgrind")]
 mod valgrind;
 
+#[cfg(feature = "std")]
+mod raw;
+
 pub(crate) use imp::Fiber;
+#[cfg(feature = "std")]
+pub use raw::ToolsFiber;
 
 #[cfg(any(feature = "asan", feature = "tsan", feature = "valgrind"))]
 mod imp {
     use core::{cell::Cell, ptr};
 
-    use crate::stack::Supply;
+    use crate::stack::StackLimits;
 
     std::thread_local! {
         /// Who has left, until the other has arrived; and whether that is for ever.
@@ -57,8 +64,8 @@ mod imp {
         }
 
         /// A greenlet is about to start on a stack, where nothing runs so far.
-        pub(crate) fn prepare(&self, stack: &Supply) {
-            let limits = stack.limits().expect("there is one");
+        pub(crate) fn prepare(&self, limits: impl FnOnce() -> StackLimits) {
+            let limits = limits();
             let (bottom, top) = (limits.bottom(), limits.top());
             #[cfg(feature = "asan")]
             self.asan.prepare(bottom, top);
@@ -127,8 +134,6 @@ mod imp {
 mod imp {
     use static_assertions::assert_eq_size;
 
-    use crate::stack::Supply;
-
     /// Nobody is to be told.
     #[derive(Debug)]
     pub(crate) struct Fiber;
@@ -140,8 +145,9 @@ mod imp {
             Self
         }
 
+        #[cfg(feature = "std")]
         #[inline(always)]
-        pub(crate) fn prepare(&self, _stack: &Supply) {}
+        pub(crate) fn prepare<L>(&self, _limits: impl FnOnce() -> L) {}
 
         #[inline(always)]
         pub(crate) fn leave(&self, _to: &Self) {}

@@ -336,7 +336,9 @@ impl Block {
     #[inline(always)]
     pub(crate) fn start(&self) -> Result<(), StackError> {
         let top = self.settings.stack.realize()?;
-        self.fiber.prepare(&self.settings.stack);
+        #[cfg(feature = "std")]
+        self.fiber
+            .prepare(|| self.settings.stack.limits().expect("there is one"));
         let start = self.kind.start.expect("a root is never new");
         // SAFETY: the stack is this block's alone from here until its death is settled, and
         // blocks do not move.

@@ -1,0 +1,67 @@
+//! LeakSanitizer finds what only a suspended greenlet's stack points to, if it is told of stacks
+//! (feature `asan`). `ci/tools.sh asan` runs this, and shows by it that the feature is needed.
+
+#![cfg(not(miri))]
+
+#[path = "../src/tools/runtime.rs"]
+mod runtime;
+
+use std::{ffi::c_int, hint::black_box};
+
+use greenlet::{Current, Greenlet, enter};
+use runtime::weak_function;
+
+// Of `sanitizer/lsan_interface.h` of compiler-rt.
+weak_function!(check: unsafe extern "C" fn() -> c_int = "__lsan_do_recoverable_leak_check");
+
+fn are_leaks_found() -> bool {
+    let check = check().expect("this is for AddressSanitizer: ci/tools.sh asan");
+    // SAFETY: no precondition.
+    unsafe { check() != 0 }
+}
+
+/// Overwrites what calls before have left below the stack pointer.
+#[inline(never)]
+fn clear_stack() {
+    black_box([0u8; 16 * 1024]);
+}
+
+/// A greenlet whose stack has the only pointer to what it was sent. That was allocated here: where
+/// the sanitizer cannot see who has called, it reports nothing.
+#[inline(never)]
+fn suspend(me: &Current<()>) -> Greenlet<Vec<u64>> {
+    let main = me.handle();
+    let greenlet = Greenlet::new(me, move |me, owned: Vec<u64>| {
+        let outcome = me.switch(&main, ());
+        black_box(&owned);
+        outcome.map(|_: Vec<u64>| ())
+    });
+    me.switch(&greenlet, black_box(vec![1; 1000])).unwrap();
+    greenlet
+}
+
+#[inline(never)]
+fn leak() {
+    black_box(Box::leak(Box::new([2u64; 1000])));
+}
+
+#[test]
+#[ignore = "for AddressSanitizer"]
+fn what_a_suspended_greenlet_owns_is_no_leak_and_what_nobody_points_to_is() {
+    enter(|me: &Current<()>| {
+        let suspended = suspend(me);
+        clear_stack();
+        assert!(!are_leaks_found(), "a suspended stack is not searched");
+        me.kill(&suspended).unwrap();
+        let reused = suspend(me);
+        clear_stack();
+        assert!(
+            !are_leaks_found(),
+            "a stack that is used again is not searched"
+        );
+        drop((suspended, reused));
+        leak();
+        clear_stack();
+        assert!(are_leaks_found(), "nothing is looked for");
+    });
+}
