@@ -3,17 +3,31 @@
 
 use core::{
     fmt::{self, Write as _},
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     ptr,
+    sync::atomic::{AtomicPtr, Ordering},
 };
-use std::{cell::OnceCell, io, sync::OnceLock};
+use std::{
+    cell::{Cell, OnceCell},
+    io,
+    sync::OnceLock,
+};
 
 use libc::{SA_ONSTACK, SA_SIGINFO, SIG_DFL, SIG_IGN, SIGBUS, SIGSEGV, c_int, c_void, siginfo_t};
 
 use crate::{raw::Stack, thread};
 
-/// Bytes for the handler to run on, where the thread has given it no stack.
-const HANDLER_STACK: usize = 64 * 1024;
+/// Bytes for the handlers of a thread to run on, besides the frame that the system makes for a
+/// signal, where what the thread has is too small.
+const HANDLERS_STACK_SIZE: usize = 64 * 1024;
+
+/// So much of it, besides that frame, is enough for the handler here: a build without
+/// optimization uses about 3 KiB. std leaves no more than its guess of what it needs itself,
+/// which is nothing where the frame has the state of AMX.
+const ENOUGH: usize = 16 * 1024;
+
+/// How much of a greenlet's name is said, characters.
+const NAME_SHOWN: usize = 200;
 
 /// What was installed before, of the signals in [`SIGNALS`].
 static PREVIOUS: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
@@ -24,19 +38,25 @@ const SIGNALS: [c_int; 2] = [SIGSEGV, SIGBUS];
 thread_local! {
     /// The stack that this thread's handlers run on, if we had to give it one.
     static HANDLERS_STACK: OnceCell<HandlersStack> = const { OnceCell::new() };
+    /// Does it have one that is large enough, as far as could be seen to?
+    static IS_READY: Cell<bool> = const { Cell::new(false) };
 }
 
-struct HandlersStack {
-    _memory: Stack,
-}
+struct HandlersStack(Stack);
 
 /// From now on an overflow of a greenlet's stack names the greenlet, its stack and what to do
 /// on standard error before it ends the process, as an overflow of a thread's stack does.
 ///
 /// Without this an overflow ends the process as well, by a fault in the guard, but says
-/// nothing. Any other fault goes on to the handler that was installed before, std's among
-/// them. To be called once a process, after handlers of the program's own; and on each thread
-/// that was not started by Rust and has no signal stack.
+/// nothing. Any other fault, and a signal that was sent, goes on to the handler that was installed
+/// before, std's among them.
+///
+/// To be called once a process, after handlers of the program's own are installed. The handler
+/// runs on the thread's signal stack. If that is missing, or too small for the handler above the
+/// processor's state (std's is, where AMX is in use), the calling thread gets another, and so does
+/// each thread that enters afterwards. A thread that is inside [`enter`](crate::enter) already
+/// calls this itself, and so does one that uses [`raw`](crate::raw) alone; there,
+/// [`set_overflow_hook`](crate::raw::set_overflow_hook) says whose the stack is.
 ///
 /// # Errors
 /// Those of `sigaction` and `sigaltstack`, and of mapping a stack for the handler. And one of its
@@ -48,6 +68,7 @@ struct HandlersStack {
 /// ```
 pub fn report_stack_overflow() -> io::Result<()> {
     give_handlers_a_stack()?;
+    IS_READY.set(true);
     if PREVIOUS.get().is_some() {
         return Ok(());
     }
@@ -62,55 +83,102 @@ pub fn report_stack_overflow() -> io::Result<()> {
     if PREVIOUS.set(previous).is_err() {
         return Ok(());
     }
-    for signal in SIGNALS {
+    for (signal, previous) in SIGNALS.into_iter().zip(&previous) {
         // SAFETY: all zeros is a valid sigaction.
         let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
         action.sa_sigaction = on_fault as *const () as usize;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        // SAFETY: the handler keeps to what a handler may do.
+        action.sa_mask = previous.sa_mask;
+        // SAFETY: the handler keeps to what a handler may do: it writes, aborts, calls the handler
+        // before it, and reads what is whole wherever code of this thread can fault, which the
+        // registry of greenlets (`tree/roster.rs`) and their stacks (`stack/memory.rs`) see to.
         check(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
     }
     Ok(())
 }
 
-/// The handler cannot run on the stack that has overflowed.
+/// To be called by a thread that is to run greenlets: its handlers get their stack now, if
+/// overflows are reported.
+#[inline]
+pub(crate) fn prepare_thread() {
+    if PREVIOUS.get().is_some() && !IS_READY.get() {
+        IS_READY.set(true);
+        // If it fails, an overflow ends the process all the same, and says nothing.
+        let _ = give_handlers_a_stack();
+    }
+}
+
+/// Bytes of the largest frame that the system makes for a signal.
+fn signal_frame() -> usize {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        /// Of include/uapi/linux/auxvec.h; x86 since Linux 5.14, and others.
+        const AT_MINSIGSTKSZ: libc::c_ulong = 51;
+        // SAFETY: no precondition; 0 if the system does not say.
+        let told = unsafe { libc::getauxval(AT_MINSIGSTKSZ) } as usize;
+        told.max(libc::MINSIGSTKSZ)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        libc::MINSIGSTKSZ
+    }
+}
+
+/// The handler cannot run on the stack that has overflowed, nor on one that is too small.
 fn give_handlers_a_stack() -> io::Result<()> {
-    let mut there = MaybeUninit::<libc::stack_t>::zeroed();
-    // SAFETY: asks only.
-    check(unsafe { libc::sigaltstack(ptr::null(), there.as_mut_ptr()) })?;
-    // SAFETY: written by sigaltstack.
-    if unsafe { there.assume_init() }.ss_flags & libc::SS_DISABLE == 0 {
+    let there = handlers_stack()?;
+    let is_disabled = there.ss_flags & libc::SS_DISABLE != 0;
+    if !is_disabled && there.ss_size >= signal_frame() + ENOUGH {
         return Ok(());
     }
     let given = HANDLERS_STACK.try_with(|kept| {
-        let memory = Stack::map(HANDLER_STACK, 4096).map_err(io::Error::other)?;
+        let HandlersStack(memory) = match kept.get() {
+            Some(kept) => kept,
+            None => {
+                let size = signal_frame() + HANDLERS_STACK_SIZE;
+                let memory = Stack::map(size, 4096).map_err(io::Error::other)?;
+                kept.get_or_init(|| HandlersStack(memory))
+            }
+        };
         let stack = libc::stack_t {
             ss_sp: memory.bottom().cast(),
             ss_flags: 0,
             ss_size: memory.size(),
         };
         // SAFETY: the memory stays until the thread ends, and is taken away before it is unmapped.
-        check(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })?;
-        // None was there, or the thread would have had a signal stack.
-        let _ = kept.set(HandlersStack { _memory: memory });
-        Ok(())
+        check(unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })
     });
-    given.unwrap_or_else(|_| {
-        Err(io::Error::other(
+    match given {
+        Ok(Err(error)) if is_disabled => Err(error),
+        Err(_) if is_disabled => Err(io::Error::other(
             "the thread is ending: it cannot keep a signal stack any more",
-        ))
-    })
+        )),
+        // What is there is better than nothing.
+        _ => Ok(()),
+    }
+}
+
+/// The signal stack of this thread.
+fn handlers_stack() -> io::Result<libc::stack_t> {
+    let mut there = MaybeUninit::<libc::stack_t>::zeroed();
+    // SAFETY: asks only.
+    check(unsafe { libc::sigaltstack(ptr::null(), there.as_mut_ptr()) })?;
+    // SAFETY: written by sigaltstack.
+    Ok(unsafe { there.assume_init() })
 }
 
 impl Drop for HandlersStack {
     fn drop(&mut self) {
-        let none = libc::stack_t {
-            ss_sp: ptr::null_mut(),
-            ss_flags: libc::SS_DISABLE,
-            ss_size: 0,
-        };
-        // SAFETY: handlers go back to the thread's own stack.
-        unsafe { libc::sigaltstack(&raw const none, ptr::null_mut()) };
+        // Somebody may have given it another since.
+        if handlers_stack().is_ok_and(|there| there.ss_sp == self.0.bottom().cast()) {
+            let none = libc::stack_t {
+                ss_sp: ptr::null_mut(),
+                ss_flags: libc::SS_DISABLE,
+                ss_size: 0,
+            };
+            // SAFETY: handlers go back to the thread's own stack.
+            unsafe { libc::sigaltstack(&raw const none, ptr::null_mut()) };
+        }
     }
 }
 
@@ -122,85 +190,185 @@ fn check(result: c_int) -> io::Result<()> {
     }
 }
 
+/// Says of an overflow whose stack it was.
+///
+/// It gets the address of the fault. If that lies in a guard that it knows
+/// ([`StackLimits::is_guard`](crate::raw::StackLimits::is_guard)), it writes a line or more to the
+/// report and returns `true`.
+pub type OverflowHook = fn(address: *const u8, report: &mut dyn fmt::Write) -> bool;
+
+static HOOK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Sets the function that [`report_stack_overflow`] asks about faults outside the stacks of
+/// greenlets, for runtimes on [`raw`](crate::raw), and returns the one before, which a new one may
+/// call. If it returns `true` the process aborts, after the words of std for a stack overflow.
+///
+/// ```
+/// use std::{cell::Cell, fmt};
+/// use greenlet::raw::{StackLimits, set_overflow_hook};
+///
+/// thread_local!(static RUNNING: Cell<Option<StackLimits>> = const { Cell::new(None) });
+///
+/// fn name(address: *const u8, report: &mut dyn fmt::Write) -> bool {
+///     let Some(limits) = RUNNING.get().filter(|limits| limits.is_guard(address)) else {
+///         return false;
+///     };
+///     let _ = writeln!(report, "a task has overflowed its stack of {} bytes", limits.size());
+///     true
+/// }
+///
+/// // SAFETY: it reads a thread-local without a destructor, and formats a number.
+/// unsafe { set_overflow_hook(Some(name)) };
+/// greenlet::report_stack_overflow()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Safety
+/// The hook runs in a signal handler, on the thread that has faulted, and on its signal stack, of
+/// which it may use 8 KiB. It neither unwinds, nor allocates, nor takes a lock, nor calls what is
+/// not async-signal-safe; and what it reads is whole wherever code of the thread can fault.
+pub unsafe fn set_overflow_hook(hook: Option<OverflowHook>) -> Option<OverflowHook> {
+    let new = hook.map_or(ptr::null_mut(), |hook| hook as *mut ());
+    let before = HOOK.swap(new, Ordering::AcqRel);
+    // SAFETY: only such functions, or null, are stored.
+    unsafe { mem::transmute::<*mut (), Option<OverflowHook>>(before) }
+}
+
 /// Allocates nothing, takes no lock, and does not return from an overflow.
 extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the system passes what SA_SIGINFO promises.
-    let address = unsafe { (*info).si_addr() }.cast::<u8>();
-    let mut message = Message::new();
-    // Which of them runs is not asked: an overflow may happen in the midst of a switch.
-    thread::for_each_greenlet(|block| {
-        let Some(limits) = block.stack_limits() else {
-            return;
-        };
-        if limits.is_guard(address) {
-            // What does not fit is not said.
-            let _ = write!(
-                message,
-                "\ngreenlet {:?} (#{}) has overflowed its stack of {} bytes at {address:p}\n\
-                 give it more with greenlet::Builder::stack_size\n\
-                 fatal runtime error: stack overflow, aborting\n",
-                block.settings().name.as_deref().unwrap_or("<unnamed>"),
-                block.id(),
-                limits.size(),
-            );
-        }
-    });
-    if message.length > 0 {
-        // SAFETY: async-signal-safe (POSIX 2.4.3), and the bytes are there.
-        unsafe {
-            libc::write(2, message.bytes.as_ptr().cast(), message.length);
-            libc::abort();
+    let info_seen = unsafe { &*info };
+    // Codes of faults are positive; a signal that was sent has no address.
+    let was_sent = info_seen.si_code <= 0;
+    if !was_sent {
+        // SAFETY: of a fault, the address is there.
+        let address = unsafe { info_seen.si_addr() }.cast::<u8>().cast_const();
+        let mut report = Report::new();
+        if say_whose_stack(address, &mut report) {
+            let _ = report.write_str("fatal runtime error: stack overflow, aborting\n");
+            report.flush();
+            // SAFETY: async-signal-safe (POSIX 2.4.3).
+            unsafe { libc::abort() };
         }
     }
-    pass_on(signal, info, context);
+    pass_on(signal, was_sent, info, context);
+}
+
+/// Returns whether the address lies in the guard of a stack that is known.
+fn say_whose_stack(address: *const u8, report: &mut Report) -> bool {
+    let mut is_known = false;
+    // Which of them runs is not asked: an overflow may happen in the midst of a switch.
+    thread::for_each_greenlet(|block| {
+        let Some(limits) = block
+            .stack_limits()
+            .filter(|limits| limits.is_guard(address))
+        else {
+            return;
+        };
+        is_known = true;
+        let name = block.settings().name.as_deref().unwrap_or("<unnamed>");
+        let (name, rest) = match name.char_indices().nth(NAME_SHOWN) {
+            Some((end, _)) => (&name[..end], "..."),
+            None => (name, ""),
+        };
+        let _ = write!(
+            report,
+            "\ngreenlet {name:?}{rest} (#{}) has overflowed its stack of {} bytes at {address:p}\n\
+             give it more with greenlet::Builder::stack_size\n",
+            block.id(),
+            limits.size(),
+        );
+    });
+    let hook = HOOK.load(Ordering::Acquire);
+    // SAFETY: only such functions, or null, are stored.
+    let hook = unsafe { mem::transmute::<*mut (), Option<OverflowHook>>(hook) };
+    is_known || hook.is_some_and(|hook| hook(address, report))
 }
 
 /// Not ours: does what would have been done without us.
-fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+fn pass_on(signal: c_int, was_sent: bool, info: *mut siginfo_t, context: *mut c_void) {
     let previous = PREVIOUS.get().expect("set before this was installed");
     let previous = &previous[usize::from(signal == SIGNALS[1])];
     let handler = previous.sa_sigaction;
-    if handler == SIG_DFL || handler == SIG_IGN {
-        // The instruction faults again on return, and the default ends the process.
+    if handler == SIG_IGN && was_sent {
+        return;
+    }
+    let is_default = handler == SIG_DFL || handler == SIG_IGN;
+    if is_default || previous.sa_flags & libc::SA_RESETHAND != 0 {
         // SAFETY: all zeros but for the default is a valid sigaction.
         unsafe {
             let mut default: libc::sigaction = MaybeUninit::zeroed().assume_init();
             default.sa_sigaction = SIG_DFL;
             libc::sigaction(signal, &raw const default, ptr::null_mut());
         }
-    } else if previous.sa_flags & SA_SIGINFO != 0 {
+    }
+    if !is_default && previous.sa_flags & SA_SIGINFO != 0 {
         // SAFETY: a handler that was installed with SA_SIGINFO has this signature.
         let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
-            unsafe { core::mem::transmute(handler) };
+            unsafe { mem::transmute(handler) };
         handler(signal, info, context);
-    } else {
+    } else if !is_default {
         // SAFETY: a handler that was installed without has this one.
-        let handler: extern "C" fn(c_int) = unsafe { core::mem::transmute(handler) };
+        let handler: extern "C" fn(c_int) = unsafe { mem::transmute(handler) };
         handler(signal);
+    }
+    // Where the default is back, by std's handler for one, a fault happens again on return, and
+    // ends the process. What was sent would be lost: it is sent again, and arrives on return.
+    if was_sent && previous.sa_flags & libc::SA_RESETHAND == 0 && has_default_action(signal) {
+        // SAFETY: async-signal-safe.
+        unsafe { libc::raise(signal) };
     }
 }
 
-/// Text in a buffer of its own.
-struct Message {
+fn has_default_action(signal: c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: asks only; zeros are a valid sigaction, of the default, should it fail.
+    unsafe {
+        libc::sigaction(signal, ptr::null(), action.as_mut_ptr());
+        action.assume_init().sa_sigaction == SIG_DFL
+    }
+}
+
+/// Text for standard error, past the lock of that.
+struct Report {
     bytes: [u8; 512],
     length: usize,
 }
 
-impl Message {
+impl Report {
     fn new() -> Self {
         Self {
             bytes: [0; 512],
             length: 0,
         }
     }
+
+    fn flush(&mut self) {
+        let mut rest = &self.bytes[..self.length];
+        while !rest.is_empty() {
+            // SAFETY: async-signal-safe, and the bytes are there.
+            let written = unsafe { libc::write(2, rest.as_ptr().cast(), rest.len()) };
+            match usize::try_from(written) {
+                Ok(written) if written > 0 => rest = &rest[written..],
+                _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                // Nobody reads it.
+                _ => break,
+            }
+        }
+        self.length = 0;
+    }
 }
 
-impl fmt::Write for Message {
+impl fmt::Write for Report {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.length + text.len();
-        let room = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.length = end;
+        for piece in text.as_bytes().chunks(self.bytes.len()) {
+            if self.bytes.len() - self.length < piece.len() {
+                self.flush();
+            }
+            let end = self.length + piece.len();
+            self.bytes[self.length..end].copy_from_slice(piece);
+            self.length = end;
+        }
         Ok(())
     }
 }

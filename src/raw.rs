@@ -47,6 +47,7 @@ use crate::arch::{self, Frame};
 pub use crate::arch::{Departure, Message, StackPointer, Start};
 #[cfg(feature = "std")]
 pub use crate::{
+    overflow::{OverflowHook, set_overflow_hook},
     stack::{Pool, PooledStack, Stack, StackLimits},
     tools::ToolsFiber,
 };

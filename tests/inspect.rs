@@ -1,22 +1,11 @@
-//! Looking at greenlets from outside: where they are, how much stack they use, and what an
-//! overflow says.
+//! Looking at greenlets from outside: where they are, and how much stack they use.
 
 mod order;
-mod process;
 
-use std::{
-    hint::black_box,
-    mem::{self, MaybeUninit},
-    ptr,
-    sync::Arc,
-    thread,
-};
+use std::{hint::black_box, sync::Arc};
 
-use greenlet::{
-    Builder, Current, Greenlet, Snapshot, Status, Thrown, enter, report_stack_overflow,
-};
+use greenlet::{Builder, Current, Greenlet, Snapshot, Status, Thrown, enter};
 use order::assert_in_order;
-use process::{Ending, in_child};
 
 const STACK: usize = 64 * 1024;
 
@@ -287,142 +276,4 @@ fn s25_stack_use_is_what_the_frames_take_and_the_peak_stays() {
         assert!(before.peak >= before.in_use && after.in_use < 16_000);
         assert!(after.peak >= 20_000 && after.peak < after.size, "{after:?}");
     });
-}
-
-#[inline(never)]
-fn recurse(n: u64) -> u64 {
-    let frame = black_box([n; 64]);
-    if n == u64::MAX {
-        return 0;
-    }
-    recurse(n + 1) + frame[3]
-}
-
-/// Overflows the stack of a greenlet with a name.
-fn overflow() {
-    enter(|me| {
-        let deep = Builder::new()
-            .name("deep")
-            .stack_size(16 * 1024)
-            .build(me, |_, ()| {
-                black_box(recurse(0));
-                Ok(())
-            })
-            .unwrap();
-        let _ = me.switch(&deep, ());
-    });
-}
-
-/// Takes the thread's signal stack away: handlers run on the thread's own then.
-fn take_signal_stack() {
-    let none = libc::stack_t {
-        ss_sp: ptr::null_mut(),
-        ss_flags: libc::SS_DISABLE,
-        ss_size: 0,
-    };
-    // SAFETY: no handler runs.
-    assert_eq!(unsafe { libc::sigaltstack(&none, ptr::null_mut()) }, 0);
-}
-
-fn has_signal_stack() -> bool {
-    let mut there = MaybeUninit::<libc::stack_t>::zeroed();
-    // SAFETY: asks only.
-    assert_eq!(
-        unsafe { libc::sigaltstack(ptr::null(), there.as_mut_ptr()) },
-        0
-    );
-    // SAFETY: written by the call.
-    unsafe { there.assume_init() }.ss_flags & libc::SS_DISABLE == 0
-}
-
-#[track_caller]
-fn assert_overflow_is_reported(child: &Ending) {
-    assert!(child.is_abort(), "{child:?}");
-    assert_in_order(
-        &child.stderr,
-        &[
-            "greenlet \"deep\"",
-            "overflowed its stack of",
-            "Builder::stack_size",
-        ],
-    );
-}
-
-#[test]
-fn s26_an_overflow_names_the_greenlet_and_its_stack() {
-    assert_overflow_is_reported(&in_child(|| {
-        report_stack_overflow().unwrap();
-        overflow();
-    }));
-}
-
-#[test]
-fn s26_so_it_does_on_a_thread_that_has_no_signal_stack() {
-    assert_overflow_is_reported(&in_child(|| {
-        take_signal_stack();
-        report_stack_overflow().unwrap();
-        overflow();
-    }));
-}
-
-#[test]
-fn s26_a_thread_that_ends_is_given_no_signal_stack_that_would_go_before_it() {
-    struct AtEnd(fn());
-    impl Drop for AtEnd {
-        fn drop(&mut self) {
-            (self.0)();
-        }
-    }
-    // What a thread touches first it drops last, and between these two goes the signal stack.
-    thread_local! {
-        static LAST: AtEnd = const { AtEnd(|| {
-            assert!(!has_signal_stack());
-            assert!(report_stack_overflow().is_err());
-            assert!(!has_signal_stack());
-        }) };
-        static FIRST: AtEnd = const { AtEnd(|| {
-            take_signal_stack();
-            report_stack_overflow().unwrap();
-            assert!(has_signal_stack());
-        }) };
-    }
-    let child = in_child(|| {
-        let ends = thread::spawn(|| {
-            LAST.with(|_| ());
-            FIRST.with(|_| ());
-        });
-        ends.join().unwrap();
-    });
-    assert!(child.is_success(), "{child:?}");
-}
-
-#[test]
-fn s26_what_is_no_overflow_goes_on_to_the_handler_that_was_installed_before() {
-    extern "C" fn plain(_: libc::c_int) {
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(7) }
-    }
-    extern "C" fn informed(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-        // SAFETY: the information is there; ends the process.
-        unsafe { libc::_exit((*info).si_signo) }
-    }
-    let handlers = [
-        (plain as *const (), 0, 7),
-        (informed as *const (), libc::SA_SIGINFO, libc::SIGSEGV),
-    ];
-    for (handler, flags, code) in handlers {
-        let child = in_child(|| {
-            // SAFETY: the handler fits the flags.
-            unsafe {
-                let mut action: libc::sigaction = mem::zeroed();
-                action.sa_sigaction = handler as usize;
-                action.sa_flags = flags;
-                assert_eq!(libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()), 0);
-            }
-            report_stack_overflow().unwrap();
-            // SAFETY: the handler ends the process.
-            unsafe { libc::raise(libc::SIGSEGV) };
-        });
-        assert_eq!(child.status.code(), Some(code), "{child:?}");
-    }
 }

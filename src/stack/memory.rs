@@ -1,6 +1,8 @@
 //! Where the stack of one greenlet comes from, before and after it has started.
 
 use alloc::boxed::Box;
+#[cfg(feature = "std")]
+use core::sync::atomic;
 use core::{cell::UnsafeCell, fmt, ptr};
 
 use super::StackError;
@@ -194,6 +196,8 @@ impl Supply {
                 let top = lease.top();
                 // SAFETY: two numbers were there, and they have been copied.
                 unsafe { self.put(Source::Lease(lease)) };
+                // The state that tells a signal handler that there is a stack comes after it.
+                atomic::compiler_fence(atomic::Ordering::Release);
                 Ok(top)
             }
             Source::Own(memory) => Ok(memory.top),

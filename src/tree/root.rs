@@ -105,6 +105,8 @@ pub(crate) fn enter_scoped<I, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
 
 /// `kind` is one of `RootKind<I>`.
 fn enter_as<I, R>(kind: &'static Kind, body: impl FnOnce(&Current<I>) -> R) -> R {
+    #[cfg(feature = "std")]
+    crate::overflow::prepare_thread();
     let block = memory::allocate::<Block>().unwrap_or_else(|error| error.abort());
     // SAFETY: memory for it, and then a fresh block's one strong count, owned by nobody else.
     let own = unsafe {

@@ -1,6 +1,15 @@
 //! Who lives: an intrusive list of a scope's greenlets, or of a thread's unscoped ones.
+//!
+//! A stack that overflows may do so in the midst of the functions here, and the signal handler
+//! that says whose it was goes through the lists. So a list is whole at every step, in the forward
+//! direction: what is added leads on before anything leads to it, and what is removed still leads
+//! on when nothing leads to it any more.
 
-use core::{cell::Cell, ptr};
+use core::{
+    cell::Cell,
+    ptr,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use super::Block;
 
@@ -48,9 +57,11 @@ impl Roster {
     /// # Safety
     /// This roster is in no list, and both stay where they are until it leaves.
     pub(crate) unsafe fn list_after(&self, before: &Roster) {
-        let next = before.next.replace(self);
+        let next = before.next.get();
         self.previous.set(before);
         self.next.set(next);
+        compiler_fence(Ordering::Release);
+        before.next.set(self);
         // SAFETY: null, or a roster in the list.
         if let Some(next) = unsafe { next.as_ref() } {
             next.previous.set(self);
@@ -59,7 +70,7 @@ impl Roster {
 
     /// Leaves the list.
     pub(crate) fn unlist(&self) {
-        let next = self.next.replace(ptr::null());
+        let next = self.next.get();
         let previous = self.previous.replace(ptr::null());
         // SAFETY: null, or rosters in the list.
         unsafe {
@@ -70,6 +81,8 @@ impl Roster {
                 next.previous.set(previous);
             }
         }
+        compiler_fence(Ordering::Release);
+        self.next.set(ptr::null());
     }
 
     /// The next roster in the list.
@@ -96,9 +109,11 @@ impl Roster {
     /// The roster stays where it is, and is there, until the block has died; so does the block.
     pub(crate) unsafe fn add(&self, block: &Block) {
         let membership = block.membership();
-        let next = self.first.replace(block);
+        let next = self.first.get();
         membership.next.set(next);
         membership.referrer.set(&raw const self.first);
+        compiler_fence(Ordering::Release);
+        self.first.set(block);
         // SAFETY: null, or a member, which is there (invariant).
         if let Some(next) = unsafe { next.as_ref() } {
             next.membership().referrer.set(&raw const membership.next);
@@ -126,7 +141,7 @@ impl Membership {
 
     /// Leaves the roster, if it is in one.
     pub(crate) fn leave(&self) {
-        let next = self.next.replace(ptr::null());
+        let next = self.next.get();
         let referrer = self.referrer.replace(ptr::null());
         // SAFETY: null, or a cell of the roster or of a member, both there (invariant).
         let Some(referrer_cell) = (unsafe { referrer.as_ref() }) else {
@@ -137,5 +152,7 @@ impl Membership {
         if let Some(next) = unsafe { next.as_ref() } {
             next.membership().referrer.set(referrer);
         }
+        compiler_fence(Ordering::Release);
+        self.next.set(ptr::null());
     }
 }
