@@ -28,6 +28,14 @@ fn main() {
         return;
     }
 
+    if architecture == "x86_64" && compiler_has_apx() {
+        println!(
+            "cargo::error=greenlet cannot be built with APX (target-cpu or target-feature): the \
+             compiler would keep values in r16 to r31 over a switch, which `asm!` cannot name"
+        );
+        return;
+    }
+
     // Every character that a version may have and a symbol may not becomes an underscore.
     let version = env::var("CARGO_PKG_VERSION").unwrap();
     let prefix = format!("greenlet_{version}_").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
@@ -79,4 +87,41 @@ fn main() {
     fs::write(out.join("core.rs"), generated).expect("OUT_DIR is writable");
 
     core.compile("greenlet_core");
+}
+
+/// Returns `true` if rustc is told to use the registers r16 to r31 of x86_64. No `cfg` of a stable
+/// compiler says so.
+fn compiler_has_apx() -> bool {
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    // "-C", "target-cpu=…" or both in one.
+    flags.split('\x1f').any(|flag| {
+        let flag = flag
+            .trim_start_matches("--codegen=")
+            .trim_start_matches("-C");
+        match flag.trim().split_once('=') {
+            Some(("target-cpu", "native")) => processor_has_apx(),
+            Some(("target-cpu", name)) => ["diamondrapids", "novalake"].contains(&name),
+            Some(("target-feature", list)) => {
+                list.split(',').any(|it| ["+apxf", "+egpr"].contains(&it))
+            }
+            _ => false,
+        }
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "it is needed until Rust 1.93")]
+fn processor_has_apx() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    // SAFETY: every x86_64 processor has the instruction. Leaf 7.1, EDX bit 21: APX_F.
+    unsafe {
+        __cpuid(0).eax >= 7
+            && __cpuid_count(7, 0).eax >= 1
+            && __cpuid_count(7, 1).edx >> 21 & 1 == 1
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn processor_has_apx() -> bool {
+    false
 }

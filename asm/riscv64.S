@@ -91,7 +91,8 @@ LAYOUT(argument, FRAME_S2)
 // t2 is the one whose target needs no landing pad (Zicfilp).
 
 FUNCTION SYM(switch), 4
-    .cfi_startproc                      // CFA is sp, and ra says where the caller goes on
+    .cfi_startproc                      // ra says where the caller goes on
+    .cfi_def_cfa sp, 0                  // binutils' own beginning names no offset
     addi sp, sp, -FRAME_SIZE            // before any store: nothing below sp is safe from signals
     .cfi_def_cfa_offset FRAME_SIZE
     sd s0, FRAME_S0(sp)

@@ -50,9 +50,9 @@ LAYOUT(start, FRAME_RBX)
 LAYOUT(mxcsr, FRAME_MXCSR)
 LAYOUT(x87cw, FRAME_X87CW)
 
-// The control bits of MXCSR: rounding, masks, flush-to-zero, denormals-are-zero. The six
-// low bits are sticky status, which no callee preserves.
-#define MXCSR_CONTROL 0xffc0
+// The control bits of MXCSR: rounding, masks, flush-to-zero, denormals-are-zero, and bit 17, AMD's
+// mask of misaligned accesses. The six low bits are sticky status, which no callee preserves.
+#define MXCSR_CONTROL 0xffffffc0
 
 // What `mxcsr_way` holds: how the MXCSR of the resumed one comes back. Both ways are right on
 // every processor; src/arch/x86_64.rs chooses the faster one.

@@ -93,6 +93,9 @@ pub(crate) unsafe fn switch(
             inout("r2") message.word => word,
             inout("r3") message.kind => kind,
             out("lr") _,
+            // The processor may have them where the ABI, and so the core, has not.
+            out("d8") _, out("d9") _, out("d10") _, out("d11") _,
+            out("d12") _, out("d13") _, out("d14") _, out("d15") _,
             clobber_abi("aapcs"),
         );
     }

@@ -74,6 +74,9 @@ pub(crate) unsafe fn switch(
             inout("a1") (*to).address() => _,
             inout("a2") message.word => word,
             inout("a3") message.kind => kind,
+            // fs0-fs11: the processor may have them where the ABI, and so the core, has not.
+            out("f8") _, out("f9") _, out("f18") _, out("f19") _, out("f20") _, out("f21") _,
+            out("f22") _, out("f23") _, out("f24") _, out("f25") _, out("f26") _, out("f27") _,
             clobber_abi("C"),
         );
     }

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Proves the switch cores for all register values and all contents of memory: what asm/README.md
+# promises, on their object code. tests/prove/ has the prover.
+#
+#   ci/prove.sh [VARIANT…]        default: all variants of the ABIs, with a sample of the mutants
+#   ci/prove.sh --all             with all mutants: these take about an hour
+#   ci/prove.sh --elf PROGRAM     the core in a linked program
+#
+# Installs the cross compilers (apt) and the Python packages (an environment of its own) that it needs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The packages that bring the compilers which are missing.
+missing=()
+for gnu in aarch64-linux-gnu riscv64-linux-gnu arm-linux-gnueabi arm-linux-gnueabihf arm-none-eabi riscv64-unknown-elf; do
+    command -v "$gnu-gcc" >/dev/null || missing+=("gcc-$gnu")
+done
+if [ ${#missing[@]} != 0 ]; then
+    {
+        apt-get update
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+    } >&2
+fi
+
+# The standard library of each target, of which `core` is enough.
+mapfile -t targets < <(sed -n 's/^    ("\([a-z0-9_-]*\)", "-Ctarget-cpu.*/\1/p' tests/prove/clobbers.py | sort -u)
+rustup target add "${targets[@]}" >&2
+
+environment=${CARGO_TARGET_DIR:-target}/prove
+wanted=tests/prove/requirements.txt
+if ! cmp -s "$wanted" "$environment/installed"; then
+    python3 -m venv --clear "$environment" &&
+        "$environment/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$wanted" >&2
+    cp "$wanted" "$environment/installed"
+fi
+
+export GREENLET_PROVE_TARGET=$environment PYTHONDONTWRITEBYTECODE=1
+exec "$environment/bin/python" tests/prove/prove.py "$@"

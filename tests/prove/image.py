@@ -1,0 +1,67 @@
+"""What a linked ELF file holds: bytes, symbols and unwind tables at their addresses."""
+
+import io
+
+from elftools.elf.elffile import ELFFile
+
+
+class Image:
+    def __init__(self, content):
+        """`content`: the file's bytes."""
+        elf = ELFFile(io.BytesIO(content))
+        self.elf, self.content = elf, content
+        self.machine = elf["e_machine"]
+        self.segments = []  # address, bytes as loaded, may it be written to?
+        for segment in elf.iter_segments():
+            if segment["p_type"] == "PT_LOAD":
+                data = segment.data().ljust(segment["p_memsz"], b"\0")
+                writable = bool(segment["p_flags"] & 2)
+                self.segments.append([segment["p_vaddr"], bytearray(data), writable])
+        table = elf.get_section_by_name(".symtab")
+        if table is None:
+            raise ValueError("the program has no symbols (it is stripped)")
+        self.symbols = {it.name: it["st_value"] for it in table.iter_symbols() if it.name}
+        self.sizes = {it.name: it["st_size"] for it in table.iter_symbols() if it.name}
+
+    def symbol(self, name):
+        """The address of the core's symbol; the prefix has the crate's version in it."""
+        found = [
+            address
+            for symbol, address in self.symbols.items()
+            if symbol.startswith("greenlet_") and symbol.endswith("_" + name)
+        ]
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} symbols greenlet_…_{name}")
+        return found[0]
+
+    def code(self, name):
+        """The same of code: on arm bit 0 of a symbol says that it is Thumb code."""
+        return self.symbol(name) & (~1 if self.machine == "EM_ARM" else ~0)
+
+    def has(self, name):
+        return any(it.startswith("greenlet_") and it.endswith("_" + name) for it in self.symbols)
+
+    def size(self, name):
+        symbols = [
+            it for it in self.sizes if it.startswith("greenlet_") and it.endswith("_" + name)
+        ]
+        return self.sizes[symbols[0]]
+
+    def constant(self, address, size):
+        """Bytes that no code changes while the program runs, or None."""
+        for start, data, writable in self.segments:
+            if start <= address and address + size <= start + len(data) and not writable:
+                return bytes(data[address - start : address - start + size])
+        return None
+
+    def patched(self, address, new):
+        """A copy with other code bytes: a mutant."""
+        other = object.__new__(Image)
+        other.__dict__.update(self.__dict__)
+        other.segments = [
+            [start, bytearray(data), writable] for start, data, writable in self.segments
+        ]
+        for start, data, _ in other.segments:
+            if start <= address < start + len(data):
+                data[address - start : address - start + len(new)] = new
+        return other

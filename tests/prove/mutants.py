@@ -1,0 +1,253 @@
+"""Cores with one fault, which the prover must refuse: what it does not notice, it does not prove.
+
+Made from the preprocessed source, so that each can be read. `equivalent.txt` lists those that are no
+fault, with the reason; any other that is proved is a failure.
+"""
+
+import os
+import re
+
+NUMBERED = {
+    "x86_64": [
+        "r8 r9 r10 r11 r12 r13 r14 r15",
+        "rax rcx rdx rbx rsp rbp rsi rdi",
+        "r8d r9d",
+        "r8w r9w",
+    ],
+    "aarch64": [
+        " ".join(f"x{it}" for it in range(31)),
+        " ".join(f"d{it}" for it in range(32)),
+        "sp x9",
+    ],
+    "riscv64": [
+        "s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11",
+        "a0 a1 a2 a3 a4",
+        "ra t0 t1 t2",
+        "fs0 fs1 fs2 fs3 fs4 fs5 fs6 fs7 fs8 fs9 fs10 fs11",
+        "sp s0",
+    ],
+    "arm": [
+        "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12",
+        "sp r12",
+        "lr r12",
+        "d8 d9 d10 d11 d12 d13 d14 d15",
+    ],
+}
+OTHERS = {  # pattern: replacements
+    "x86_64": {
+        r"jmp rax": ["call rax", "push rax; ret", "jmp rdx"],
+        r"\bje\b": ["jne", "jmp"],
+        r"\bjne\b": ["je", "jmp"],
+        r"\bjz\b": ["jnz"],
+        r"\bjnz\b": ["jz"],
+        r"\bldmxcsr\b": ["stmxcsr"],
+        r"\bstmxcsr\b": ["ldmxcsr"],
+        r"\bfnstcw\b": ["fldcw"],
+        r"\bfldcw\b": ["fnstcw"],
+        r", rsp$": [", esp"],
+        r"word ptr": ["byte ptr"],
+        r"\bcmp r9w\b": ["cmp r9b"],
+        r"-64|0xffffffc0": ["0xffc0", "0xffffff00"],
+    },
+    "aarch64": {
+        r"\bbr x30": ["ret", "blr x30", "br x2"],
+        r"^ret$": ["br x30", "blr x30"],
+        r"\b([ls])tp x": [r"\1tp w"],
+        r"\b([ls]t?[rp]) d": [r"\1 s"],
+        r"\bldp x(\d+), x(\d+)": [r"ldp w\1, w\2"],
+        r"\bstp x(\d+), x(\d+)": [r"stp w\1, w\2"],
+        r"\bldp d(\d+), d(\d+)": [r"ldp s\1, s\2"],
+        r"\bstp d(\d+), d(\d+)": [r"stp s\1, s\2"],
+        r"\bstr x": ["str w"],
+        r"\bldr x": ["ldr w"],
+    },
+    "riscv64": {
+        r"\bsd\b": ["sw"],
+        r"\bld\b": ["lw"],
+        r"\bfsd\b": ["fsw"],
+        r"\bfld\b": ["flw"],
+        r"\bfsw\b": ["fsd"],
+        r"\bflw\b": ["fld"],
+        r"\bjr t2": ["jr ra", "jalr t2", "jr t1"],
+    },
+    "arm": {
+        r"\bbx r12": ["blx r12", "mov pc, r12", "bx lr"],
+        r"\bblx r5": ["bx r5", "blx r4"],
+        r"r4-r10": ["r4-r9", "r5-r10"],
+        r"d8-d15": ["d8-d14", "d9-d15"],
+        r"r4-r7": ["r4-r6"],
+        r"r4-r6": ["r4-r5"],
+        r"\bldr\b": ["ldrh"],
+        r"\bstr\b": ["strh"],
+    },
+}
+# What no instruction may do: store below the stack pointer or where it is nobody's business, or change
+# a register of the thread.
+ANYWHERE = {
+    "x86_64": [
+        "mov [rsp - 8], rax",
+        "mov [rsp + 200], rax",
+        "mov [rsi - 8], rax",
+        "std",
+        "mov rax, [rsp - 8]",
+        "wrfsbase rdx",
+    ],
+    "aarch64": [
+        "str x9, [sp, #-8]",
+        "str x9, [sp, #400]",
+        "str x9, [x1, #-8]",
+        "mov x18, x2",
+        "ldr x9, [sp, #-8]",
+    ],
+    "riscv64": [
+        "sd t0, -8(sp)",
+        "sd t0, 400(sp)",
+        "sd t0, -8(a1)",
+        "mv tp, a2",
+        "mv gp, a2",
+        "ld t0, -8(sp)",
+    ],
+    "arm": ["str r3, [sp, #-4]", "str r3, [sp, #400]", "push {r3}"],
+}
+# What spoils a message that passes by.
+MESSAGE = {
+    "x86_64": ["xor edx, 1", "lea rcx, [rcx + 1]"],
+    "aarch64": ["mov w2, w2", "mov w3, w3"],
+    "riscv64": ["sext.w a2, a2", "sext.w a3, a3"],
+    "arm": ["adds r2, #1", "adds r3, #1"],
+}
+# What spoils a register of the caller, where it is before it is saved or after it came back.
+AT_THE_ENDS = {
+    "x86_64": ["inc rbx", "xor r13d, r13d", "lea rbp, [rbp + 8]"],
+    "aarch64": ["add x19, x19, #1", "fmov d9, d1", "mov w28, w28", "fmov d15, xzr"],
+    "riscv64": ["addi s3, s3, 1", "mv s11, a0"],
+    "arm": ["mov r9, r2", "mov r5, r2", "mov r11, r2"],
+}
+LAST = re.compile(r"(notrack )?(jmp rax|br x30|ret|jr t2|bx r12)")
+MOVES_SP = re.compile(r"\b(push|pop|vpush|vpop)\b|^(sub|add|addi|mov|mv) (rsp|sp)\b|ld(r)? sp")
+
+
+class Mutant:
+    def __init__(self, kind, name, text):
+        self.kind, self.name, self.text = kind, name, text
+
+
+def mutants(text, architecture):
+    lines, routine = text.splitlines(), None
+    for number, line in enumerate(lines):
+        code = line.strip()
+        begin = re.match(
+            r"(?:FUNCTION|LABEL) greenlet_\w*?_([a-z]+(?:_pc)?)\b|\.macro ([A-Z_0-9]+)$", code
+        )
+        if begin:
+            routine = begin[1] or begin[2]
+        if (
+            code == ".endm"
+            or code.startswith("FUNCTION greenlet_")
+            and code.split(",")[0].endswith("site")
+        ):
+            routine = None
+        if code.startswith("END_FUNCTION"):
+            routine = None
+        if (
+            begin
+            or not routine
+            or not code
+            or not line.startswith((" ", "\t"))
+            or code.startswith(
+                (
+                    "LABEL",
+                    ".macro",
+                    ".if",
+                    ".else",
+                    ".endif",
+                    ".type",
+                    ".cfi_startproc",
+                    ".cfi_endproc",
+                    ".fnstart",
+                    ".fnend",
+                    ".section",
+                    ".p2align",
+                )
+            )
+        ):
+            continue
+
+        def mutant(kind, *new):
+            after = [*lines[:number], *("    " + it for it in new), *lines[number + 1 :]]
+            shown = " / ".join(new) or "(nothing)"
+            return Mutant(kind, f"{routine}: {code} -> {shown}", "\n".join(after) + "\n")
+
+        table = "table " if code.startswith(".") else ""
+        yield mutant(table + "delete")
+        for row in NUMBERED[architecture]:
+            row = row.split()
+            for found in re.finditer(r"\b[a-z]+\d*[dw]?\b", code):
+                if found[0] in row and not found[0].startswith("cfi"):
+                    other = row[(row.index(found[0]) + 1) % len(row)]
+                    yield mutant(
+                        table + "register", code[: found.start()] + other + code[found.end() :]
+                    )
+        word = 4 if architecture == "arm" else 8
+        numbers = (
+            r"(?<![\w.])#?(0x[0-9a-f]+)\b"
+            if code.startswith(".unwind")
+            else r"(?<![\w.])#?(\d+|0x[0-9a-f]+)\b"
+        )
+        for found in re.finditer(numbers, code):
+            value = int(found[1], 0)
+            for step in (word, -word) if not code.startswith(".unwind") else (1, 0x10):
+                if found[1] != code.split()[0] and (value + step >= 0 or not table):
+                    new = found[0].replace(found[1], str(value + step))
+                    yield mutant(
+                        table + "offset", code[: found.start()] + new + code[found.end() :]
+                    )
+        if not table:
+            for pattern, replacements in OTHERS[architecture].items():
+                for replacement in replacements:
+                    if re.search(pattern, code):
+                        yield mutant("jump or width", re.sub(pattern, replacement, code, count=1))
+            inserted = list(ANYWHERE[architecture])
+            if not routine.startswith("entry"):
+                inserted += MESSAGE[architecture]
+            first = (
+                lines[number - 1]
+                .strip()
+                .startswith((".cfi_def_cfa", ".cfi_startproc", ".cfi_register"))
+                and routine == "switch"
+            )
+            if first or LAST.fullmatch(code):
+                inserted += AT_THE_ENDS[architecture]
+            for it in inserted:
+                yield mutant("inserted", it, code)
+            following = next(
+                (
+                    it
+                    for it in range(number + 1, len(lines))
+                    if lines[it].startswith(" ") and not lines[it].strip().startswith(".")
+                ),
+                None,
+            )
+            if following is not None:
+                other = lines[following].strip()
+                both = (bool(MOVES_SP.search(code)), bool(MOVES_SP.search(other)))
+                plain = other if both[0] else code  # it matters only to what uses memory or sp
+                if both[0] != both[1] and re.search(r"\bsp\b|rsp|\[|\(", plain):
+                    swapped = list(lines)
+                    swapped[number], swapped[following] = lines[following], lines[number]
+                    yield Mutant(
+                        "order", f"{routine}: {code} <-> {other}", "\n".join(swapped) + "\n"
+                    )
+
+
+def equivalents():
+    """(architecture, pattern of the name, reason)"""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "equivalent.txt")
+    rows = []
+    with open(path) as file:
+        for line in file:
+            line = line.rstrip("\n")
+            if line and not line.startswith("#"):
+                architecture, pattern, reason = line.split(" | ")
+                rows.append((architecture, re.compile(pattern), reason))
+    return rows
