@@ -26,11 +26,16 @@ fi
 mapfile -t targets < <(sed -n 's/^    ("\([a-z0-9_-]*\)", "-Ctarget-cpu.*/\1/p' tests/prove/clobbers.py | sort -u)
 rustup target add "${targets[@]}" >&2
 
-environment=${CARGO_TARGET_DIR:-target}/prove
+environment=$(realpath -m "${CARGO_TARGET_DIR:-target}/prove")
 wanted=tests/prove/requirements.txt
 if ! cmp -s "$wanted" "$environment/installed"; then
-    python3 -m venv --clear "$environment" &&
-        "$environment/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$wanted" >&2
+    # A Debian's Python comes without this.
+    if ! python3 -c 'import ensurepip' 2>/dev/null; then
+        { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } >&2
+    fi
+    rm -rf "$environment"
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$wanted" >&2
     cp "$wanted" "$environment/installed"
 fi
 

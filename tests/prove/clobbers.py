@@ -184,7 +184,7 @@ def check(row):
     head = f"asm! for {target}, {flags.split('=')[-1]}"
     code, text = dump(target, flags, compilers, "fp-control" in name)
     if code:
-        refusal = re.search(r"greenlet: .*|error: greenlet.*", text)
+        refusal = re.search(r"greenlet cannot be built with .*", text)
         if refusal:
             return True, f"{head}: not built, {refusal[0]}"
         return False, f"{head}: it cannot be compiled\n  " + "\n  ".join(text.splitlines()[-15:])

@@ -189,11 +189,8 @@ def mutants(text, architecture):
                         table + "register", code[: found.start()] + other + code[found.end() :]
                     )
         word = 4 if architecture == "arm" else 8
-        numbers = (
-            r"(?<![\w.])#?(0x[0-9a-f]+)\b"
-            if code.startswith(".unwind")
-            else r"(?<![\w.])#?(\d+|0x[0-9a-f]+)\b"
-        )
+        # In a table, only a number that is all of an operand: of a sum, the assembler drops bits.
+        numbers = r"(?<=[ ,])(\d+|0x[0-9a-f]+)(?=,|$)" if table else r"(?<![\w.])#?(\d+|0x[0-9a-f]+)\b"
         for found in re.finditer(numbers, code):
             value = int(found[1], 0)
             for step in (word, -word) if not code.startswith(".unwind") else (1, 0x10):

@@ -211,9 +211,11 @@ class Contexts:
 
     def is_hot(self, prover, symbol, size):
         """The thread-local word `hot`."""
-        return (
-            prover.abi.name == "x86_64" and "FS_OFFSET" in str(symbol) and size == prover.abi.word
-        )
+        if prover.abi.name != "x86_64" or size != prover.abi.word:
+            return False
+        parts = symbol.children() or [symbol]
+        names = {str(it).split(".", 1)[-1] for it in parts}
+        return "FS_OFFSET" in names and names <= {"FS_OFFSET", "RAX", "RAX of the descriptor"}
 
     def may_store(self, prover, name, end, symbol, offset, size):
         if self.is_hot(prover, symbol, size):
