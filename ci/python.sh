@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Builds the wheel of `python/` and runs suites with it: greenlet's own, gevent's, Eventlet's,
+# SQLAlchemy's of asyncio, and the tests in `python/tests`.
+#
+#   ci/python.sh [VERSION…]           CPython 3.10 to 3.14, by pyenv or the system; default: all
+#   ci/python.sh --quick [VERSION…]   default: one of them; `python/tests`, greenlet's suite and the
+#                                     core of gevent's, on this greenlet only
+#
+# Without --quick each suite also runs on the released greenlet, and a test fails only if it passes
+# there. Installs what is missing: Debian's python3 if there is no other, packages by pip.
+# What it builds is kept under Cargo's target directory.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR/..
+. ci/steps.sh
+
+VERSIONS='3.11 3.12 3.13 3.14 3.10'
+MATURIN=1.16.0
+
+work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
+die() { printf 'python.sh: %s\n' "$*" >&2; exit 2; }
+
+# interpreter VERSION: prints the path of one that can build extensions, if there is one.
+interpreter() {
+    local candidate include='import os, sysconfig; print(sysconfig.get_path("include"))'
+    for candidate in "$HOME/.pyenv/versions/$1".*/bin/python "/usr/bin/python$1" "/usr/local/bin/python$1"; do
+        if [ -x "$candidate" ] && [ -e "$("$candidate" -c "$include")/Python.h" ]; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+}
+
+# The tools are of any Python, in an environment of their own.
+tools() {
+    local maturin=$work/tools/bin/maturin
+    if [ "$("$maturin" --version 2>/dev/null)" != "maturin $MATURIN" ]; then
+        "$1" -m venv "$work/tools"
+        "$work/tools/bin/pip" install --quiet --disable-pip-version-check "maturin==$MATURIN"
+    fi
+}
+
+# build VERSION PYTHON: the wheel, whose path is put in $wheel.
+build() {
+    local out=$work/wheels/$1
+    rm -rf "$out"
+    PYO3_PYTHON=$2 CARGO_TARGET_DIR=$work/build-$1 "$work/tools/bin/maturin" build --locked --release \
+        --manifest-path python/Cargo.toml --interpreter "$2" --out "$out"
+    wheel=$(ls "$out"/*.whl)
+}
+
+# What an extension must not want of the process that loads it.
+inspect() {
+    local size folder=$work/inspect
+    rm -rf "$folder"
+    "$work/tools/bin/python" -m zipfile -e "$wheel" "$folder"
+    local library=("$folder"/greenlet/_greenlet*.so)
+    size=$(stat -c %s "${library[0]}")
+    printf '%s: %d bytes\n' "${library[0]##*/}" "$size"
+    [ "$size" -lt 409600 ] || die 'the library has more than 400 KiB'
+    if readelf -d "${library[0]}" | grep -E 'STATIC_TLS|NEEDED.*(libpython|libstdc)'; then
+        die 'the library has what it must not have'
+    fi
+}
+
+suites() {
+    local python
+    python=$(interpreter "$1")
+    tools "$python"
+    build "$1" "$python"
+    inspect
+    "$work/tools/bin/python" python/tests/suites.py --work "$work/$1" --wheel "$wheel" \
+        "${quick[@]}" "$python" "${chosen[@]}"
+}
+
+lint() {
+    local python
+    python=$(interpreter "${versions[0]}")
+    cargo fmt --manifest-path python/Cargo.toml --check &&
+        PYO3_PYTHON=$python cargo clippy --locked --manifest-path python/Cargo.toml \
+            --target-dir "$work/lint" -- -D warnings
+}
+
+quick=() chosen=()
+if [ "${1:-}" = --quick ]; then
+    quick=(--quick) chosen=(own greenlet gevent)
+    shift
+fi
+
+versions=()
+for version in ${*:-$VERSIONS}; do
+    [ -n "$(interpreter "$version")" ] && versions+=("$version")
+done
+if [ ${#versions[@]} = 0 ]; then
+    apt-get update
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-dev python3-venv
+    versions=("$(python3 -c 'import sysconfig; print(sysconfig.get_python_version())')")
+fi
+[ ${#quick[@]} = 0 ] || versions=("${versions[0]}")
+
+step lint
+for version in "${versions[@]}"; do step suites "$version"; done
+all_passed "passed on CPython ${versions[*]}"

@@ -1,0 +1,215 @@
+//! What greenlet keeps of a thread, and what happens to it when the thread ends.
+//!
+//! A thread's record is made when it first uses greenlet. It is found by the identity of the
+//! thread, so that the way to it needs no thread-local variable: under the GIL the record that was
+//! used last usually is the one.
+//!
+//! A thread ends without the GIL and without Python. All that it does then is to mark its main
+//! greenlet and to queue its record; the interpreter's main thread frees the record later
+//! (`reaper.rs`).
+
+use core::{
+    cell::{Cell, UnsafeCell},
+    mem, ptr,
+    sync::atomic::{AtomicPtr, Ordering},
+};
+
+use libc::pthread_t;
+use pyo3_ffi::{PyErr_Clear, PyErr_WriteUnraisable, PyExc_RuntimeError, PyObject};
+
+use crate::{
+    exceptions::{self, Exception},
+    green::Green,
+    object, reaper,
+    refs::{Owned, Slot},
+    shim,
+};
+
+/// A thread that uses greenlet.
+pub(crate) struct Thread {
+    ident: pthread_t,
+    /// Its main greenlet, until the record is freed.
+    pub(crate) main: Slot,
+    /// The greenlet that runs in it.
+    pub(crate) current: Slot,
+    /// What `settrace` has set, or null.
+    pub(crate) trace: Slot,
+    /// Greenlets whose last reference went away in another thread; the references are this
+    /// list's.
+    doomed: UnsafeCell<Vec<Owned>>,
+    has_doomed: Cell<bool>,
+    /// The next in the queue of those whose threads have ended.
+    pub(crate) next: Cell<*mut Thread>,
+}
+
+/// The record that was used last. Its thread takes it out when it ends, without the GIL.
+static RECENT: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
+
+thread_local!(static MINE: Mine = const { Mine(Cell::new(ptr::null_mut())) });
+
+/// The thread's own reference to its record.
+struct Mine(Cell<*mut Thread>);
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        let thread = self.0.get();
+        if thread.is_null() {
+            return;
+        }
+        let _ = RECENT.compare_exchange(
+            thread,
+            ptr::null_mut(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        // SAFETY: the record is freed by the reaper only, to which it goes now.
+        unsafe {
+            Green::of((*thread).main.get())
+                .thread
+                .store(ptr::null_mut(), Ordering::Release);
+            reaper::queue(thread);
+        }
+    }
+}
+
+#[inline(always)]
+fn identity() -> pthread_t {
+    // SAFETY: has no precondition.
+    unsafe { libc::pthread_self() }
+}
+
+impl Thread {
+    /// That of the calling thread. `None`: with an exception.
+    ///
+    /// # Safety
+    /// The GIL is held, as long as the result is used.
+    #[inline(always)]
+    pub(crate) unsafe fn running<'a>() -> Option<&'a Thread> {
+        // SAFETY: a record is freed with the GIL, by which time it is not the recent one.
+        if let Some(recent) = unsafe { RECENT.load(Ordering::Relaxed).as_ref() }
+            && recent.is_running()
+        {
+            return Some(recent);
+        }
+        // SAFETY: the caller's word.
+        unsafe { Self::find() }
+    }
+
+    /// Returns `true` in the thread that it is of.
+    #[inline(always)]
+    pub(crate) fn is_running(&self) -> bool {
+        self.ident == identity()
+    }
+
+    #[cold]
+    unsafe fn find<'a>() -> Option<&'a Thread> {
+        let Ok(mut thread) = MINE.try_with(|mine| mine.0.get()) else {
+            // SAFETY: the GIL is held.
+            unsafe { exceptions::raise(PyExc_RuntimeError, c"greenlet: this thread is ending") };
+            return None;
+        };
+        if thread.is_null() {
+            // SAFETY: the GIL is held.
+            let made = unsafe { Self::new() }?;
+            // To make it may have run Python code, and that may have made another.
+            let raced = MINE.with(|mine| mine.0.get());
+            if raced.is_null() {
+                thread = Box::into_raw(made);
+                MINE.with(|mine| mine.0.set(thread));
+                // SAFETY: it lives until the reaper frees it.
+                unsafe { Green::of((*thread).main.get()) }
+                    .thread
+                    .store(thread, Ordering::Relaxed);
+            } else {
+                thread = raced;
+            }
+        }
+        RECENT.store(thread, Ordering::Relaxed);
+        // SAFETY: it lives until the reaper frees it.
+        Some(unsafe { &*thread })
+    }
+
+    /// With a main greenlet that does not know its thread yet.
+    unsafe fn new() -> Option<Box<Thread>> {
+        // SAFETY: the GIL is held.
+        let main = unsafe { object::new_main() }?;
+        Some(Box::new(Self {
+            ident: identity(),
+            current: Slot::empty(),
+            trace: Slot::empty(),
+            doomed: UnsafeCell::new(Vec::new()),
+            has_doomed: Cell::new(false),
+            next: Cell::new(ptr::null_mut()),
+            main: {
+                let slot = Slot::empty();
+                slot.set(Some(main));
+                slot
+            },
+        }))
+        .inspect(|thread| thread.current.set(thread.main.to_owned()))
+    }
+
+    /// The running greenlet.
+    pub(crate) fn current(&self) -> &Green {
+        // SAFETY: it is a greenlet, kept by the slot, and it stays alive while it runs.
+        unsafe { Green::of(self.current.get()) }
+    }
+
+    /// Ends those greenlets of this thread whose last reference went away in another. May run
+    /// Python code. The pending exception stays.
+    ///
+    /// # Safety
+    /// The GIL is held, by this thread.
+    #[inline(always)]
+    pub(crate) unsafe fn end_doomed(&self) {
+        if self.has_doomed.get() {
+            // SAFETY: the caller's word.
+            unsafe { self.drop_doomed(|_| ()) }
+        }
+    }
+
+    /// Drops the list. `before` is called with each; what becomes of it is for `dealloc`.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[cold]
+    pub(crate) unsafe fn drop_doomed(&self, before: impl Fn(&Green)) {
+        self.has_doomed.set(false);
+        // SAFETY: no reference into the list outlives a statement here, nor in `doom`.
+        let doomed = mem::take(unsafe { &mut *self.doomed.get() });
+        if shim::is_finalizing() {
+            // The objects may be gone already.
+            mem::forget(doomed);
+            return;
+        }
+        let pending = Exception::take();
+        for object in doomed {
+            // SAFETY: the list owns it.
+            before(unsafe { Green::of(object.as_ptr()) });
+            drop(object);
+            if exceptions::is_pending() {
+                // SAFETY: the GIL is held.
+                unsafe {
+                    PyErr_WriteUnraisable(ptr::null_mut());
+                    PyErr_Clear();
+                }
+            }
+        }
+        pending.restore();
+    }
+
+    /// Has the thread end a greenlet of its own, when it comes to it.
+    pub(crate) unsafe fn doom(&self, object: *mut PyObject) {
+        // SAFETY: a live object; the GIL is held; see `drop_doomed`.
+        unsafe {
+            let list = &mut *self.doomed.get();
+            if list.try_reserve(1).is_err() {
+                // It is leaked, as upstream's would end the process.
+                mem::forget(Owned::from_borrowed(object));
+                return;
+            }
+            list.push(Owned::from_borrowed(object));
+        }
+        self.has_doomed.set(true);
+    }
+}
