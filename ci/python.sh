@@ -13,8 +13,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
 . ci/steps.sh
+# shellcheck source-path=SCRIPTDIR/..
+. ci/install.sh
 
-VERSIONS='3.11 3.12 3.13 3.14 3.10'
+VERSIONS=(3.11 3.12 3.13 3.14 3.10)
 MATURIN=1.16.0
 
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
@@ -87,13 +89,14 @@ if [ "${1:-}" = --quick ]; then
     shift
 fi
 
+[ $# != 0 ] || set -- "${VERSIONS[@]}"
 versions=()
-for version in ${*:-$VERSIONS}; do
+for version in "$@"; do
     [ -n "$(interpreter "$version")" ] && versions+=("$version")
 done
 if [ ${#versions[@]} = 0 ]; then
-    apt-get update
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-dev python3-venv
+    apt_update apt
+    apt install -y --no-install-recommends python3-dev python3-venv
     versions=("$(python3 -c 'import sysconfig; print(sysconfig.get_python_version())')")
 fi
 [ ${#quick[@]} = 0 ] || versions=("${versions[0]}")

@@ -144,7 +144,7 @@ unsafe fn drop_main(main: Owned) {
         search(object);
         let spent: clock_t = clock() - before;
         if let Some(clocks) = clocks() {
-            CLOCKS.store(clocks + i64::from(spent), Ordering::Relaxed);
+            CLOCKS.store(clocks + spent, Ordering::Relaxed);
         }
     }
 }

@@ -1,21 +1,21 @@
 //! Stacks, and above each the room in which the shim lays the first chunk of the data stack.
 //!
-//! Under the GIL, for all threads: a greenlet may be freed by another thread than its own.
+//! One pool under the GIL for all threads, as a greenlet may be freed by another thread than its
+//! own.
 
 use core::{
     cell::UnsafeCell,
     sync::atomic::{AtomicUsize, Ordering},
 };
-
 use std::env;
 
-use greenlet::{StackError, raw};
+use greenlet::raw::{Pool, PooledStack};
 use pyo3_ffi::{PyErr_Format, PyExc_MemoryError, PyExc_ValueError};
 
 /// Bytes of stack unless `stack_size` or the environment says otherwise.
 const DEFAULT_SIZE: usize = 1 << 20;
 
-/// Less would not do for CPython to start a function and raise an exception in it.
+/// With less CPython would not come to start a function and raise an exception in it.
 pub(crate) const MIN_SIZE: usize = 64 << 10;
 
 /// More is a mistake.
@@ -24,24 +24,27 @@ pub(crate) const MAX_SIZE: usize = 64 << 30;
 /// Says how large stacks are when the module is imported, bytes.
 const VARIABLE: &str = "GREENLET_STACK_SIZE";
 
-/// Bytes of guard below a stack.
-const GUARD: usize = 4096;
+/// Bytes of guard below a stack. It is address space only, and C code may not touch every page of
+/// a large frame.
+const GUARD: usize = 64 << 10;
 
-/// Bytes of room above a stack: what a first chunk has in CPython, and a little.
-const ROOM: usize = (16 << 10) + 1536;
-
-/// So many idle stacks are kept.
-const IDLE: usize = 256;
+/// Bytes of room above a stack: a chunk as large as CPython's own, of which the first
+/// [`SHARED`] lie in the page that the stack begins in. So a greenlet that has called little
+/// touches that page only.
+const ROOM: usize = (16 << 10) + SHARED;
+const SHARED: usize = 1 << 10;
 
 static SIZE: AtomicUsize = AtomicUsize::new(DEFAULT_SIZE);
 
-/// A stack that is in use.
-pub(crate) struct Stack(raw::Stack);
+struct Shared(UnsafeCell<Pool>);
 
-struct Idle(UnsafeCell<Vec<raw::Stack>>);
-// SAFETY: used by whoever holds the GIL, and by no code that gives it up.
-unsafe impl Sync for Idle {}
-static POOL: Idle = Idle(UnsafeCell::new(Vec::new()));
+// SAFETY: only `take` and `give_back` use it, with the GIL, and neither gives that up.
+unsafe impl Sync for Shared {}
+
+static POOL: Shared = Shared(UnsafeCell::new(Pool::with_room_above(ROOM)));
+
+/// A stack that is in use; to be given back, or it is lost.
+pub(crate) struct Stack(PooledStack);
 
 /// How large the stacks of greenlets are that start from now on, bytes.
 pub(crate) fn size() -> usize {
@@ -57,6 +60,9 @@ pub(crate) fn set_size(bytes: isize) -> Option<usize> {
 }
 
 /// Takes the size from the environment. `None`: with an exception.
+///
+/// # Safety
+/// The GIL is held.
 pub(crate) unsafe fn configure() -> Option<()> {
     let Some(given) = env::var_os(VARIABLE) else {
         return Some(());
@@ -75,9 +81,8 @@ pub(crate) unsafe fn configure() -> Option<()> {
                 MAX_SIZE,
             );
         }
-        return None;
     }
-    Some(())
+    set.map(|_| ())
 }
 
 impl Stack {
@@ -88,17 +93,17 @@ impl Stack {
     pub(crate) unsafe fn take() -> Option<Self> {
         let size = size();
         // SAFETY: the GIL is held.
-        let pool = unsafe { &mut *POOL.0.get() };
-        while let Some(stack) = pool.pop() {
-            if stack.size() == size + ROOM.next_multiple_of(4096) {
-                return Some(Self(stack));
-            }
-        }
-        match raw::Stack::map(size + ROOM, GUARD) {
+        match unsafe { (*POOL.0.get()).take(size, GUARD) } {
             Ok(stack) => Some(Self(stack)),
-            Err(error) => {
+            Err(_) => {
                 // SAFETY: the GIL is held.
-                unsafe { refuse(size, &error) };
+                unsafe {
+                    PyErr_Format(
+                        PyExc_MemoryError,
+                        c"no stack of %zd bytes for a greenlet".as_ptr(),
+                        size,
+                    );
+                }
                 None
             }
         }
@@ -106,28 +111,14 @@ impl Stack {
 
     /// The lowest usable address, the one just above the stack, and the end of the room above it.
     pub(crate) fn limits(&self) -> [*mut u8; 3] {
-        let end = self.0.top();
-        [self.0.bottom(), end.wrapping_sub(ROOM), end]
+        let top = self.0.top();
+        [self.0.limits().bottom(), top, top.wrapping_add(ROOM)]
     }
 
     /// # Safety
-    /// The GIL is held, and nothing runs on it any more.
+    /// The GIL is held, and nothing uses the stack or the room any more.
     pub(crate) unsafe fn give_back(self) {
-        // SAFETY: the GIL is held.
-        let pool = unsafe { &mut *POOL.0.get() };
-        if pool.len() < IDLE {
-            pool.push(self.0);
-        }
-    }
-}
-
-unsafe fn refuse(size: usize, error: &StackError) {
-    let _ = error;
-    unsafe {
-        PyErr_Format(
-            PyExc_MemoryError,
-            c"no stack of %zu bytes for a greenlet".as_ptr(),
-            size,
-        );
+        // SAFETY: it is of this pool; the rest is the caller's word.
+        unsafe { (*POOL.0.get()).give_back(self.0) }
     }
 }

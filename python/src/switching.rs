@@ -33,7 +33,7 @@ use crate::{
 /// Returns the thread, if `target` may be switched to: it belongs to the running thread, or would
 /// if it were started. `None`: with an exception.
 #[inline(always)]
-pub(crate) unsafe fn check<'a>(target: &'a Green) -> Option<&'a Thread> {
+pub(crate) unsafe fn check(target: &Green) -> Option<&Thread> {
     if let Some(main) = target.find_main()
         && let Some(thread) = main.thread()
         && thread.is_running()

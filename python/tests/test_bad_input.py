@@ -1,0 +1,228 @@
+"""What cannot be done raises the right exception, and leaves everything as it was."""
+
+import contextvars
+import copy
+import pickle
+import sys
+import threading
+import unittest
+import weakref
+
+import greenlet
+from greenlet import getcurrent
+
+
+def in_thread(call):
+    """Calls it in another thread, and raises here what it raised there."""
+    result = []
+
+    def main():
+        try:
+            result.append((call(), None))
+        except BaseException as error:
+            result.append((None, error))
+    thread = threading.Thread(target=main)
+    thread.start()
+    thread.join()
+    value, error = result.pop()
+    if error is not None:
+        raise error
+    return value
+
+
+def echo(value=None):
+    while True:
+        value = getcurrent().parent.switch(value)
+
+
+class Arguments(unittest.TestCase):
+    def test_of_the_type(self):
+        with self.assertRaises(TypeError):
+            greenlet.greenlet(1, None, 3)
+        with self.assertRaises(TypeError):
+            greenlet.greenlet(body=1)
+        for parent in 1, object(), "main":
+            with self.assertRaisesRegex(TypeError, "Expected any type of greenlet"):
+                greenlet.greenlet(echo, parent)
+
+    def test_of_throw(self):
+        it = greenlet.greenlet(echo)
+        it.switch()
+        with self.assertRaisesRegex(TypeError, "exceptions must be classes, or instances, not int"):
+            it.throw(3)
+        with self.assertRaisesRegex(TypeError, "third argument must be a traceback"):
+            it.throw(KeyError, None, 3)
+        with self.assertRaisesRegex(TypeError, "may not have a separate value"):
+            it.throw(KeyError(), 3)
+        with self.assertRaises(TypeError):
+            it.throw(1, 2, 3, 4)
+        self.assertEqual(it.switch(5), 5)
+
+    def test_of_attributes(self):
+        it = greenlet.greenlet(echo)
+        for name in "parent", "gr_context", "dead", "gr_frame", "_stack_saved":
+            with self.assertRaises(AttributeError):
+                delattr(it, name)
+        for name in "dead", "gr_frame", "_stack_saved":
+            with self.assertRaises(AttributeError):
+                setattr(it, name, 1)
+        with self.assertRaises(TypeError):
+            it.gr_context = 1
+        with self.assertRaises(TypeError):
+            it.__dict__ = 1
+        with self.assertRaises(TypeError):
+            del it.__dict__
+        with self.assertRaises(AttributeError):
+            getcurrent().run
+        with self.assertRaises(AttributeError):
+            getcurrent().parent = it
+
+    def test_of_functions(self):
+        for call in greenlet.settrace, greenlet.enable_optional_cleanup:
+            with self.assertRaises(TypeError):
+                call()
+        with self.assertRaises(TypeError):
+            greenlet.getcurrent(1)
+
+    def test_copies(self):
+        for call in copy.copy, copy.deepcopy, pickle.dumps:
+            with self.assertRaises(TypeError):
+                call(greenlet.greenlet(echo))
+
+    def test_cycles(self):
+        first = greenlet.greenlet(echo)
+        second = greenlet.greenlet(echo, first)
+        third = greenlet.greenlet(echo, second)
+        for parent in first, second, third:
+            with self.assertRaisesRegex(ValueError, "cyclic parent chain"):
+                first.parent = parent
+        self.assertIs(first.parent, getcurrent())
+
+
+class Threads(unittest.TestCase):
+    def test_switch_to_one_of_another_thread(self):
+        it = greenlet.greenlet(echo)
+        it.switch()
+        argument = object()
+        references = sys.getrefcount(argument)
+        with self.assertRaisesRegex(greenlet.error, "Cannot switch to a different thread"):
+            in_thread(lambda: it.switch(argument))
+        with self.assertRaisesRegex(greenlet.error, "Cannot switch to a different thread"):
+            in_thread(lambda: it.throw(KeyError, argument))
+        self.assertEqual(sys.getrefcount(argument), references)
+        self.assertEqual(it.switch(1), 1)
+
+    def test_switch_to_one_of_a_thread_that_has_ended(self):
+        def make():
+            it = greenlet.greenlet(echo)
+            it.switch()
+            return it
+        it = in_thread(make)
+        with self.assertRaises(greenlet.error):
+            it.switch()
+        with self.assertRaises(greenlet.error):
+            it.throw(KeyError)
+
+    def test_start_of_one_whose_parent_is_in_another_thread(self):
+        it = greenlet.greenlet(lambda: getcurrent().parent)
+        with self.assertRaises(greenlet.error):
+            in_thread(it.switch)
+        self.assertFalse(it.dead)
+        self.assertIs(it.switch(), getcurrent())
+
+    def test_parent_in_another_thread(self):
+        it = greenlet.greenlet(echo)
+        it.switch()
+        with self.assertRaisesRegex(ValueError, "on a different thread"):
+            it.parent = in_thread(getcurrent)
+        self.assertIs(it.parent, getcurrent())
+
+    def test_context_of_one_that_runs_in_another_thread(self):
+        main = getcurrent()
+
+        def look():
+            with self.assertRaises(ValueError):
+                main.gr_context
+            with self.assertRaises(ValueError):
+                main.gr_context = contextvars.copy_context()
+        in_thread(look)
+
+    def test_drop_in_another_thread_kills_it_in_its_own(self):
+        seen = []
+
+        def body():
+            try:
+                getcurrent().parent.switch()
+            finally:
+                seen.append(threading.get_ident())
+        its = [greenlet.greenlet(body)]
+        its[0].switch()
+        in_thread(its.clear)
+        getcurrent()
+        self.assertEqual(seen, [threading.get_ident()])
+
+
+class ParentThatCannotStart(unittest.TestCase):
+    def test_gets_over_to_the_next(self):
+        class Bad(greenlet.greenlet):
+            @property
+            def run(self):
+                raise KeyError("no run")
+        bad = Bad()
+        it = greenlet.greenlet(lambda: 1, bad)
+        with self.assertRaisesRegex(KeyError, "no run"):
+            it.switch()
+        self.assertTrue(it.dead)
+        self.assertFalse(bad.dead)
+
+    def test_may_be_lost_while_it_is_looked_up(self):
+        class Vanishing(greenlet.greenlet):
+            @property
+            def run(self):
+                child.parent = main
+                raise KeyError("gone")
+        main = getcurrent()
+        child = greenlet.greenlet(lambda: 1, Vanishing())
+        with self.assertRaisesRegex(KeyError, "gone"):
+            child.switch()
+        self.assertTrue(child.dead)
+
+    def test_receives_a_GreenletExit_as_its_argument(self):
+        # greenlet 3.5.6 passes the exception as if it were the tuple of arguments.
+        got = []
+        parent = greenlet.greenlet(got.append)
+
+        def body():
+            error = greenlet.GreenletExit()
+            error.attribute = 1
+            raise error
+        greenlet.greenlet(body, parent).switch()
+        self.assertEqual(list(map(type, got)), [greenlet.GreenletExit])
+
+
+class Ends(unittest.TestCase):
+    def test_dropping_the_last_reference_while_it_is_looked_up(self):
+        class Vanishing(greenlet.greenlet):
+            @property
+            def run(self):
+                its.clear()
+                return echo
+        its = [Vanishing()]
+        self.assertEqual(its[0].switch(1), 1)
+
+    def test_weak_references_die_with_it(self):
+        it = greenlet.greenlet(echo)
+        it.switch()
+        reference = weakref.ref(it)
+        del it
+        self.assertIsNone(reference())
+
+    def test_run_that_is_no_function(self):
+        it = greenlet.greenlet(3)
+        with self.assertRaises(TypeError):
+            it.switch()
+        self.assertTrue(it.dead)
+
+
+if __name__ == "__main__":
+    unittest.main()
