@@ -13,10 +13,11 @@ use greenlet::raw::Context;
 use pyo3_ffi::PyObject;
 
 use crate::{
+    exceptions::Exception,
     object::{self, PyGreenlet},
     parcel::Parcel,
     refs::{Owned, Slot},
-    shim::Saved,
+    shim::{self, Saved},
     stacks::Stack,
     thread::Thread,
 };
@@ -219,10 +220,23 @@ impl Green {
             return;
         }
         self.state.set(State::Dead);
-        // SAFETY: it does not run again. The frames of a main greenlet are CPython's matter.
+        if self.is_main() {
+            // Its frames and its stack are CPython's matter.
+            // SAFETY: the GIL is held.
+            return unsafe { self.saved.clear(false) };
+        }
+        // SAFETY: it does not run again.
         unsafe {
-            self.saved.clear(!self.is_main());
-            self.release_stack();
+            let pending = Exception::take();
+            let free = !shim::is_finalizing() && self.saved.drop_frames();
+            pending.restore();
+            self.saved.clear(free);
+            if free {
+                self.release_stack();
+            } else {
+                // It stays mapped for ever.
+                self.stack.set(None);
+            }
         }
     }
 
@@ -268,8 +282,8 @@ impl Drop for Green {
         }
         // SAFETY: its object is gone, so it is not running and nobody resumes it; the GIL is held.
         unsafe {
-            let frames = self.is_active() && !self.is_main();
-            self.saved.clear(frames);
+            self.abandon();
+            self.saved.clear(false);
             self.release_stack();
         }
     }

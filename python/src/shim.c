@@ -100,7 +100,7 @@ struct saved {
     int trash_delete_nesting;
 #endif
 #if SINCE(14)
-    struct _PyExecutorObject *current_executor;
+    PyObject *current_executor;     // borrowed
     uintptr_t c_stack_top;
     uintptr_t c_stack_soft_limit;
     uintptr_t c_stack_hard_limit;
@@ -413,6 +413,51 @@ PyObject *greenlet_shim_frame(struct saved *it)
     (void)thread;
     Py_XINCREF(it->frame);
     return (PyObject *)it->frame;
+#endif
+}
+
+// Drops the frame objects of a greenlet that will not run again. Returns false, and drops none, if
+// somebody else has one of them, which then has to find its frame where it is: the stack must not be
+// used again. To be called before `greenlet_shim_clear`.
+bool greenlet_shim_drop_frames(struct saved *it)
+{
+#if SINCE(11)
+    int enabled = PyGC_Disable();
+    bool kept = false;
+    PyFrameObject *frame = (PyFrameObject *)greenlet_shim_frame(it);
+    while (frame && !kept) {
+        // One reference is this one, another the frame's own.
+        kept = Py_REFCNT(frame) > 2;
+        PyFrameObject *back = PyFrame_GetBack(frame);
+        Py_DECREF(frame);
+        frame = back;
+    }
+    Py_XDECREF(frame);
+#    if !SINCE(15)
+    frame = kept ? NULL : (PyFrameObject *)greenlet_shim_frame(it);
+    while (frame) {
+        PyFrameObject *back = PyFrame_GetBack(frame);
+        PyObject *generator = PyFrame_GetGenerator(frame);
+        if (!generator) {
+            Py_DECREF(frame);
+        }
+        Py_XDECREF(generator);
+        Py_DECREF(frame);
+        frame = back;
+    }
+#    endif
+    if (PyErr_Occurred()) {
+        // There was no memory for a frame object.
+        PyErr_Clear();
+        kept = true;
+    }
+    if (enabled) {
+        PyGC_Enable();
+    }
+    return !kept;
+#else
+    (void)it;
+    return true;
 #endif
 }
 

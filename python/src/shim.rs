@@ -35,6 +35,7 @@ unsafe extern "C" {
     fn greenlet_shim_free_chunks(it: *mut c_void);
     fn greenlet_shim_traverse(it: *mut c_void, visit: visitproc, arg: *mut c_void) -> c_int;
     fn greenlet_shim_clear(it: *mut c_void, frames: bool);
+    fn greenlet_shim_drop_frames(it: *mut c_void) -> bool;
     fn greenlet_shim_frame(it: *mut c_void) -> *mut PyObject;
     fn greenlet_shim_running_context() -> *mut PyObject;
     fn greenlet_shim_set_running_context(context: *mut PyObject) -> *mut PyObject;
@@ -78,6 +79,12 @@ impl Saved {
 
     pub(crate) unsafe fn traverse(&self, visit: visitproc, arg: *mut c_void) -> c_int {
         unsafe { greenlet_shim_traverse(self.ptr(), visit, arg) }
+    }
+
+    /// Drops the frame objects of one that will not run again. Returns `false` if somebody else has
+    /// one, so that the stack must stay as it is.
+    pub(crate) unsafe fn drop_frames(&self) -> bool {
+        unsafe { greenlet_shim_drop_frames(self.ptr()) }
     }
 
     /// Drops what it owns, and with `frames` what its frames hold.

@@ -162,6 +162,31 @@ class Threads(unittest.TestCase):
         self.assertEqual(seen, [threading.get_ident()])
 
 
+class FramesOfTheDead(unittest.TestCase):
+    def test_stay_readable_when_their_thread_has_ended(self):
+        def body():
+            mark = ["kept"]
+            getcurrent().parent.switch(mark)
+
+        def make():
+            it = greenlet.greenlet(body)
+            it.switch()
+            return it
+
+        it = in_thread(make)
+        frame = it.gr_frame
+        if frame is None:
+            # The thread is already cleaned up after.
+            return
+        self.assertTrue(it.dead)
+        del it
+        for _ in range(100):
+            other = greenlet.greenlet(lambda: sorted([3, 1, 2]))
+            other.switch()
+        self.assertEqual(frame.f_locals["mark"], ["kept"])
+        self.assertEqual(frame.f_code, body.__code__)
+
+
 class ParentThatCannotStart(unittest.TestCase):
     def test_gets_over_to_the_next(self):
         class Bad(greenlet.greenlet):
