@@ -101,6 +101,7 @@ class Prover:
             for register in ("RAX", "CF", "PF", "AF", "ZF", "SF", "OF"):
                 size = 8 * self.processor.register(register).size
                 state.set(register, z3.BitVec(f"{state.name}.{register} of the descriptor", size))
+            state.logged = len(state.log)  # what the call has stored is done with
             self.processor.settle(state)
             state.jumps[-1] = (state.left_from, "DESCRIPTOR")
             state.target = None
@@ -152,6 +153,8 @@ class Prover:
         for end in self.run(state):
             self.stores_are_allowed(end, name)
             self.loads_are_allowed(end, name)
+            if self.is_refused(end, name):
+                continue
             self.messages(
                 end, self.first(name, self.places.word), self.first(name, self.places.kind)
             )
@@ -161,6 +164,55 @@ class Prover:
             if not any(same(end.memory, it.memory) for it in found):
                 found.append(end)
         return found
+
+    def is_refused(self, end, name):
+        """HOP goes on in the caller at once, and does nothing, if the caller's context is not the running
+        one or the byte of the other says that it is not to be resumed; and only then."""
+        hop = self.places.hop
+        if hop is None:
+            return False
+        pc, abi, path = end.left_from, self.abi, end.path
+        running, byte, runs_then = self.places.asked(self, end)
+        to = end.trail[0].get(self.places.to)
+        if not end.get(abi.sp).eq(self.first(name, abi.sp)):
+            me = self.first(name, self.places.me)
+            self.equal("the running context, which leaves", pc, running, me, path)
+            self.equal(
+                "the byte of the one that is resumed", pc, byte, word(hop["active"], 1), path
+            )
+            self.equal("the running context", pc, runs_then, to, path)
+            return False
+        stores = [it for it in end.log if it[1] == "store" and not self.places.shared]
+        self.require(not stores, "it stores something and does not switch", pc)
+        self.equal(
+            f"{self.places.to}, as it does not switch", pc, end.get(self.places.to), to, path
+        )
+        for register in [*self.places.kept(abi), self.places.word]:
+            self.equal(
+                f"{register}, as it does not switch",
+                pc,
+                end.get(register),
+                self.first(name, register),
+                path,
+            )
+        for register in abi.kept_bits:
+            self.equal(
+                f"{register}, as it does not switch",
+                pc,
+                end.get(register),
+                self.first(name, register),
+                path,
+            )
+        self.equal(
+            "the answer", pc, end.get(self.places.kind), word(hop["refused"], abi.word), path
+        )
+        self.leaves_the_threads_alone(end, name)
+        me = self.first(name, self.places.me)
+        may = z3.And(running == me, byte == hop["active"])
+        self.require(
+            self.processor.implied(path, z3.Not(may)), "it does not switch although it might", pc
+        )
+        return True
 
     def others(self, state, *suspended):
         """Others run: only what the suspended own is as it was."""
@@ -177,6 +229,8 @@ class Prover:
         self.places.leaves(self, state)
         self.places.resumes(self, state, "A")
         for end in self.run(state):
+            if self.is_refused(end, "C"):
+                continue
             self.is_back(end, "A", "C")
             self.stores_are_allowed(end, "C")
             self.loads_are_allowed(end, "C", "A")
@@ -264,6 +318,8 @@ class Prover:
         self.places.leaves(self, state)
         self.places.prepared(self, state, "P", "Q")
         for end in self.run(state):
+            if self.is_refused(end, "C"):
+                continue
             self.stores_are_allowed(end, "C", "P")
             self.loads_are_allowed(end, "C", "P")
             self.leaves_the_threads_alone(end, "C")

@@ -47,6 +47,13 @@ class Image:
         ]
         return self.sizes[symbols[0]]
 
+    def thread_local(self, name):
+        """Where a thread-local symbol lies, from the thread pointer ("ELF Handling For Thread-Local
+        Storage", variant II)."""
+        segment = next(it for it in self.elf.iter_segments() if it["p_type"] == "PT_TLS")
+        size, align = segment["p_memsz"], segment["p_align"]
+        return self.symbol(name) - (size + align - 1) // align * align
+
     def constant(self, address, size):
         """Bytes that no code changes while the program runs, or None."""
         for start, data, writable in self.segments:

@@ -190,9 +190,13 @@ def mutants(text, architecture):
                     )
         word = 4 if architecture == "arm" else 8
         # In a table, only a number that is all of an operand: of a sum, the assembler drops bits.
-        numbers = r"(?<=[ ,])(\d+|0x[0-9a-f]+)(?=,|$)" if table else r"(?<![\w.])#?(\d+|0x[0-9a-f]+)\b"
+        numbers = (
+            r"(?<=[ ,])(\d+|0x[0-9a-f]+)(?=,|$)" if table else r"(?<![\w.])#?(\d+|0x[0-9a-f]+)\b"
+        )
         for found in re.finditer(numbers, code):
             value = int(found[1], 0)
+            if code.startswith(".unwind_raw") and found.start() < 14:
+                continue  # how far sp has moved, which makes no difference here
             for step in (word, -word) if not code.startswith(".unwind") else (1, 0x10):
                 if found[1] != code.split()[0] and (value + step >= 0 or not table):
                     new = found[0].replace(found[1], str(value + step))

@@ -15,6 +15,7 @@ class Frames:
     tail_is_of_the_resumed = False
     pushes = True
     shared = False
+    hop = None
     entry_frame = 48  # at most: the departure, the control words, a return address
 
     def __init__(self, registers, modes=(), bti=False, thumb1=False):
@@ -143,6 +144,7 @@ class Contexts:
 
     tail_is_of_the_resumed = True
     pushes = False
+    hop = None  # for HOP: {"state": offset of the byte, "active": …, "refused": …}
     entry_frame = 48
 
     def __init__(self, registers, size, kept, window, bti=False, thumb1=False, modes=()):
@@ -209,16 +211,31 @@ class Contexts:
             and offset + size <= 0
         )
 
-    def is_hot(self, prover, symbol, size):
-        """The thread-local word `hot`."""
+    def asked(self, prover, end):
+        """What HOP decides by, as it was at first: the thread's running context and the byte; and what
+        the running context is in the end."""
+        before = end.trail[0].copy()
+        place = next(
+            symbol + offset
+            for _, kind, symbol, offset, size in end.log
+            if kind == "load" and symbol is not None and self.is_word(prover, symbol, offset, size)
+        )
+        running = before.load(place, prover.abi.word, logged=False)
+        byte = before.load(before.get(self.to) + self.hop["state"], 1, logged=False)
+        return running, byte, end.copy().load(place, prover.abi.word, logged=False)
+
+    def is_word(self, prover, symbol, offset, size):
+        """One of the two thread-local words of the core (x86_64: the running context, and the hint
+        which one will be resumed)."""
         if prover.abi.name != "x86_64" or size != prover.abi.word:
             return False
-        parts = symbol.children() or [symbol]
-        names = {str(it).split(".", 1)[-1] for it in parts}
-        return "FS_OFFSET" in names and names <= {"FS_OFFSET", "RAX", "RAX of the descriptor"}
+        names = {str(it).split(".", 1)[-1] for it in symbol.children() or [symbol]}
+        if self.shared:
+            return names == {"FS_OFFSET", "RAX of the descriptor"} and offset in (0, 8)
+        return names == {"FS_OFFSET"} and offset - prover.image.thread_local("words") in (0, 8)
 
     def may_store(self, prover, name, end, symbol, offset, size):
-        if self.is_hot(prover, symbol, size):
+        if self.is_word(prover, symbol, offset, size):
             return True
         if self.shared and symbol.eq(prover.first(name, prover.abi.sp)):
             return (offset, size) == (
@@ -235,8 +252,12 @@ class Contexts:
     def may_load(self, prover, name, end, symbol, offset, size):
         if symbol is None:
             return self.shared  # the descriptor
-        if self.is_hot(prover, symbol, size) or self.in_context(prover, name, symbol, offset, size):
+        if self.is_word(prover, symbol, offset, size) or self.in_context(
+            prover, name, symbol, offset, size
+        ):
             return True
+        if self.hop and (offset, size) == (self.hop["state"], 1):
+            return symbol.eq(end.trail[0].get(self.to))
         if name == "P":
             return self.in_frame_of_entry(prover, name, symbol, offset, size) or self.in_context(
                 prover, "A", symbol, offset, size

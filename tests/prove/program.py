@@ -6,7 +6,7 @@ import re
 
 from contract import Prover
 from image import Image
-from machine import Failure
+from machine import Failure, Unknown
 from places import Frames
 from variants import VARIANTS
 
@@ -25,9 +25,11 @@ def listing(processor, start, end):
 
 
 def sites(prover, own):
-    """Where the text of `own`, a core that was assembled alone, is in the program."""
-    start = own.image.code("site")
-    text = listing(own.processor, start, start + own.image.size("site"))
+    """Where the text of `own`, a core that was assembled alone, is in the program: {address of its
+    longest piece in which the linker fills in nothing: (first, last address), or None if only that
+    piece is the same}."""
+    start, size = own.image.code("site"), own.image.size("site")
+    text = listing(own.processor, start, start + size)
     runs, run = [], []
     for line in [*text, (0, 0, "N")]:
         if "N" in line[2]:
@@ -36,21 +38,17 @@ def sites(prover, own):
             run.append(line)
     longest = max(runs, key=lambda it: sum(line[1] for line in it))
     first, length = longest[0][0], sum(it[1] for it in longest)
-    needle, found = own.image.constant(first, length), []
+    needle, found = own.image.constant(first, length), {}
     for base, data, writable in prover.image.segments:
         at = data.find(needle) if not writable else -1
         while at >= 0:
             begin = base + at - (first - start)
-            end = begin + own.image.size("site")
             try:
-                same = [it[2] for it in listing(prover.processor, begin, end)] == [
-                    it[2] for it in text
-                ]
-            except Exception:
-                same = False
-            if not same:
-                raise Failure(f"{base + at:#x}: it looks like the switch, but is not its text")
-            found.append((begin, end))
+                lines = [it[2] for it in listing(prover.processor, begin, begin + size)]
+            except Unknown:
+                lines = None
+            same = lines == [it[2] for it in text]
+            found[base + at] = (begin, begin + size) if same else None
             at = data.find(needle, at + 1)
     return found
 
@@ -59,45 +57,51 @@ def prove(path, wanted):
     """Proves the core in the program. Returns what to print."""
     with open(path, "rb") as file:
         image = Image(file.read())
+    if image.machine not in MACHINES:
+        raise Failure(f"there is no core for {image.machine}")
     architecture = MACHINES[image.machine]
     tried = [
         it
         for it in VARIANTS
         if it.abi.name == architecture and it.name in (wanted or [it.name]) and not it.places.shared
     ]
-    for variant in tried:
-        # The mode of the core's symbols is that of the code.
-        if architecture == "arm" and variant.thumb != bool(image.symbol("entry") & 1):
-            continue
-        if isinstance(variant.places, Frames):
-            if not wanted and len(tried) > 1:
-                raise Failure(f"name the variant: {' '.join(it.name for it in tried)}")
-            prover = Prover(image, variant.abi, variant.places, variant.sleigh, variant.thumb)
-            prover.prove()
-            return f"{path}: {variant.name}, {len(prover.covered)} instructions, {prover.checks} checks, proved"
-        own = Prover(
-            variant.image(variant.preprocessed()),
-            variant.abi,
-            copy.copy(variant.places),
-            variant.sleigh,
-            variant.thumb,
-        )
-        prover = Prover(
-            image,
-            variant.abi,
-            copy.copy(variant.places),
-            variant.sleigh,
-            variant.thumb,
-            place=(0, 0),
-        )
-        places = sites(prover, own)
-        if not places:
-            continue
-        for place in places:
-            prover.at(place)
-            prover.prove(whole=place == places[0])
+    if architecture == "arm":  # the mode of entry is that of the code
+        tried = [it for it in tried if it.thumb == bool(image.symbol("entry") & 1)]
+
+    def prover(variant, of, place=None):
+        places = copy.copy(variant.places)
+        return Prover(of, variant.abi, places, variant.sleigh, variant.thumb, place)
+
+    if all(isinstance(it.places, Frames) for it in tried):
+        if len(tried) != 1:
+            raise Failure(f"name the variant: {' '.join(it.name for it in tried)}")
+        it = prover(tried[0], image)
+        it.prove()
         return (
-            f"{path}: {variant.name}, the switch in {len(places)} places, {len(prover.covered)} instructions, "
-            f"{prover.checks} checks, {prover.asked} solver calls, proved"
+            f"{path}: {tried[0].name}, {len(it.covered)} instructions, {it.checks} checks, proved"
         )
-    raise Failure(f"{path}: the text of no variant of {architecture} is in it")
+
+    looks, places = set(), {}
+    for variant in tried:
+        own = prover(variant, variant.image(variant.preprocessed()))
+        found = sites(prover(variant, image, (0, 0)), own)
+        looks |= found.keys()
+        places.update({at: (variant, it) for at, it in found.items() if it and at not in places})
+    for at in sorted(looks - places.keys()):
+        raise Failure(f"{at:#x}: it looks like the switch, but is the text of no variant")
+    if not places:
+        raise Failure(f"the text of no variant of {architecture} is in it")
+    provers = {}
+    for at, (variant, place) in sorted(places.items()):
+        whole = variant.name not in provers
+        it = provers.setdefault(variant.name, prover(variant, image, place))
+        it.at(place)
+        it.prove(whole)
+    text = ", ".join(
+        f"{name} in {sum(it[0].name == name for it in places.values())} places" for name in provers
+    )
+    instructions = len(set().union(*(it.covered for it in provers.values())))
+    checks, asked = (
+        sum(getattr(it, what) for it in provers.values()) for what in ("checks", "asked")
+    )
+    return f"{path}: {text}, {instructions} instructions, {checks} checks, {asked} solver calls, proved"

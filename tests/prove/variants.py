@@ -11,7 +11,7 @@ import abi
 from places import Contexts, Frames
 from image import Image
 
-ASM = os.environ.get("ASM") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../asm")
+ASM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../asm")
 PREFIX = "greenlet_0_0_0_"
 
 # Of `switch`: resume address, where the stack pointer is stored, the one to resume, message: word,
@@ -36,9 +36,9 @@ class Variant:
     sleigh    the language's name in pypcode, of the least processor that the variant is for
     """
 
-    def __init__(self, name, source, gnu, flags, abi, places, sleigh, thumb=False):
+    def __init__(self, name, source, gnu, flags, abi, places, sleigh, thumb=False, text="SWITCH"):
         self.name, self.source, self.gnu, self.flags = name, source, gnu, flags.split()
-        self.abi, self.places, self.sleigh, self.thumb = abi, places, sleigh, thumb
+        self.abi, self.places, self.sleigh, self.thumb, self.text = abi, places, sleigh, thumb, text
 
     def preprocessed(self):
         command = [
@@ -50,7 +50,11 @@ class Variant:
             os.path.join(ASM, self.source),
         ]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return text if self.places.pushes else text + SITE.replace("PREFIX", PREFIX)
+        return (
+            text
+            if self.places.pushes
+            else text + SITE.replace("PREFIX", PREFIX).replace("SWITCH", self.text)
+        )
 
     def image(self, text):
         """What the assembler and the linker make of it; None if they refuse."""
@@ -78,20 +82,28 @@ class Variant:
                 return Image(file.read())
 
 
-def places(source, frames, *contexts, **more):
+WORDS = "-DGREENLET_THREAD_WORDS"
+
+
+def in_line(source):
     with open(os.path.join(ASM, source)) as file:
-        in_line = ".macro SWITCH" in file.read()
-    return Contexts(*contexts, **more) if in_line else Frames(frames, **more)
+        return ".macro SWITCH" in file.read()
 
 
-def x86_64(name, fp_control, flags="", shared=False):
+def places(source, frames, *contexts, **more):
+    return Contexts(*contexts, **more) if in_line(source) else Frames(frames, **more)
+
+
+def x86_64(name, fp_control, flags="", shared=False, text="SWITCH"):
     flags += " -DGREENLET_FP_CONTROL" if fp_control else ""
-    it = places(
-        "x86_64.S", X86_64, "RDI RSI RDX RCX RBX", 40 if fp_control else 32, "RBP RSP RBX", 3
-    )
+    size = 40 if fp_control else 32
+    it = places("x86_64.S", X86_64, "RDI RSI RDX RCX RBX", size, "RBP RSP RBX", 3)
     it.shared = shared
+    if text == "HOP":
+        it.hop = {"state": size + 8, "active": 1, "refused": 64}
+    sleigh = "x86:LE:64:default"
     return Variant(
-        "x86_64" + name, "x86_64.S", "", flags, abi.x86_64(fp_control), it, "x86:LE:64:default"
+        "x86_64" + name, "x86_64.S", "", flags, abi.x86_64(fp_control), it, sleigh, text=text
     )
 
 
@@ -137,7 +149,16 @@ VARIANTS = [
     x86_64("-ibt", False, "-fcf-protection"),
     x86_64("-fp-control", True),
     x86_64("-fp-control-ibt", True, "-fcf-protection"),
-    x86_64("-shared", True, shared=True),
+    *(
+        [
+            x86_64("-words", True, WORDS),
+            x86_64("-hop", False, WORDS, text="HOP"),
+            x86_64("-hop-fp-control", True, WORDS, text="HOP"),
+            x86_64("-hop-shared", True, WORDS, shared=True, text="HOP"),
+        ]
+        if in_line("x86_64.S")
+        else []
+    ),
     aarch64(""),
     aarch64("-bti", "-mbranch-protection=bti"),
     aarch64("-bti-pac", "-mbranch-protection=standard"),
