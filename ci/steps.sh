@@ -3,6 +3,8 @@
 # the end. To be sourced, by what has set pipefail.
 
 failed=()
+# How long each step took, one a line.
+times=()
 
 # What the steps print is kept until the end, where a log that is cut short is still read.
 logs_of_steps=$(mktemp -d)
@@ -20,8 +22,10 @@ fi
 
 # step COMMAND…: does it, whatever has failed before.
 step() {
+    local started=$SECONDS
     printf '\n==== %s\n' "$*"
     "$@" 2>&1 | tee "$logs_of_steps/${1//\//_}" || failed+=("$1")
+    times+=("$(printf '%5d s  %s' "$((SECONDS - started))" "$*")")
 }
 
 # why STEP: of what it printed, the lines that say what was wrong, and the last ones.
@@ -39,10 +43,12 @@ skip() {
     printf '%s\n' "$1" >>"$GREENLET_SKIPPED"
 }
 
-# all_passed WORDS: says so, or which steps failed, and ends with that. What was skipped is said
-# either way.
+# all_passed WORDS: says so, or which steps failed, and ends with that. What each step took and what
+# was skipped is said either way.
 all_passed() {
     local skips=
+    printf '\n'
+    printf '%s\n' "${times[@]}"
     if [ -n "${list_of_skips:-}" ] && [ -s "$list_of_skips" ]; then
         skips=', but for what was skipped'
         printf '\nskipped:\n'
