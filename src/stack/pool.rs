@@ -30,9 +30,6 @@ const FIRST_SLOTS: usize = 8;
 /// refused, and its allocator must be able to map something, too.
 const HEADROOM: usize = if usize::BITS >= 64 { 4 << 20 } else { 1 << 20 };
 
-/// So many guards are installed at a time, ahead of their first use.
-const GUARD_BATCH: usize = 32;
-
 /// When there are so many shelves, those of which no stack is in use are unmapped before another
 /// is added.
 const MOST_IDLE_SHELVES: usize = 32;
@@ -440,8 +437,13 @@ impl Slab {
     }
 
     fn install_guards(&mut self, stride: usize, guard: usize) -> Result<(), StackError> {
-        let count = GUARD_BATCH.min(self.slots - self.guarded);
-        for index in self.guarded..self.guarded + count {
+        // Ahead of their first use.
+        let count = mapping::MOST_AT_ONCE.min(self.slots - self.guarded);
+        let first = self.mapping.start().wrapping_add(self.guarded * stride);
+        // SAFETY: the low ends of slots that were never handed out.
+        let at_once = unsafe { mapping::guard_at_once(first, stride, guard, count) };
+        self.guarded += at_once;
+        for index in self.guarded..self.guarded + count - at_once {
             let start = self.mapping.start().wrapping_add(index * stride);
             // SAFETY: the low end of a slot that was never handed out.
             match unsafe { mapping::guard(start, guard) } {
