@@ -27,14 +27,16 @@ mapfile -t targets < <(sed -n 's/^    ("\([a-z0-9_-]*\)", "-Ctarget-cpu.*/\1/p' 
 rustup target add "${targets[@]}" >&2
 
 environment=$(realpath -m "${CARGO_TARGET_DIR:-target}/prove")
+# The wheels are for this one.
+python=$(command -v python3.11 || command -v python3)
 wanted=tests/prove/requirements.txt
 if ! cmp -s "$wanted" "$environment/installed"; then
     # A Debian's Python comes without this.
-    if ! python3 -c 'import ensurepip' 2>/dev/null; then
+    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
         { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } >&2
     fi
     rm -rf "$environment"
-    python3 -m venv "$environment"
+    "$python" -m venv "$environment"
     "$environment/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$wanted" >&2
     cp "$wanted" "$environment/installed"
 fi
