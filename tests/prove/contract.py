@@ -33,7 +33,9 @@ class Prover:
 
     def at(self, place):
         """The text of the switch that is looked at: first and last address."""
-        self.places.site, self.places.landed = place
+        self.places.site, end = place
+        # BTI: behind the text is the landing pad.
+        self.places.landed = end - 4 if self.places.bti and not self.places.pushes else end
         self.processor.stops = (self.places.landed,)
 
     # ---- asking
@@ -163,6 +165,8 @@ class Prover:
             self.others(end, name)
             if not any(same(end.memory, it.memory) for it in found):
                 found.append(end)
+        if not found:
+            raise Failure(f"{self.place(state.pc)}: nobody ever leaves")
         return found
 
     def is_refused(self, end, name):
@@ -616,9 +620,12 @@ class Prover:
             else:
                 start, size = self.image.code(name), self.image.size(name)
             pc, end = start, start + size
+            jumps = [it for it in self.covered if start <= it < end]
             while pc < end:
-                entry = name == "entry" and pc == start  # the nop, for unwinders only
-                if not entry:
+                # The nop of entry is for unwinders only; on arm, what follows the jump aligns.
+                entry = name == "entry" and pc == start
+                behind = name == "site" and self.abi.name == "arm" and pc > max(jumps)
+                if not entry and not behind:
                     self.require(pc in self.covered, "no path leads here", pc)
                 pc += self.processor.instruction(pc)[0]
 

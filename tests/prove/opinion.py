@@ -6,7 +6,7 @@ import random
 import unicorn
 import z3
 
-from machine import State, Unknown, split
+from machine import State, Unknown
 
 ARENA, SIZE = 0x4000_0000, 0x4000  # where addresses point
 

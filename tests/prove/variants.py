@@ -129,7 +129,7 @@ def aarch64(name, flags=""):
 
 
 def riscv64(name, floats, flags, gnu="riscv64-linux-gnu-"):
-    it = places("riscv64.S", RISCV64, "a0 a1 a2 a3 s1", 32, "s0 sp s1", 3)
+    it = places("riscv64.S", RISCV64, "a0 a1 a2 a3 s1", 32, "s0 sp s1", 4)
     return Variant(
         "riscv64-" + name, "riscv64.S", gnu, flags, abi.riscv64(floats), it, "RISCV:LE:64:RV64GC"
     )
@@ -137,7 +137,7 @@ def riscv64(name, floats, flags, gnu="riscv64-linux-gnu-"):
 
 def arm(name, vfp, flags, sleigh, gnu="arm-none-eabi-", thumb=True, thumb1=False):
     it = places(
-        "arm.S", ARM, "r0 r1 r2 r3 r6", 20, "r11 sp r6 r7", 4, modes=("thumb",), thumb1=thumb1
+        "arm.S", ARM, "r0 r1 r2 r3 r6", 24, "r11 sp r6 r7 r9", 9, modes=("thumb",), thumb1=thumb1
     )
     return Variant(
         "arm-" + name, "arm.S", gnu, flags, abi.arm(vfp), it, "ARM:LE:32:" + sleigh, thumb
