@@ -91,7 +91,7 @@ tsan() (
     for test in "${SUITE[@]}"; do
         case $test in
             # Their processes fork while they have threads, and the sanitizer's own locks stay held.
-            faults | guard | limits) ;;
+            faults | guard | limits | overflow | pool) ;;
             # Its handlers allocate, as backtraces do, and that is reported.
             signals) ;;
             *) tests+=("$test") ;;
@@ -124,8 +124,9 @@ valgrind() (
     for test in "${SUITE[@]}"; do
         case $test in
             # It has no flags of floating-point exceptions, and no guard that a child may hit
-            # without a report; a child that aborts counts as an error.
-            registers | guard | abort) ;;
+            # without a report; a child that aborts counts as an error. It takes no limit of
+            # address space.
+            registers | guard | abort | overflow | pool) ;;
             # Below.
             signals) ;;
             *) tests+=("$test") ;;
