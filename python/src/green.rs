@@ -5,7 +5,7 @@
 
 use core::{
     cell::Cell,
-    ptr,
+    mem, ptr,
     sync::atomic::{AtomicPtr, Ordering},
 };
 
@@ -250,8 +250,8 @@ impl Green {
         match unsafe { &*self.stack.as_ptr() } {
             Some(stack) => {
                 let [_, top, _] = stack.limits();
-                // SAFETY: it is suspended.
-                let pointer = unsafe { self.context.stack_pointer() }.address();
+                // SAFETY: it is suspended; the address is a word, in whichever type.
+                let pointer: usize = unsafe { mem::transmute(self.context.stack_pointer()) };
                 top.addr().wrapping_sub(pointer).cast_signed()
             }
             None => size_of::<usize>().cast_signed(),

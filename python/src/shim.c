@@ -437,8 +437,10 @@ bool greenlet_shim_drop_frames(struct saved *it)
     frame = kept ? NULL : (PyFrameObject *)greenlet_shim_frame(it);
     while (frame) {
         PyFrameObject *back = PyFrame_GetBack(frame);
+        // A generator's frame drops its own reference. Some releases say None where the
+        // documentation says NULL.
         PyObject *generator = PyFrame_GetGenerator(frame);
-        if (!generator) {
+        if (!generator || Py_IsNone(generator)) {
             Py_DECREF(frame);
         }
         Py_XDECREF(generator);

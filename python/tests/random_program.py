@@ -103,7 +103,8 @@ class Program:
         return self.random.randrange(of) == 0
 
     def pick(self):
-        return self.random.choice(list(self.alive.values())) if self.alive else None
+        it = self.random.choice(list(self.alive.values())) if self.alive else None
+        return None if self.is_lost(it) else it
 
     def make(self):
         self.serial += 1
@@ -111,8 +112,6 @@ class Program:
         kind = self.random.choice([greenlet.greenlet, greenlet.greenlet, Derived, Looked])
         body = Body(self, label)
         parent = self.pick() if self.chance(3) else None
-        if self.is_lost(parent):
-            return
         try:
             made = kind(body, parent)
         except Exception as error:
@@ -139,8 +138,12 @@ class Program:
         return heir is not None and not heir and not heir.dead
 
     def is_lost(self, it):
-        """Has the thread ended in which it was started?"""
-        return it is not None and it.dead and "(thread exited)" in repr(it)
+        """Has the thread ended in which it, or what it was to be started by, was started?"""
+        while it is not None:
+            if it.dead and "(thread exited)" in repr(it):
+                return True
+            it = it.parent
+        return False
 
     def attempt(self, what, call):
         try:
@@ -197,7 +200,7 @@ class Program:
 
     def reparent(self):
         child, parent = self.pick(), self.pick()
-        if child is not None and not self.is_lost(child) and not self.is_lost(parent):
+        if child is not None:
             what = f"parent of {self.name(child)} = {self.name(parent)}"
 
             def assign():
