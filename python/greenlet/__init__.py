@@ -13,6 +13,7 @@ from ._greenlet import (
     getcurrent,
     gettrace,
     greenlet,
+    report_stack_overflow,
     settrace,
     stack_size,
 )

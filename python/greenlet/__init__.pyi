@@ -11,6 +11,7 @@ from ._greenlet import (
     getcurrent as getcurrent,
     gettrace as gettrace,
     greenlet as greenlet,
+    report_stack_overflow as report_stack_overflow,
     settrace as settrace,
     stack_size as stack_size,
 )

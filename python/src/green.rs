@@ -9,7 +9,7 @@ use core::{
     sync::atomic::{AtomicPtr, Ordering},
 };
 
-use greenlet::raw::Context;
+use greenlet::raw::{Context, StackLimits};
 use pyo3_ffi::PyObject;
 
 use crate::{
@@ -240,16 +240,21 @@ impl Green {
         }
     }
 
+    /// Where its stack lies, if it has one of ours.
+    pub(crate) fn stack_limits(&self) -> Option<StackLimits> {
+        // SAFETY: nothing is put in or taken out here.
+        unsafe { &*self.stack.as_ptr() }.as_ref().map(Stack::bounds)
+    }
+
     /// Bytes of its stack that are in use while it is suspended. A main greenlet's stack is the
     /// thread's: there it is one word, so that it is not zero.
     pub(crate) fn stack_in_use(&self) -> isize {
         if !self.is_suspended() || self.is_of_dead_thread() {
             return 0;
         }
-        // SAFETY: nothing is put in or taken out here.
-        match unsafe { &*self.stack.as_ptr() } {
-            Some(stack) => {
-                let [_, top, _] = stack.limits();
+        match self.stack_limits() {
+            Some(limits) => {
+                let top = limits.top();
                 // SAFETY: it is suspended; the address is a word, in whichever type.
                 let pointer: usize = unsafe { mem::transmute(self.context.stack_pointer()) };
                 top.addr().wrapping_sub(pointer).cast_signed()

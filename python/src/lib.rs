@@ -14,6 +14,7 @@
 //! | `death.rs` | the last reference goes |
 //! | `thread.rs`, `reaper.rs` | threads, and their ends |
 //! | `stacks.rs` | stacks |
+//! | `overflow.rs` | the report of a stack that was too small |
 //! | `trace.rs` | the callback of `settrace` |
 //! | `exceptions.rs`, `names.rs`, `refs.rs` | helpers |
 //! | `module.rs`, `capi.rs`, `unswitchable.rs` | what else the module has |
@@ -37,6 +38,7 @@ mod green;
 mod module;
 mod names;
 mod object;
+mod overflow;
 mod parcel;
 mod reaper;
 mod refs;

@@ -12,13 +12,13 @@ use pyo3_ffi::{
 use crate::{
     exceptions,
     object::{self, Static},
-    reaper,
+    overflow, reaper,
     refs::{Owned, into_nullable},
     shim, stacks,
     thread::Thread,
 };
 
-pub(crate) static FUNCTIONS: Static<[PyMethodDef; 11]> = Static::new([
+pub(crate) static FUNCTIONS: Static<[PyMethodDef; 12]> = Static::new([
     function(
         c"getcurrent",
         getcurrent,
@@ -44,6 +44,13 @@ pub(crate) static FUNCTIONS: Static<[PyMethodDef; 11]> = Static::new([
         METH_VARARGS,
         c"stack_size([bytes])\n\nReturns how large the C stacks of greenlets are; with an argument, \
           sets that for those\nwhich start from now on.",
+    ),
+    function(
+        c"report_stack_overflow",
+        report_stack_overflow,
+        METH_NOARGS,
+        c"report_stack_overflow()\n\nFrom now on, an overflow of a greenlet's stack says on standard \
+          error which greenlet's it was\nbefore it ends the process. Each thread calls it for itself.",
     ),
     function(
         c"set_thread_local",
@@ -180,6 +187,10 @@ unsafe extern "C" fn stack_size(_: *mut PyObject, args: *mut PyObject) -> *mut P
         }
         PyLong_FromSsize_t(before.cast_signed())
     }
+}
+
+unsafe extern "C" fn report_stack_overflow(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    unsafe { overflow::install() }
 }
 
 unsafe extern "C" fn set_thread_local(_: *mut PyObject, args: *mut PyObject) -> *mut PyObject {

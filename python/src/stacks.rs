@@ -9,7 +9,7 @@ use core::{
 };
 use std::env;
 
-use greenlet::raw::{Pool, PooledStack};
+use greenlet::raw::{Pool, PooledStack, StackLimits};
 use pyo3_ffi::{PyErr_Format, PyExc_MemoryError, PyExc_ValueError};
 
 /// Bytes of stack unless `stack_size` or the environment says otherwise.
@@ -113,6 +113,11 @@ impl Stack {
     pub(crate) fn limits(&self) -> [*mut u8; 3] {
         let top = self.0.top();
         [self.0.limits().bottom(), top, top.wrapping_add(ROOM)]
+    }
+
+    /// Where it lies.
+    pub(crate) fn bounds(&self) -> StackLimits {
+        self.0.limits()
     }
 
     /// # Safety

@@ -95,6 +95,15 @@ impl Thread {
         unsafe { Self::find() }
     }
 
+    /// That of the calling thread, if it is the one that was used last; for a signal handler. A
+    /// thread that runs a greenlet has switched to it, and no other thread uses greenlet before
+    /// the interpreter lets it run: usually it is.
+    pub(crate) fn of_fault<'a>() -> Option<&'a Thread> {
+        // SAFETY: a record is freed when its thread has ended; this one's has not.
+        let recent = unsafe { RECENT.load(Ordering::Relaxed).as_ref() };
+        recent.filter(|thread| thread.is_running())
+    }
+
     /// Returns `true` in the thread that it is of.
     #[inline(always)]
     pub(crate) fn is_running(&self) -> bool {

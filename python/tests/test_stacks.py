@@ -171,6 +171,28 @@ class Depth(unittest.TestCase):
         self.assertEqual(done.stdout, "freed\n", done.stderr[-600:])
 
 
+class Overflow(unittest.TestCase):
+    def test_names_the_greenlet_where_that_was_asked_for(self):
+        # By the C library, whose recursion nobody counts.
+        done = run("""
+            import ctypes, faulthandler, greenlet
+            faulthandler.enable()
+            greenlet.report_stack_overflow()
+            compiled = ctypes.create_string_buffer(1024)
+            compile_pattern = ctypes.CDLL(None).regcomp
+            nested = b"(" * 50_000 + b")" * 50_000
+            def overflow_it():
+                compile_pattern(compiled, nested, 1)
+            greenlet.stack_size(65536)
+            it = greenlet.greenlet(overflow_it)
+            print(hex(id(it)), flush=True)
+            it.switch()
+        """)
+        self.assertLess(done.returncode, 0)
+        self.assertIn(f"the greenlet at {done.stdout.strip()} has overflowed its stack", done.stderr)
+        self.assertIn("in overflow_it", done.stderr)
+
+
 class Reuse(unittest.TestCase):
     def test_stacks_of_ended_greenlets_serve_again(self):
         def resident():
