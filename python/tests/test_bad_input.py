@@ -2,9 +2,11 @@
 
 import contextvars
 import copy
+import os
 import pickle
 import sys
 import threading
+import time
 import unittest
 import weakref
 
@@ -24,6 +26,9 @@ def in_thread(call):
     thread = threading.Thread(target=main)
     thread.start()
     thread.join()
+    # Only when the system's thread has ended has greenlet been told.
+    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
+        time.sleep(0.0001)
     value, error = result.pop()
     if error is not None:
         raise error
