@@ -132,7 +132,8 @@ class Mutant:
         self.kind, self.name, self.text = kind, name, text
 
 
-def mutants(text, architecture):
+def mutants(text, architecture, in_line):
+    """in_line: the macro that is compiled in line; another one is not looked at."""
     lines, routine = text.splitlines(), None
     for number, line in enumerate(lines):
         code = line.strip()

@@ -230,9 +230,10 @@ class Contexts:
         if prover.abi.name != "x86_64" or size != prover.abi.word:
             return False
         names = {str(it).split(".", 1)[-1] for it in symbol.children() or [symbol]}
+        offsets = (0, 8) if self.hop else (8,)  # SWITCH knows only the hint
         if self.shared:
-            return names == {"FS_OFFSET", "RAX of the descriptor"} and offset in (0, 8)
-        return names == {"FS_OFFSET"} and offset - prover.image.thread_local("words") in (0, 8)
+            return names == {"FS_OFFSET", "RAX of the descriptor"} and offset in offsets
+        return names == {"FS_OFFSET"} and offset - prover.image.thread_local("words") in offsets
 
     def may_store(self, prover, name, end, symbol, offset, size):
         if self.is_word(prover, symbol, offset, size):
