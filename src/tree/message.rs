@@ -52,8 +52,10 @@ const fn fits_a_word<T>() -> bool {
 pub(crate) fn of_value<T>(value: &ManuallyDrop<T>) -> Message {
     let mut word = MaybeUninit::uninit();
     if const { fits_a_word::<T>() } {
+        // As bytes: a T of no size may be aligned to more than a word.
+        let bytes = ptr::from_ref(value).cast::<u8>();
         // SAFETY: `word` has room for a T; the copy is the one that will be used.
-        unsafe { ptr::from_ref(value).copy_to_nonoverlapping((&raw mut word).cast(), 1) };
+        unsafe { bytes.copy_to_nonoverlapping((&raw mut word).cast(), size_of::<T>()) };
     } else {
         word.write(ptr::from_ref(value).expose_provenance());
     }

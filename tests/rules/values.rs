@@ -517,6 +517,10 @@ fn s10_values_of_every_size_and_alignment_arrive_whole() {
     #[repr(align(64))]
     struct Aligned(u8);
 
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    #[repr(align(4096))]
+    struct AlignedNothing;
+
     fn check<T: Copy + PartialEq + std::fmt::Debug + 'static>(value: T) {
         enter(|me: &Current<T>| {
             let main = me.handle();
@@ -540,4 +544,7 @@ fn s10_values_of_every_size_and_alignment_arrive_whole() {
     check(Some("text"));
     check([7_u16; 99]);
     check(Aligned(3));
+    check(AlignedNothing);
+    check([0_u64; 0]);
+    check([0_u128; 0]);
 }
