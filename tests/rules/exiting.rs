@@ -221,6 +221,32 @@ fn s15_one_that_catches_every_unwinding_aborts_by_name() {
     ended.assert_aborted_with(&["the stubborn"]);
 }
 
+/// std counts panics, and a panic that is raised and caught within a panic hook makes it count one
+/// too few: switches would no longer be refused while that hook's panic unwinds (rule s19).
+#[test]
+fn s15_one_that_would_have_to_be_unwound_in_a_panic_hook_aborts_by_name() {
+    thread_local!(static KEPT: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) });
+    let Some(ended) = child(|| {
+        panic::set_hook(Box::new(|_| drop(KEPT.take())));
+        enter(|me: &Current<()>| {
+            let main = me.handle();
+            let build = Builder::new().name("the stubborn");
+            let g = build.build(me, move |me, ()| {
+                loop {
+                    let _ = me.switch(&main, ());
+                }
+            });
+            let g = g.unwrap();
+            me.switch(&g, ()).unwrap();
+            KEPT.set(Some(g));
+            panic!("the hook kills it");
+        });
+    }) else {
+        return;
+    };
+    ended.assert_aborted_with(&["the stubborn", "in a panic hook"]);
+}
+
 #[test]
 fn s15_it_aborts_also_when_standard_error_takes_no_message() {
     let Some(ended) = child(|| {
