@@ -15,7 +15,9 @@ use crate::{
     unwind,
 };
 
-/// A greenlet's stack is looked at only if so many bytes of it are left for that.
+/// A greenlet's stack is looked at only if so many bytes of it are left for that. Capturing a
+/// backtrace takes 5.1 KiB in release builds and 6.3 in debug builds (x86_64, Rust 1.95); the rest
+/// is for the program's allocator, which runs there.
 const ROOM_TO_LOOK: usize = 8 * 1024;
 
 /// How many of the innermost frames a printed snapshot shows of each greenlet.
@@ -280,8 +282,8 @@ impl Places {
 
 impl<I, L> Greenlet<I, L> {
     /// Where the greenlet is: its frames from the innermost on, through the frames in which
-    /// its parents wait, to the thread's main. `None` if it is new or dead, or has too little
-    /// stack left to be looked at.
+    /// its parents wait, to the thread's main. `None` if it is new or dead, has too little stack
+    /// left to be looked at, or if an allocator asks that is called for another backtrace.
     #[must_use]
     pub fn backtrace(&self) -> Option<Backtrace> {
         look(self.block(), Backtrace::force_capture)
@@ -316,10 +318,15 @@ fn look<R>(block: &Block, capture: impl FnOnce() -> R) -> Option<R> {
     if in_use.is_some_and(|(limits, in_use)| limits.size() - in_use < ROOM_TO_LOOK) {
         return None;
     }
+    if thread::replace_inspects(true) {
+        // The allocator asks, on the stack that is being inspected.
+        return None;
+    }
     let (mut capture, mut seen) = (Some(capture), None);
     tree::run_on_stack_of(block, &mut || {
         host::contain(|| seen = capture.take().map(|capture| capture()));
     });
+    thread::replace_inspects(false);
     seen
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Thread {
     /// The live greenlets that belong to no scope.
     unscoped: Roster,
     last_id: Cell<u64>,
+    /// Is a stack being inspected? What runs there may allocate, and the allocator may inspect.
+    inspects: Cell<bool>,
 }
 
 #[cfg(feature = "std")]
@@ -59,6 +61,7 @@ per_thread! {
             kill: Cell::new(ptr::null()),
             unscoped: Roster::new(),
             last_id: Cell::new(0),
+            inspects: Cell::new(false),
         };
 }
 
@@ -180,4 +183,10 @@ pub(crate) fn next_id() -> u64 {
 /// The number of the greenlet that was made last, or 0.
 pub(crate) fn last_id() -> u64 {
     THREAD.with(|thread| thread.last_id.get())
+}
+
+/// Notes whether a stack is being inspected, and returns whether one was.
+#[cfg(feature = "std")]
+pub(crate) fn replace_inspects(inspects: bool) -> bool {
+    THREAD.with(|thread| thread.inspects.replace(inspects))
 }

@@ -265,22 +265,23 @@ unsafe fn leave(me: &Block, target: &Block, mut message: Message) -> Message {
 }
 
 /// Runs `run` on the stack of the suspended `host`, which is current meanwhile, and comes back.
-/// It may not unwind, switch, make or end a greenlet.
+/// It may not unwind, switch, make or end a greenlet, nor call this.
 #[cfg(feature = "std")]
-pub(crate) fn run_on_stack_of(host: &Block, run: &mut dyn FnMut()) {
+pub(crate) fn run_on_stack_of(host: &Block, mut run: &mut dyn FnMut()) {
     let top = kill::top_of_stack(host);
     if ptr::eq(thread::current(), top) {
         return run();
     }
     root::with_current(|asker| {
         let message = Message {
-            word: MaybeUninit::new((&raw const run).expose_provenance()),
+            word: MaybeUninit::new((&raw mut run).expose_provenance()),
             kind: RUN | NOTHING,
         };
         thread::set_departed(asker);
         thread::set_current(Some(top));
-        // SAFETY: the asker runs. The top of a stack that is not the current one is suspended,
-        // in a switch or a kill, and both answer this.
+        // SAFETY: the asker runs. The top of a stack that is not the current one is suspended, in
+        // a switch or a kill, and both answer this. It is not suspended here, as `run` does not
+        // call this.
         unsafe { switch(asker, top, message) };
         thread::set_current(Some(asker));
     });
@@ -291,7 +292,8 @@ fn serve(mut message: Message) -> Message {
     while message.kind & RUN != 0 {
         // SAFETY: set by the asker, which waits; and the running greenlet's block stays.
         let (asker, me) = unsafe { (&*thread::take_departed(), &*thread::current()) };
-        // SAFETY: made by `run_on_stack_of`, whose frame waits.
+        // SAFETY: made by `run_on_stack_of`, of a variable that it may write to; its frame waits
+        // and does not use it meanwhile.
         let run = unsafe {
             &mut *ptr::with_exposed_provenance_mut::<&mut dyn FnMut()>(message.word.assume_init())
         };
