@@ -17,7 +17,9 @@ use crate::{
 /// The running greenlet, which receives messages of type `I`.
 ///
 /// Lent to the closure of [`enter`](crate::enter) and to each body. Only through it can code
-/// switch away, so a function that takes no `Current` does not switch.
+/// switch or throw. Other greenlets also run, without it, while code is inside a nested
+/// [`enter`](crate::enter), and while it drops the last handle of a suspended greenlet, which is
+/// killed.
 ///
 /// It cannot be kept, cloned or given to another greenlet:
 ///

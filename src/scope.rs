@@ -5,22 +5,37 @@
 //! ends no sooner than [`Current::scope`] returns. So no such greenlet may run, be dropped or
 //! hold a value after that. Step by step:
 //!
-//! 1. Every greenlet made through a [`Scope`] is in the scope's roster from its making until
-//!    it dies (`new_scoped_greenlet`, `Block::set_dead`), whatever becomes of its handles.
-//! 2. Roster and `Scope` are on the stack of [`Current::scope`], and so is an `EndOfScope` that
+//! 1. Every greenlet made through a [`Scope`], a *member*, is in the scope's roster from its making
+//!    until it dies (`new_scoped_greenlet`, `Block::set_dead`), whatever becomes of its handles.
+//!    One that dies new leaves the roster while its body still exists; step 3 sees to those.
+//! 2. Roster and `Scope` are in the frame of [`Current::scope`], and so is an `EndOfScope` that
 //!    the closure cannot reach; made last, it is dropped before either goes. It is dropped when
 //!    the closure returns and when it unwinds, for whatever reason: a panic, or the unwinding of
 //!    a greenlet that is itself killed. There is no third way out: a closure whose greenlet is
 //!    never resumed leaves its stack, the roster and everything borrowed in place for ever.
-//! 3. That drop kills members until none is left. A kill has five outcomes. `Dead`: one member
-//!    less. `Itself`, `Beneath`: the member runs, or waits for a root on its own stack that
-//!    runs. It does not: the drop runs on the stack of the scope's owner, and a member has a
-//!    stack of its own. `UnderWay`: somebody else waits in a kill of the member. The drop takes
-//!    that kill over (`tree::end`). Were either wrong, the process would abort. `Interrupted`:
-//!    the member, while it was dying, killed the owner; it now waits for the owner's death, and
-//!    the next kill interrupts that wait in turn, so the member gets on with its own.
-//!    Bodies of members that died new, which may have to wait while others are dropped, are
-//!    dropped before the drop of the scope returns.
+//!    The *host* is the greenlet that runs when `Current::scope` is called, and so when
+//!    `EndOfScope` is dropped. It need not be the owner: a greenlet that borrows the owner's
+//!    `Current` can open a scope on its own stack. The owner lives as long either way, because
+//!    its `Current` is lent.
+//! 3. That drop kills members until none is left. A kill has five outcomes.
+//!    * `Dead`: one member less.
+//!    * `Itself`, `Beneath`: the member runs, or waits for a root on its own stack that runs. It
+//!      does not: what runs is the host, on a stack that has the frame of `Current::scope`. That
+//!      frame is older than every member, and so is on no member's stack.
+//!    * `UnderWay`: another greenlet waits in a kill of the member. The drop takes that kill over
+//!      (`tree::end`). Were this or the above wrong, the process would abort.
+//!    * `Interrupted`: the member, while it was dying, killed the host; it now waits for the
+//!      host's death, and the next kill interrupts that wait in turn, so the member gets on with
+//!      its own.
+//!
+//!    The body of a member that died new is dropped by the greenlet that ran then, at once or, if
+//!    that greenlet was dropping another such body, when it has done so (`kill::bury`). Which
+//!    greenlet can that be? One whose code has a handle of the member, which is typed with
+//!    `'scope`: the host; a member; a root on the stack of either; or one of an inner scope that
+//!    is open on such a stack. Bodies that wait on the host's own list are dropped here
+//!    (`tree::finish_burials`). All others return from the frame that has the list, which drops
+//!    what is on it, before they die; and they are dead when this drop returns: members are
+//!    killed here; roots and inner scopes end before the stack that they are on.
 //! 4. A dead greenlet has dropped its body and all its locals and has given up its stack. Its
 //!    value has been taken by its receiver, which was handed it as it died. What remains is
 //!    the block, with no field whose type mentions `I`, `P` or the body.
@@ -43,7 +58,7 @@ use crate::{
 /// Where greenlets are made that may borrow from outside; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     roster: &'scope Roster,
-    /// The greenlet in which the scope is open.
+    /// The greenlet whose `Current` has opened the scope.
     owner: *const Block,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,

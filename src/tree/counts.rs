@@ -17,8 +17,8 @@ pub(super) struct Counts {
     weak: Cell<usize>,
     /// Has it, dead and without handles, given up what it counted?
     given_up: Cell<bool>,
-    /// The parent owns the scope that this greenlet belongs to, so it lives longer anyway. Were
-    /// it counted, a greenlet that holds members of its own scope could never be dropped.
+    /// The parent owns the scope that this greenlet belongs to. Its `Current` is lent until the
+    /// scope ends, so it lives longer anyway. Were it counted, a greenlet that holds members of its own scope could never be dropped.
     outlived_by_parent: bool,
 }
 
@@ -172,7 +172,8 @@ unsafe fn all_abandoned(block: *const Block) {
 /// As for [`abandoned`].
 #[inline(never)]
 unsafe fn end_abandoned(block: *const Block) -> *const Block {
-    // SAFETY: the caller's word. It stays while destructors and other greenlets run.
+    // SAFETY: the caller's word. It stays while destructors and other greenlets run, as `kept`
+    // counts it, and may be freed when that returns: nothing here uses it then.
     kept(unsafe { &*block }, |block| {
         let over = match block.state() {
             State::Active if ptr::eq(thread::current(), block) => {
@@ -244,7 +245,8 @@ unsafe fn release_parent(parent: *const Block, weak: bool) -> *const Block {
     }
 }
 
-/// Keeps `block`, which may die, while `run` runs.
+/// Keeps `block`, which may die, while `run` runs. It may be freed before this returns, though the
+/// argument names it: see [`Block`].
 pub(super) fn kept<'a, R>(block: &'a Block, run: impl FnOnce(&'a Block) -> R) -> R {
     block.retain_weakly();
     let result = run(block);

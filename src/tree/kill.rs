@@ -104,8 +104,9 @@ fn hand_on(first_killer: &Block, current: &Block) {
     first_killer.wait_instead_for(last);
 }
 
-/// As [`kill`], for the end of a scope, which no member may see: frees the victim if nobody
-/// holds it, and takes it over from whoever is at killing it.
+/// As [`kill`], for the end of a scope, which no member may outlive: takes the victim over from
+/// whoever is at killing it, and frees it if nobody holds it, so the caller must not use the
+/// argument afterwards.
 pub(crate) fn end(victim: &Block) -> Killed {
     counts::kept(victim, |victim| {
         let killed = kill_if(victim, true);
