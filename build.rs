@@ -36,6 +36,14 @@ fn main() {
         return;
     }
 
+    if keeps_a_second_stack() {
+        println!(
+            "cargo::error=greenlet cannot be built with -Zsanitizer=shadow-call-stack or safestack: \
+             a switch does not change their second stack"
+        );
+        return;
+    }
+
     // Every character that a version may have and a symbol may not becomes an underscore.
     let version = env::var("CARGO_PKG_VERSION").unwrap();
     let prefix = format!("greenlet_{version}_").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
@@ -52,8 +60,17 @@ fn main() {
         core.flag("-mabi=lp64d");
     }
 
-    if env::var_os("CARGO_FEATURE_FP_CONTROL").is_some() {
+    let feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
+    if feature("FP_CONTROL") {
         core.define("GREENLET_FP_CONTROL", None);
+    }
+    // Sanitizers are told of each switch before it is known to be made, so they want it in Rust.
+    println!("cargo::rustc-check-cfg=cfg(thread_words)");
+    let told = ["ASAN", "TSAN", "VALGRIND"].into_iter().any(feature);
+    let thread_words = architecture == "x86_64" && feature("STD") && !told;
+    if thread_words {
+        core.define("GREENLET_THREAD_WORDS", None);
+        println!("cargo::rustc-cfg=thread_words");
     }
 
     let preprocessed = core.clone().define("GREENLET_LAYOUT", None).expand();
@@ -68,33 +85,49 @@ fn main() {
                 .and_then(|value| value.parse().ok())
                 .expect("a layout line ends in a number");
             let name = name.to_uppercase();
-            writeln!(generated, "pub(super) const {name}: usize = {value};").unwrap();
+            writeln!(generated, "pub(crate) const {name}: usize = {value};").unwrap();
         }
     }
     generated.push_str("unsafe extern \"C\" {\n");
-    for routine in ["switch", "entry_pc"] {
-        writeln!(generated, "    #[link_name = \"{prefix}{routine}\"]").unwrap();
-        writeln!(generated, "    pub(super) fn {routine}();").unwrap();
-    }
-    if architecture == "x86_64" {
-        writeln!(generated, "    #[link_name = \"{prefix}last\"]").unwrap();
-        writeln!(generated, "    pub(super) static last: [usize; 2];").unwrap();
-        writeln!(generated, "    #[link_name = \"{prefix}mxcsr_way\"]").unwrap();
-        generated.push_str("    pub(super) static mxcsr_way: core::sync::atomic::AtomicU8;\n");
+    writeln!(generated, "    #[link_name = \"{prefix}entry_pc\"]").unwrap();
+    generated.push_str("    pub(super) fn entry_pc();\n");
+    if thread_words {
+        writeln!(generated, "    #[link_name = \"{prefix}words\"]").unwrap();
+        generated.push_str("    pub(super) static words: [usize; 2];\n");
     }
     generated.push_str("}\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     fs::write(out.join("core.rs"), generated).expect("OUT_DIR is writable");
+    for (file, name) in [("switch.s", "SWITCH"), ("hop.s", "HOP")] {
+        let text = text_of(name, &preprocessed);
+        fs::write(out.join(file), text).expect("OUT_DIR is writable");
+    }
 
     core.compile("greenlet_core");
+}
+
+/// The flags that rustc is given.
+fn flags() -> Vec<String> {
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    flags.split('\x1f').map(str::to_owned).collect()
+}
+
+/// Returns `true` if each thread has a stack besides, for return addresses or for what is safe.
+fn keeps_a_second_stack() -> bool {
+    flags().iter().any(|flag| {
+        let flag = flag.trim_start_matches("-Z").trim();
+        flag.strip_prefix("sanitizer=").is_some_and(|list| {
+            list.split(',')
+                .any(|it| ["shadow-call-stack", "safestack"].contains(&it))
+        })
+    })
 }
 
 /// Returns `true` if rustc is told to use the registers r16 to r31 of x86_64. No `cfg` of a stable
 /// compiler says so.
 fn compiler_has_apx() -> bool {
-    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     // "-C", "target-cpu=…" or both in one.
-    flags.split('\x1f').any(|flag| {
+    flags().iter().any(|flag| {
         let flag = flag
             .trim_start_matches("--codegen=")
             .trim_start_matches("-C");
@@ -124,4 +157,23 @@ fn processor_has_apx() -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 fn processor_has_apx() -> bool {
     false
+}
+
+/// The instructions of a macro without parameters, with those of the macros that it uses in their place.
+fn text_of(name: &str, preprocessed: &str) -> String {
+    let lines = || preprocessed.lines().map(str::trim);
+    lines()
+        .skip_while(|line| *line != format!(".macro {name}"))
+        .skip(1)
+        .take_while(|line| *line != ".endm")
+        // Blank lines, and the preprocessor's line markers.
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            if lines().any(|other| other == format!(".macro {line}")) {
+                text_of(line, preprocessed)
+            } else {
+                format!("{line}\n")
+            }
+        })
+        .collect()
 }

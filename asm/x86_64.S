@@ -6,268 +6,318 @@
 //      Direction flag and x87 mode are as at any call: clear, and not in MMX mode.
 //
 // GREENLET_FP_CONTROL (feature `fp-control`) is for the control words. Without it they are the
-// thread's and not touched: right for programs that leave them alone, as Rust demands. It is a
-// choice because reading MXCSR takes more than 3 ns on some processors (AMD Zen 5), longer
-// than all else here.
+// thread's and not touched: right for programs that leave them alone, as Rust demands.
 //
-// Assumes nothing but that ABI. This file must be kept in step with itself: the frame table,
-// FRAME_*, the pushes and pops, and the CFI of both routines. src/arch/x86_64.rs is checked
-// against FRAME_* when it compiles.
+// Assumes nothing but that ABI. This file must be kept in step with itself: the register table,
+// CONTEXT_*, the stores and loads, and the CFI of both routines. src/arch/x86_64.rs is checked
+// against CONTEXT_* when it compiles.
 //
-// Frame of a suspended greenlet; its address is the saved stack pointer:
+// Registers of a suspended greenlet. They lie in its context, not on its stack:
 //
 //   offset  size  holds
 //        0     8  rbp      } together a frame record, as the frame-pointer
 //        8     8  resume   } chain expects it: {previous rbp, return address}
-//       16     4  MXCSR
-//       20     2  x87 control word
-//       22     2  (unused)
-//       24     8  r15
-//       32     8  r14
-//       40     8  r13
-//       48     8  r12
-//       56     8  rbx
-//       64        stack pointer as it was, and will be, at the switch
+//       16     8  rsp
+//       24     8  rbx
+//       32     4  MXCSR            } GREENLET_FP_CONTROL
+//       36     4  x87 control word } (2 bytes of it)
+//       32 or 40  size
+//
+// Registers of the caller that are left to the compiler: r12-r15. The `asm!` that has SWITCH in it
+// declares them clobbered, so a caller of the switch saves those in which it has something. rbx and
+// rbp cannot be left to it: it may need them to find its own frame. (psABI 3.2.1: a function that
+// changes a callee-saved register saves it first. That function is the compiler's.)
 
 #include "macros.h"
 
-#define FRAME_RBP    0
-#define FRAME_RESUME 8
-#define FRAME_MXCSR  16
-#define FRAME_X87CW  20
-#define FRAME_R15    24
-#define FRAME_R14    32
-#define FRAME_R13    40
-#define FRAME_R12    48
-#define FRAME_RBX    56
-#define FRAME_SIZE   64
+#define CONTEXT_RBP    0
+#define CONTEXT_RESUME 8
+#define CONTEXT_RSP    16
+#define CONTEXT_RBX    24
+#ifdef GREENLET_FP_CONTROL
+#define CONTEXT_MXCSR  32
+#define CONTEXT_X87CW  36
+#define CONTEXT_SIZE   40
+#else
+#define CONTEXT_SIZE   32
+#endif
 
-LAYOUT(frame_size, FRAME_SIZE)
-LAYOUT(frame_pointer, FRAME_RBP)
-LAYOUT(resume, FRAME_RESUME)
-LAYOUT(argument, FRAME_R12)
-LAYOUT(start, FRAME_RBX)
-LAYOUT(mxcsr, FRAME_MXCSR)
-LAYOUT(x87cw, FRAME_X87CW)
+LAYOUT(frame_pointer, CONTEXT_RBP)
+LAYOUT(resume, CONTEXT_RESUME)
+LAYOUT(stack_pointer, CONTEXT_RSP)
+LAYOUT(argument, CONTEXT_RBX)
+#ifdef GREENLET_FP_CONTROL
+LAYOUT(mxcsr, CONTEXT_MXCSR)
+LAYOUT(x87cw, CONTEXT_X87CW)
+#endif
+LAYOUT(size, CONTEXT_SIZE)
 
-// The control bits of MXCSR: rounding, masks, flush-to-zero, denormals-are-zero, and bit 17, AMD's
-// mask of misaligned accesses. The six low bits are sticky status, which no callee preserves.
+// What HOP reads besides: a byte behind the context and its parent link, and what it is if the
+// context may be resumed; and what it answers if it may not. They are the tree's (src/tree/block.rs,
+// src/tree/message.rs), which is checked against them when it compiles.
+#ifdef GREENLET_FP_CONTROL
+#define HOP_STATE   48
+#else
+#define HOP_STATE   40
+#endif
+#define HOP_ACTIVE  1
+#define HOP_REFUSED 64
+LAYOUT(state, HOP_STATE)
+LAYOUT(active, HOP_ACTIVE)
+LAYOUT(refused, HOP_REFUSED)
+
+// GREENLET_THREAD_WORDS: the two thread-local words at the end of this file are there, for programs
+// with `std` that tell no sanitizer of their switches.
+#define WORD_RUNNING 0                  // the context that runs; other words of it are the tree's
+#define WORD_HOT     8                  // see TAKE_HOT
+LAYOUT(running, WORD_RUNNING)
+
+// The control bits of MXCSR: rounding, masks, flush-to-zero, denormals-are-zero, and those that are
+// reserved or the processor's own (AMD's misaligned mode is bit 17). The six low bits are sticky
+// status, which no callee preserves.
 #define MXCSR_CONTROL 0xffffffc0
-
-// What `mxcsr_way` holds: how the MXCSR of the resumed one comes back. Both ways are right on
-// every processor; src/arch/x86_64.rs chooses the faster one.
-//   compare  with what has just been stored; load it if a control bit differs. Zero, the way
-//            until one is chosen, is this one too.
-//   load     always, and so without waiting for that store. Where a load that changes a sticky
-//            flag is slow (tens of nanoseconds, Intel), the slower way.
-#define MXCSR_WAY_COMPARE 1
-#define MXCSR_WAY_LOAD    2
-LAYOUT(mxcsr_way_compare, MXCSR_WAY_COMPARE)
-LAYOUT(mxcsr_way_load, MXCSR_WAY_LOAD)
 
     .intel_syntax noprefix
 
 // ---------------------------------------------------------------------------------------
-// switch: suspend the caller, resume another.
+// SWITCH: suspend the caller, resume another. Compiled in line: build.rs takes the text of the
+// macro, with those that it uses, and src/arch/x86_64.rs has it in an `asm!`.
 //
-// Entered by a jump; on entry
-//   rax      where the caller goes on when it is resumed
-//   rdi      where to store the caller's stack pointer
-//   rsi      stack pointer of the greenlet to resume, as stored by an earlier switch or made
-//            by Frame::new
+// On entry
+//   rdi      the caller's context
+//   rsi      the context to resume, whose registers an earlier SWITCH stored or Rust prepared
 //   rdx rcx  the message: word and kind
-//   rsp      the caller's; no return address is on it
-// Left by a jump to the resumed greenlet's resume address; then
+// When somebody resumes the caller, behind the text
 //   rdx rcx  the message, as the other side gave it
-//   rbx rbp r12-r15 rsp, MXCSR control bits, x87 control word   as when it left
-//   all others are undefined.
+//   rbx rbp rsp, MXCSR control bits, x87 control word   as on entry
+//   all others are undefined; the `asm!` declares them clobbered.
 //
-// No call and no ret: the processor's return-address predictor does not notice the switch,
-// so the frames around it still return as predicted.
+// HOP: the same if rdi is the thread's running context and the byte HOP_STATE of the context in rsi
+// is HOP_ACTIVE; the running context is then the one in rsi. Otherwise nothing is done, and behind the
+// text are rdx and rsi as on entry, and HOP_REFUSED in rcx. One path for both answers: the caller
+// looks at the kind, as it must in any case.
+//
+// No call that is left by another way, and no ret: the processor's return-address predictor does
+// not notice the switch, so the frames around it still return as predicted. Each place in a program
+// that switches has a jump of its own, which is predicted by where that place usually goes.
+//
+// Nothing of a stack is written but by the call in THREAD_WORDS, which returns: so a signal may
+// come anywhere. The unwind table of the function around the text is not true between the load of
+// rbx and the jump (3 instructions): an unwinder that a signal handler starts there goes astray.
 
-FUNCTION SYM(switch), 6                 // at a cache line: wherever it is linked, it fills as few
-    .cfi_startproc
-    .cfi_def_cfa rsp, 0
-    .cfi_register rip, rax              // nothing on the stack says where the caller goes on
-    push rbx
-    .cfi_adjust_cfa_offset 8
-    .cfi_rel_offset rbx, 0
-    push r12
-    .cfi_adjust_cfa_offset 8
-    .cfi_rel_offset r12, 0
-    push r13
-    .cfi_adjust_cfa_offset 8
-    .cfi_rel_offset r13, 0
-    push r14
-    .cfi_adjust_cfa_offset 8
-    .cfi_rel_offset r14, 0
-    push r15
-    .cfi_adjust_cfa_offset 8
-    .cfi_rel_offset r15, 0
-    sub rsp, FRAME_R15 - FRAME_MXCSR
-    .cfi_adjust_cfa_offset 8
-#ifdef GREENLET_FP_CONTROL
-    stmxcsr [rsp]
-    fnstcw [rsp + 4]
-#endif
-    push rax
-    .cfi_adjust_cfa_offset 8
-    .cfi_rel_offset rip, 0
-    push rbp
-    .cfi_adjust_cfa_offset 8
-    .cfi_rel_offset rbp, 0
-    mov [rdi], rsp                      // from here on the caller can be resumed
-#ifdef GREENLET_FP_CONTROL
-    mov r8, rsp
-#endif
-    mov rsp, rsi                        // same frame layout: the CFI above still holds
+    // rax = where the thread's words are, from fs. In a shared object this calls the dynamic
+    // linker's resolver, which changes rax only ("Thread-Local Storage Descriptors for IA32 and
+    // AMD64/EM64T", section "Descriptor Calls"); in a program the linker makes two plain
+    // instructions of it. Neither takes static TLS of a program that loads the object.
+    .macro THREAD_WORDS
+    lea rax, [rip + SYM(words)@tlsdesc]
+    call qword ptr [rax + SYM(words)@tlscall]
+    .endm
 
-    // The second half, also reached from the end of `entry`:
-    //   rsp  the frame to resume         rdx rcx  the message
-    //   r8   where the control words, as they are now, lie as in a frame (GREENLET_FP_CONTROL)
-LABEL SYM(resume)
-#ifdef GREENLET_FP_CONTROL
-    // Each field is read back with a load of its store's width: a wider one would wait for
-    // both stores to leave the store buffer.
-    movzx r9d, word ptr [r8 + FRAME_X87CW]
-    cmp byte ptr [rip + SYM(mxcsr_way)], MXCSR_WAY_LOAD
-    je 1f
-    mov r8d, [r8 + FRAME_MXCSR]
-    xor r8d, [rsp + FRAME_MXCSR]
-    test r8d, MXCSR_CONTROL
-    jz 2f
-1:
-    ldmxcsr [rsp + FRAME_MXCSR]
-2:
-    cmp r9w, [rsp + FRAME_X87CW]
-    jne 4f
+    // Takes rsi from a thread-local word if it is the context there. The context that many others
+    // go back to is in that word. Its address is then known early, and does not come off a
+    // stack that may not be in the cache: the processor goes ahead on a predicted branch, and the
+    // cache misses of many greenlets overlap. A context that leaves for another than that one is the
+    // next to be there. Equal addresses are the same context, so the word cannot be stale.
+    .macro TAKE_HOT
+    mov r9, fs:[rax + WORD_HOT]
+    cmp rsi, r9
+    je 3f
+    cmp rdi, r9
+    je 4f
+    mov fs:[rax + WORD_HOT], rdi
+    jmp 4f
 3:
+    mov rsi, r9
+4:
+    .endm
+
+    // The registers go to the context in rdi; rax has the resume address. From here on it can be
+    // resumed.
+    .macro SAVE
+#ifdef GREENLET_FP_CONTROL
+    stmxcsr [rdi + CONTEXT_MXCSR]
+    fnstcw [rdi + CONTEXT_X87CW]
 #endif
-    pop rbp
-    .cfi_adjust_cfa_offset -8
-    .cfi_restore rbp
-    pop rax
-    .cfi_adjust_cfa_offset -8
-    .cfi_register rip, rax
-    add rsp, FRAME_R15 - FRAME_MXCSR
-    .cfi_adjust_cfa_offset -8
-    pop r15
-    .cfi_adjust_cfa_offset -8
-    .cfi_restore r15
-    pop r14
-    .cfi_adjust_cfa_offset -8
-    .cfi_restore r14
-    pop r13
-    .cfi_adjust_cfa_offset -8
-    .cfi_restore r13
-    pop r12
-    .cfi_adjust_cfa_offset -8
-    .cfi_restore r12
-    pop rbx
-    .cfi_adjust_cfa_offset -8
-    .cfi_restore rbx
+    mov [rdi + CONTEXT_RBP], rbp
+    mov [rdi + CONTEXT_RESUME], rax
+    mov [rdi + CONTEXT_RSP], rsp
+    mov [rdi + CONTEXT_RBX], rbx
+    .endm
+
+    // Goes on in `resume` if control words differ from those stored at rdi. They are not loaded where
+    // they do not: to load MXCSR takes tens of nanoseconds on some processors (Intel) if a sticky
+    // flag changes by it. Each field is read back with a load of its store's width: a wider one would
+    // wait for both stores to leave the store buffer.
+    .macro COMPARE_CONTROL
+#ifdef GREENLET_FP_CONTROL
+    mov r8d, [rdi + CONTEXT_MXCSR]
+    movzx r9d, word ptr [rdi + CONTEXT_X87CW]
+    xor r8d, [rsi + CONTEXT_MXCSR]
+    cmp r9w, [rsi + CONTEXT_X87CW]
+    jne SYM(resume)
+    test r8d, MXCSR_CONTROL
+    jnz SYM(resume)
+#endif
+    .endm
+
+    // The registers of the context in rsi.
+    .macro LOAD
+    mov rax, [rsi + CONTEXT_RESUME]
+    mov rbx, [rsi + CONTEXT_RBX]
+    mov rbp, [rsi + CONTEXT_RBP]
+    mov rsp, [rsi + CONTEXT_RSP]
 #if defined(__CET__) && (__CET__ & 1)
     notrack jmp rax                     // a resume address is no ENDBR64
 #else
     jmp rax
 #endif
+    .endm
 
-#ifdef GREENLET_FP_CONTROL
-    // Out of the way: the x87 control words do differ.
-    .cfi_def_cfa rsp, FRAME_SIZE
-    .cfi_rel_offset rbx, FRAME_RBX
-    .cfi_rel_offset r12, FRAME_R12
-    .cfi_rel_offset r13, FRAME_R13
-    .cfi_rel_offset r14, FRAME_R14
-    .cfi_rel_offset r15, FRAME_R15
-    .cfi_rel_offset rip, FRAME_RESUME
-    .cfi_rel_offset rbp, FRAME_RBP
-4:
-    fldcw [rsp + FRAME_X87CW]
-    jmp 3b
+    .macro SWITCH
+#ifdef GREENLET_THREAD_WORDS
+    THREAD_WORDS
+    TAKE_HOT
 #endif
-    .cfi_endproc
-END_FUNCTION SYM(switch)
+    lea rax, [rip + 2f]
+    SAVE
+    COMPARE_CONTROL
+    LOAD
+2:
+    .endm
+
+#ifdef GREENLET_THREAD_WORDS
+    .macro HOP
+    THREAD_WORDS
+    mov r10, fs:[rax + WORD_RUNNING]
+    cmp rdi, r10
+    jne 5f
+    cmp byte ptr [rsi + HOP_STATE], HOP_ACTIVE
+    jne 5f
+    mov rdi, r10                        // the same, and known earlier where rdi is off a cold stack
+    TAKE_HOT
+    mov fs:[rax + WORD_RUNNING], rsi
+    lea rax, [rip + 2f]
+    SAVE
+    COMPARE_CONTROL
+    LOAD
+5:
+    mov ecx, HOP_REFUSED
+2:
+    .endm
+#endif
 
 // ---------------------------------------------------------------------------------------
-// entry: the bottom of every greenlet's stack. Resumed, never called: a new greenlet's frame
+// What follows is assembled on its own.
+
+    // The unwind rules where rsi has the context to resume: the caller is the frame in which that
+    // one waits.
+    //   CFA  DW_CFA_def_cfa_expression (0x0f), 3 bytes:
+    //          0x74 0x10   DW_OP_breg4 (rsi) + CONTEXT_RSP
+    //          0x06        DW_OP_deref
+    //   DW_CFA_expression (0x10), 2 bytes each, for where a register lies:
+    //     rip (16)  0x74 0x08   DW_OP_breg4 (rsi) + CONTEXT_RESUME
+    //     rbp (6)   0x74 0x00   DW_OP_breg4 (rsi) + CONTEXT_RBP
+    //     rbx (3)   0x74 0x18   DW_OP_breg4 (rsi) + CONTEXT_RBX
+    .macro CALLER_IS_RESUMED
+    .cfi_escape 0x0f, 0x03, 0x74, CONTEXT_RSP, 0x06
+    .cfi_escape 0x10, 16, 0x02, 0x74, CONTEXT_RESUME
+    .cfi_escape 0x10, 6, 0x02, 0x74, CONTEXT_RBP
+    .cfi_escape 0x10, 3, 0x02, 0x74, CONTEXT_RBX
+    .endm
+
+#ifdef GREENLET_FP_CONTROL
+// ---------------------------------------------------------------------------------------
+// resume: the second half of a switch where control words differ.
+//
+// Entered by a jump; on entry
+//   rsi      the context to resume
+//   rdx rcx  the message
+// Left by a jump, as SWITCH is.
+
+FUNCTION SYM(resume), 4
+    .cfi_startproc simple
+    .cfi_signal_frame
+    CALLER_IS_RESUMED
+    ldmxcsr [rsi + CONTEXT_MXCSR]
+    fldcw [rsi + CONTEXT_X87CW]
+    LOAD
+    .cfi_endproc
+END_FUNCTION SYM(resume)
+#endif
+
+// ---------------------------------------------------------------------------------------
+// entry: the bottom of every greenlet's stack. Resumed, never called: a new greenlet's context
 // names `entry_pc` as its resume address.
 //
-// On entry, out of that frame and from the switch
-//   rbx      start: extern "C" fn(argument, word, kind, *mut Departure)
-//   r12      argument
-//   rbp      address of the parent link: there lies the address of the parent's context,
-//            whose first word is the parent's saved stack pointer
+// On entry, out of that context and from the switch
+//   rbx      argument
+//   rbp      address of the parent link: there lies the address of the parent's context
 //   rdx rcx  the first message: word and kind
-//   rsp      top of the stack, a multiple of 16
-// `start` returns when the greenlet is over and has then filled in the Departure: who is
-// resumed, with what. Its stack is never used again.
+//   rsp      a multiple of 16, and at it
+//              0   start: extern "C" fn(argument, word, kind, *mut Departure)
+// `start` returns when the greenlet is finished and has then filled in the Departure: which context
+// is resumed, with what. Its stack is never used again.
 //
-// Unwinding: the caller of `entry` is the frame in which the parent waits. Its CFA is
-//   DW_CFA_def_cfa_expression (0x0f), 6 bytes:
-//     0x76 0x00   DW_OP_breg6 (rbp) + 0    the parent link's address (gdb rejects DW_OP_reg6)
-//     0x06        DW_OP_deref              the parent's context
-//     0x06        DW_OP_deref              the parent's saved stack pointer: its frame
-//     0x23 0x40   DW_OP_plus_uconst 64     past the frame (FRAME_SIZE)
-// and its registers lie in that frame. A signal frame, so that gdb takes a parent whose stack
-// lies below its child's.
+// Unwinding: the caller of `entry` is the frame in which the parent waits.
+//   CFA  DW_CFA_def_cfa_expression (0x0f), 6 bytes:
+//          0x76 0x00   DW_OP_breg6 (rbp) + 0    the parent link's address (gdb rejects DW_OP_reg6)
+//          0x06        DW_OP_deref              the parent's context
+//          0x23 0x10   DW_OP_plus_uconst 16     where its rsp lies (CONTEXT_RSP)
+//          0x06        DW_OP_deref
+//   DW_CFA_expression (0x10), 5 bytes each, for where a register lies:
+//     rip (16)  0x76 0x00 0x06 0x23 0x08   the parent's context + CONTEXT_RESUME
+//     rbp (6)   0x76 0x00 0x06 0x23 0x00   the parent's context + CONTEXT_RBP
+//     rbx (3)   0x76 0x00 0x06 0x23 0x18   the parent's context + CONTEXT_RBX
+//   r12-r15 are undefined (DW_CFA_undefined): the parent's frame has saved its own.
+// A signal frame, so that gdb takes a parent whose stack lies below its child's.
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
     .cfi_signal_frame
-    .cfi_escape 0x0f, 0x06, 0x76, 0x00, 0x06, 0x06, 0x23, FRAME_SIZE
-    .cfi_offset rbx, FRAME_RBX - FRAME_SIZE
-    .cfi_offset r12, FRAME_R12 - FRAME_SIZE
-    .cfi_offset r13, FRAME_R13 - FRAME_SIZE
-    .cfi_offset r14, FRAME_R14 - FRAME_SIZE
-    .cfi_offset r15, FRAME_R15 - FRAME_SIZE
-    .cfi_offset rip, FRAME_RESUME - FRAME_SIZE
-    .cfi_offset rbp, FRAME_RBP - FRAME_SIZE
+    .cfi_escape 0x0f, 0x06, 0x76, 0x00, 0x06, 0x23, CONTEXT_RSP, 0x06
+    .cfi_escape 0x10, 16, 0x05, 0x76, 0x00, 0x06, 0x23, CONTEXT_RESUME
+    .cfi_escape 0x10, 6, 0x05, 0x76, 0x00, 0x06, 0x23, CONTEXT_RBP
+    .cfi_escape 0x10, 3, 0x05, 0x76, 0x00, 0x06, 0x23, CONTEXT_RBX
+    .cfi_undefined r12
+    .cfi_undefined r13
+    .cfi_undefined r14
+    .cfi_undefined r15
     nop                                 // unwinders look up pc - 1: keep that in here
 LABEL SYM(entry_pc)
-    // Room for the Departure (24 bytes) and the two control words, rounded up to 16.
-    sub rsp, 32
-    mov rdi, r12                        // argument
+    mov rax, [rsp]                      // start
+    sub rsp, 32                         // room for the Departure (24 bytes) and two control words
+    mov rdi, rbx                        // argument
     mov rsi, rdx                        // word
     mov rdx, rcx                        // kind
     mov rcx, rsp                        // departure
-    call rbx
+    call rax
+    mov rsi, [rsp]                      // Departure.to
+    CALLER_IS_RESUMED
     mov rdx, [rsp + 8]                  // Departure.word
     mov rcx, [rsp + 16]                 // Departure.kind
 #ifdef GREENLET_FP_CONTROL
     stmxcsr [rsp + 24]
     fnstcw [rsp + 28]
-    lea r8, [rsp + 24 - FRAME_MXCSR]
+    lea rdi, [rsp + 24 - CONTEXT_MXCSR] // the two where a context has them
 #endif
-    mov rsp, [rsp]                      // Departure.to; `resume`'s CFI needs its frame there
-    jmp SYM(resume)
+    COMPARE_CONTROL
+    LOAD
     .cfi_endproc
 END_FUNCTION SYM(entry)
 
+#ifdef GREENLET_THREAD_WORDS
 // ---------------------------------------------------------------------------------------
-// last: two thread-local words of src/arch/x86_64.rs: the address of the word that holds the
-// stack pointer of the one that left last, and that stack pointer. The core does not use them.
+// words: two of each thread, WORD_*.
 
     .section .tbss, "awT", %nobits
-    .hidden SYM(last)
-    .globl SYM(last)
-    .type SYM(last), %object
-    .size SYM(last), 16
-    .p2align 3
-SYM(last):
+    .hidden SYM(words)
+    .globl SYM(words)
+    .type SYM(words), %object
+    .size SYM(words), 16
+    .p2align 4
+SYM(words):
     .zero 16
-
-#ifdef GREENLET_FP_CONTROL
-// ---------------------------------------------------------------------------------------
-// mxcsr_way: see MXCSR_WAY_COMPARE.
-
-    .section .bss, "aw", %nobits
-    .hidden SYM(mxcsr_way)
-    .globl SYM(mxcsr_way)
-    .type SYM(mxcsr_way), %object
-    .size SYM(mxcsr_way), 1
-SYM(mxcsr_way):
-    .zero 1
 #endif
 
 #if defined(__CET__) && (__CET__ & 1)

@@ -99,12 +99,14 @@ impl<I> Current<I> {
         // SAFETY: just checked; the types are those of the two greenlets, and the message is not
         // used here any more.
         unsafe {
-            let received = if self.may_hop(target) {
-                tree::hop(&self.block, target, sent)
-            } else {
-                self.begin::<J>(target, sent)
-            };
-            tree::open(received)
+            if host::is_unwinding() {
+                return tree::open(self.begin::<J>(target, sent));
+            }
+            let answer = tree::hop(&self.block, target, sent);
+            if answer.is_value() {
+                return Ok(tree::take_value(answer.message()));
+            }
+            tree::open(self.receive::<J>(answer))
         }
     }
 
@@ -139,10 +141,12 @@ impl<I> Current<I> {
         let sent = tree::of_value(&message);
         // SAFETY: as in `switch`.
         unsafe {
-            let received = if self.may_hop(target) {
-                tree::hop(&self.block, target, sent)
-            } else {
-                self.switch_slowly(target, sent)?
+            if host::is_unwinding() {
+                return Ok(tree::open(self.switch_slowly(target, sent)?));
+            }
+            let received = match tree::hop(&self.block, target, sent).arrived() {
+                Ok(received) => received,
+                Err((sent, target)) => self.switch_slowly(&*target, sent)?,
             };
             Ok(tree::open(received))
         }
@@ -259,15 +263,6 @@ impl<I> Current<I> {
         }
     }
 
-    /// May the short way be taken? `self` runs undisturbed and `target` is another one that is
-    /// suspended.
-    #[inline(always)]
-    fn may_hop(&self, target: &Block) -> bool {
-        target.state() == State::Active
-            && !ptr::eq(&raw const self.block, target)
-            && self.may_leave_undisturbed()
-    }
-
     /// May `self` leave, with nothing to be told to it or about it?
     #[inline(always)]
     fn may_leave_undisturbed(&self) -> bool {
@@ -290,10 +285,24 @@ impl<I> Current<I> {
         // SAFETY: the target has started, or the rest is the caller's word.
         unsafe {
             if starts {
-                return tree::hop(&self.block, target, sent);
+                return tree::hop_to_active(&self.block, target, sent);
             }
             self.switch_slowly::<J>(target, sent)
                 .unwrap_or_else(|refusal| tree::of_thrown(refused(refusal)))
+        }
+    }
+
+    /// What is to be opened for an answer that is not just a value.
+    ///
+    /// # Safety
+    /// As for [`begin`](Self::begin), and the answer has just been returned by [`tree::hop`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn receive<J>(&self, answer: tree::Answer) -> Message {
+        match answer.arrived() {
+            Ok(received) => received,
+            // SAFETY: the message's target, which its caller still has; the rest is the caller's word.
+            Err((sent, target)) => unsafe { self.begin::<J>(&*target, sent) },
         }
     }
 

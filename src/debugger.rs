@@ -8,20 +8,20 @@ use core::{
 };
 
 use crate::{
-    arch::Frame,
-    thread::Thread,
+    raw::Context,
+    thread::{self, Thread},
     tree::{Block, Roster},
 };
 
 /// To be changed with the layout of anything here, or with what the offsets mean.
-const VERSION: usize = 1;
+const VERSION: usize = 2;
 
 /// Where the greenlets' threads are listed, and how to read what lies there.
 #[repr(C)]
 struct Anchor {
     magic: [u8; 8],
     /// Offsets of fields, and sizes, bytes.
-    layout: [u16; 13],
+    layout: [u16; 12],
     first: AtomicPtr<Place>,
 }
 
@@ -35,9 +35,8 @@ static ANCHOR: Anchor = Anchor {
         VERSION,
         size_of::<Anchor>(),
         offset_of!(Anchor, first),
-        size_of::<Frame>(),
-        Thread::DEBUGGED[0],
-        Thread::DEBUGGED[1],
+        Context::DEBUGGED,
+        Thread::DEBUGGED,
         Roster::DEBUGGED[0],
         Roster::DEBUGGED[1],
         Block::DEBUGGED[0],
@@ -69,6 +68,8 @@ struct Place {
     thread: AtomicPtr<Thread>,
     /// The system's number of that thread; zero if it is not known.
     number: AtomicU64,
+    /// Where the address of the running greenlet's block is, with other bits besides.
+    running: AtomicPtr<()>,
 }
 
 /// Holds this thread's place until the thread ends.
@@ -86,6 +87,7 @@ pub(crate) fn show() {
 impl Place {
     fn claim() -> &'static Self {
         let thread = Thread::address().cast_mut();
+        let running = thread::running_word().cast_mut();
         let mut next = ANCHOR.first.load(Ordering::Acquire).cast_const();
         // SAFETY: null, or a place in the list, where it stays.
         while let Some(place) = unsafe { next.as_ref() } {
@@ -96,6 +98,7 @@ impl Place {
                     .compare_exchange(free, thread, Ordering::AcqRel, Ordering::Relaxed);
             if claimed.is_ok() {
                 place.number.store(thread_number(), Ordering::Relaxed);
+                place.running.store(running, Ordering::Relaxed);
                 return place;
             }
             next = place.next;
@@ -104,6 +107,7 @@ impl Place {
             next: ptr::null(),
             thread: AtomicPtr::new(thread),
             number: AtomicU64::new(thread_number()),
+            running: AtomicPtr::new(running),
         }));
         let mut first = ANCHOR.first.load(Ordering::Acquire);
         loop {

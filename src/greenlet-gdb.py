@@ -15,16 +15,13 @@ The crate's src/debugger.rs says where to begin.
 import gdb
 import gdb.unwinder
 
-# What lies in the frame of a suspended greenlet, by architecture: registers in gdb's words, the
+# What lies in the context of a suspended greenlet, by architecture: registers in gdb's words, the
 # bytes of each, and their offsets. tests/audit.rs compares this with asm/.
-FRAMES = {
-    "x86_64": (8, {"rbp": 0, "rip": 8, "r15": 24, "r14": 32, "r13": 40, "r12": 48, "rbx": 56}),
-    "aarch64": (8, {"x29": 0, "pc": 8, "x19": 16, "x20": 24, "x21": 32, "x22": 40, "x23": 48,
-                    "x24": 56, "x25": 64, "x26": 72, "x27": 80, "x28": 88}),
-    "riscv64": (8, {"s0": 0, "pc": 8, "s1": 16, "s2": 24, "s3": 32, "s4": 40, "s5": 48, "s6": 56,
-                    "s7": 64, "s8": 72, "s9": 80, "s10": 88, "s11": 96}),
-    "arm": (4, {"r11": 0, "pc": 4, "r4": 8, "r5": 12, "r6": 16, "r7": 20, "r8": 24, "r9": 28,
-                "r10": 32}),
+CONTEXTS = {
+    "x86_64": (8, {"rbp": 0, "rip": 8, "rsp": 16, "rbx": 24}),
+    "aarch64": (8, {"x29": 0, "pc": 8, "sp": 16, "x19": 24}),
+    "riscv64": (8, {"s0": 0, "pc": 8, "sp": 16, "s1": 24}),
+    "arm": (4, {"r11": 0, "pc": 4, "sp": 8, "r6": 12, "r7": 16, "r9": 20}),
 }
 
 # By their numbers; one that is active runs or is suspended.
@@ -49,7 +46,7 @@ def read(address, size):
 
 def number(address, size=None):
     order = "big" if "big" in gdb.execute("show endian", to_string=True) else "little"
-    return int.from_bytes(read(address, size or FRAMES[architecture()][0]), order)
+    return int.from_bytes(read(address, size or CONTEXTS[architecture()][0]), order)
 
 
 class Anchor:
@@ -59,10 +56,10 @@ class Anchor:
         def short(index):
             return number(address + 8 + 2 * index, 2)
 
-        if short(0) != 1:
+        if short(0) != 2:
             raise gdb.GdbError("this greenlet-gdb.py is for another version of the crate")
-        (self.size, self.first, self.frame, self.current, self.unscoped, self.member, self.roster,
-         self.state, self.waits_for, self.next, self.number, self.name) = map(short, range(1, 13))
+        (self.size, self.first, self.parent, self.unscoped, self.member, self.roster, self.state,
+         self.waits_for, self.next, self.number, self.name) = map(short, range(1, 12))
         self.address = address
 
     @staticmethod
@@ -84,11 +81,12 @@ class Anchor:
                 continue    # nothing is loaded yet
 
     def threads(self):
-        word = FRAMES[architecture()][0]
+        word = CONTEXTS[architecture()][0]
         # Between two words and an integer of eight bytes there is no gap.
         for place in chain(number(self.address + self.first), lambda place: number(place)):
             if number(place + word):
-                yield Thread(self, number(place + word), number(place + 2 * word, 8))
+                yield Thread(self, number(place + word), number(place + 2 * word, 8),
+                             number(place + 2 * word + 8))
 
 
 def chain(first, following):
@@ -99,9 +97,9 @@ def chain(first, following):
 
 
 class Thread:
-    def __init__(self, anchor, address, system):
+    def __init__(self, anchor, address, system, running):
         self.anchor = anchor
-        self.running = number(address + anchor.current) & ~1
+        self.running = number(running) & ~1
         self.address = address
         threads = gdb.selected_inferior().threads()
         by_number = [thread for thread in threads if system and system in thread.ptid]
@@ -128,7 +126,7 @@ class Greenlet:
 
     @property
     def parent(self):
-        return self.another(number(self.address + FRAMES[architecture()][0]))
+        return self.another(number(self.address + self.anchor.parent))
 
     @property
     def waits_for(self):
@@ -140,7 +138,7 @@ class Greenlet:
         name = self.address + self.anchor.name
         text = "<greenlet "
         if number(name):
-            length = number(name + FRAMES[architecture()][0])
+            length = number(name + CONTEXTS[architecture()][0])
             text += '"%s" ' % read(number(name), min(length, 200)).decode("utf-8", "replace")
         active = "current" if self.runs() else "suspended"
         text += "#%d %s" % (self.number, {PENDING: "pending", ACTIVE: active + " active started",
@@ -162,10 +160,8 @@ class Greenlet:
         return top
 
     def registers(self):
-        word, frame = FRAMES[architecture()]
-        at = number(self.address)
-        registers = {name: number(at + offset) for name, offset in frame.items()}
-        registers["sp"] = at + self.anchor.frame
+        _, context = CONTEXTS[architecture()]
+        registers = {name: number(self.address + offset) for name, offset in context.items()}
         if architecture() == "arm":
             registers["pc"] &= ~1
         return registers

@@ -1,5 +1,5 @@
-//! Contexts without a policy, for those who build another runtime: a saved stack pointer, a
-//! parent link for unwinders, and the switch. `unsafe` throughout; the greenlet tree is built
+//! Contexts without a policy, for those who build another runtime: saved registers, a parent link
+//! for unwinders, and the switch. `unsafe` throughout; the greenlet tree is built
 //! on nothing else.
 //!
 //! A [`Context`] is either *running* (at most one a thread), *suspended* or *over*. Who may
@@ -19,7 +19,7 @@
 //!             word = (*me.cast::<Context>()).switch(main, reply).word;
 //!         }
 //!         out.write(Departure {
-//!             to: MaybeUninit::new(main.stack_pointer()),
+//!             to: MaybeUninit::new(main),
 //!             message: MaybeUninit::new(Message { word, kind: 1 }),
 //!         });
 //!     });
@@ -40,11 +40,11 @@
 //! # Ok::<(), greenlet::StackError>(())
 //! ```
 
-use core::{cell::Cell, mem::MaybeUninit, ptr};
+use core::{cell::Cell, ptr};
 
-use crate::arch::{self, Frame};
+use crate::arch::{self, Registers};
 
-pub use crate::arch::{Departure, Message, StackPointer, Start};
+pub use crate::arch::{Departure, Message, Start};
 #[cfg(feature = "std")]
 pub use crate::{
     overflow::{OverflowHook, set_overflow_hook},
@@ -52,19 +52,25 @@ pub use crate::{
     tools::ToolsFiber,
 };
 
-/// The record of one context: where its registers lie while it is suspended, and its parent.
+/// One context: its registers while it is suspended, and its parent.
 ///
 /// # Invariants
-/// * The two fields come first and in this order: the core's `entry` and the unwind tables
-///   read them (`asm/README.md`, "Unwinding into the parent").
-/// * `stack_pointer` is meaningful while the context is suspended.
+/// * The registers come first: the switch core and the unwind tables read them by the address of
+///   the context (`asm/README.md`, "Unwinding into the parent").
+/// * They are meaningful while the context is suspended or prepared.
 /// * `parent` is null or the address of a context that lives as long as this one is unwound
 ///   through.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Context {
-    stack_pointer: Cell<MaybeUninit<StackPointer>>,
+    registers: Registers,
     parent: Cell<*const Context>,
+}
+
+#[cfg(feature = "std")]
+impl Context {
+    /// Where a debugger finds the parent.
+    pub(crate) const DEBUGGED: usize = core::mem::offset_of!(Self, parent);
 }
 
 impl Context {
@@ -78,12 +84,12 @@ impl Context {
     /// A context under a parent, or null.
     pub(crate) const fn under(parent: *const Context) -> Self {
         Self {
-            stack_pointer: Cell::new(MaybeUninit::uninit()),
+            registers: Registers::new(),
             parent: Cell::new(parent),
         }
     }
 
-    /// Where unwinders go on at the bottom of this context's stack.
+    /// Sets where unwinders go on at the bottom of this context's stack.
     ///
     /// # Safety
     /// `parent` lives, unmoved, until another parent is set or this context is over, and the
@@ -98,32 +104,29 @@ impl Context {
         self.parent.get()
     }
 
-    /// Lays the first frame below `top`; the next switch to this context calls
-    /// `start(argument, word, kind, departure)` there.
+    /// Makes the next switch to this context call `start(argument, word, kind, departure)` on the
+    /// stack below `top`. With feature `fp-control` it starts with the caller's control words.
     ///
     /// # Safety
     /// `top` is the end of writable memory that is large enough for `start`, unused by anybody
     /// else until the context is over; this context stays where it is, and on this thread, as
     /// long.
+    #[inline(always)]
     pub unsafe fn prepare(&self, top: *mut u8, start: Start, argument: *mut ()) {
-        let top = top.map_addr(|address| address & !(arch::STACK_ALIGN - 1));
-        let frame = top.wrapping_sub(size_of::<Frame>()).cast::<Frame>();
-        // SAFETY: the caller gives writable memory below `top`; the frame's size is a multiple
-        // of its alignment and so is the rounded top.
-        unsafe { frame.write(Frame::new(self.parent_link(), start, argument)) };
-        self.set_stack_pointer(StackPointer::of(frame));
-        arch::prepare_to_switch();
+        // SAFETY: the caller's word.
+        unsafe {
+            self.registers
+                .prepare(self.parent_link(), top, start, argument);
+        }
     }
 
-    /// Where this context is suspended.
+    /// The address of the stack's end that is in use.
     ///
     /// # Safety
     /// It is suspended, or prepared.
     #[must_use]
-    #[inline(always)]
-    pub unsafe fn stack_pointer(&self) -> StackPointer {
-        // SAFETY: a suspended or prepared context has stored it.
-        unsafe { self.stack_pointer.get().assume_init() }
+    pub unsafe fn stack_pointer(&self) -> usize {
+        self.registers.stack_pointer()
     }
 
     /// Suspends this context, resumes `to` with `message`, and returns what this one is
@@ -132,26 +135,30 @@ impl Context {
     /// # Safety
     /// This context is the running one of this thread. `to` is suspended, or prepared, and has
     /// been so on this thread: a context never leaves the thread that it was prepared on, not
-    /// even between two switches (on x86_64 the switch remembers who left last in the thread).
+    /// even between two switches.
     #[inline(always)]
     pub unsafe fn switch(&self, to: &Context, message: Message) -> Message {
-        // SAFETY: the field is writable through its cell, and the caller says that `to` is
-        // suspended; resuming it ends that, so it is resumed once.
-        unsafe {
-            arch::switch(
-                self.stack_pointer.as_ptr().cast(),
-                to.stack_pointer.as_ptr().cast(),
-                message,
-            )
+        // SAFETY: the caller's word; resuming `to` ends that it is suspended, so it is resumed once.
+        unsafe { arch::switch(self, to, message) }
+    }
+
+    /// Makes an unwinder that comes to this context, which has no frames, go on in its parent.
+    #[inline]
+    pub(crate) fn lead_to_parent(&self) {
+        if self.parent.get().is_null() {
+            self.registers.lead_nowhere();
+        } else {
+            self.registers.lead_to(self.parent_link());
         }
     }
 
-    pub(crate) fn set_stack_pointer(&self, stack_pointer: StackPointer) {
-        self.stack_pointer.set(MaybeUninit::new(stack_pointer));
+    /// Makes an unwinder that comes to this context, which runs, go on in the one at `link`.
+    pub(crate) fn lead_to(&self, link: *const *const Context) {
+        self.registers.lead_to(link.cast());
     }
 
     /// What the bottom frame of this context's stack holds of it.
-    pub(crate) fn parent_link(&self) -> *const () {
+    fn parent_link(&self) -> *const () {
         self.parent.as_ptr().cast_const().cast()
     }
 }

@@ -359,7 +359,7 @@ fn stack_in_use(block: &Block) -> Option<(StackLimits, usize)> {
         ptr::from_ref(&top_block).addr()
     } else {
         // SAFETY: started, not current, not dead (it has a stack): suspended.
-        unsafe { top_block.context().stack_pointer() }.address()
+        unsafe { top_block.context().stack_pointer() }
     };
     if !(bottom.addr()..=top.addr()).contains(&lowest) {
         // Another stack was begun on this one, and where this one ends meanwhile is not known.

@@ -4,7 +4,7 @@
 //! load and it stays usable while the thread's other thread-locals are destroyed.
 //!
 //! # Invariants
-//! * `current` is null or the block of the running greenlet, with the *alert* tag when its
+//! * `running` is null or the block of the running greenlet, with the *alert* tag when its
 //!   next switch must take the slow path (`Block::needs_attention`).
 //! * `departed` is set by whoever leaves with a `kind` that says so, and taken on arrival;
 //!   nothing runs in between.
@@ -13,13 +13,14 @@
 
 use core::{cell::Cell, ptr};
 
+#[cfg(thread_words)]
+use crate::arch;
 use crate::{
     host::per_thread,
     tree::{Block, Roster, UnderWay},
 };
 
 pub(crate) struct Thread {
-    current: Cell<*const Block>,
     departed: Cell<*const Block>,
     main: Cell<*const Block>,
     burials: Burials,
@@ -34,11 +35,8 @@ pub(crate) struct Thread {
 
 #[cfg(feature = "std")]
 impl Thread {
-    /// Where a debugger finds the running greenlet, and the first roster.
-    pub(crate) const DEBUGGED: [usize; 2] = [
-        core::mem::offset_of!(Self, current),
-        core::mem::offset_of!(Self, unscoped),
-    ];
+    /// Where a debugger finds the first roster.
+    pub(crate) const DEBUGGED: usize = core::mem::offset_of!(Self, unscoped);
 
     /// This thread's own.
     pub(crate) fn address() -> *const Self {
@@ -54,7 +52,6 @@ pub(crate) type Burials = Cell<*const Cell<*const Block>>;
 per_thread! {
     static THREAD: Thread =
         Thread {
-            current: Cell::new(ptr::null()),
             departed: Cell::new(ptr::null()),
             main: Cell::new(ptr::null()),
             burials: Cell::new(ptr::null()),
@@ -63,6 +60,38 @@ per_thread! {
             last_id: Cell::new(0),
             inspects: Cell::new(false),
         };
+}
+
+#[cfg(not(thread_words))]
+per_thread! {
+    static RUNNING: Cell<*const Block> = Cell::new(ptr::null());
+}
+
+/// The word that says what runs: the switch core's where it reads it itself, as its
+/// [`hop`](arch::hop) does on x86_64, else one of Rust's.
+#[inline(always)]
+fn running() -> *const Block {
+    #[cfg(thread_words)]
+    return arch::running().cast();
+    #[cfg(not(thread_words))]
+    RUNNING.with(Cell::get)
+}
+
+#[inline(always)]
+fn set_running(block: *const Block) {
+    #[cfg(thread_words)]
+    arch::set_running(block.cast());
+    #[cfg(not(thread_words))]
+    RUNNING.with(|running| running.set(block));
+}
+
+/// Where a debugger finds the running greenlet.
+#[cfg(feature = "std")]
+pub(crate) fn running_word() -> *const () {
+    #[cfg(thread_words)]
+    return arch::running_word();
+    #[cfg(not(thread_words))]
+    RUNNING.with(|running| ptr::from_ref(running).cast())
 }
 
 /// Blocks are aligned to more than this, so the lowest address bit is free.
@@ -79,18 +108,18 @@ fn untag(block: *const Block) -> *const Block {
 /// Is `block` running with nothing to be told?
 #[inline(always)]
 pub(crate) fn runs_undisturbed(block: &Block) -> bool {
-    THREAD.with(|thread| ptr::eq(thread.current.get(), block))
+    ptr::eq(running(), block)
 }
 
 /// The running greenlet's block, or null outside every greenlet.
 pub(crate) fn current() -> *const Block {
-    THREAD.with(|thread| untag(thread.current.get()))
+    untag(running())
 }
 
 /// Notes that `block` is about to run and that nothing is to be told to it.
 #[inline(always)]
 pub(crate) fn set_current_undisturbed(block: &Block) {
-    THREAD.with(|thread| thread.current.set(block));
+    set_running(block)
 }
 
 /// Notes that `block` is about to run, or runs, or that no greenlet does.
@@ -100,7 +129,7 @@ pub(crate) fn set_current(block: Option<&Block>) {
         Some(block) if block.needs_attention() => alert(block),
         Some(block) => block,
     };
-    THREAD.with(|thread| thread.current.set(tagged));
+    set_running(tagged)
 }
 
 /// Leaves word of who left, for the one that arrives.

@@ -107,15 +107,15 @@ fn two_versions_of_the_crate_switch_in_one_program() {
     let built = String::from_utf8(output.stdout).unwrap();
     let built = fs::read(built.trim_end()).unwrap();
     let built = object::File::parse(&*built).unwrap();
-    let mut switches: Vec<_> = built
+    let mut entries: Vec<_> = built
         .symbols()
         .filter_map(|symbol| symbol.name().ok())
-        .filter(|name| name.starts_with("greenlet_") && name.ends_with("_switch"))
+        .filter(|name| name.starts_with("greenlet_") && name.ends_with("_entry"))
         .collect();
-    switches.sort();
+    entries.sort();
     let ours =
-        format!("greenlet_{}_switch", env!("CARGO_PKG_VERSION")).replace(['.', '-', '+'], "_");
-    assert_eq!(switches, ["greenlet_0_0_99_switch", &ours]);
+        format!("greenlet_{}_entry", env!("CARGO_PKG_VERSION")).replace(['.', '-', '+'], "_");
+    assert_eq!(entries, ["greenlet_0_0_99_entry", &ours]);
 }
 
 #[test]
@@ -133,5 +133,45 @@ fn a_target_without_elf_is_refused_with_a_word() {
         let errors = String::from_utf8_lossy(&output.stderr);
         let refusal = format!("greenlet is for ELF targets, which {target} is not");
         assert!(errors.contains(&refusal), "{errors}");
+    }
+}
+
+/// A shared object whose thread-locals must lie in static TLS takes all of them out of a reserve of
+/// the program that loads it, and is refused where that is used up.
+#[test]
+#[cfg(not(target_env = "musl"))] // linked statically
+fn a_shared_object_with_the_crate_needs_no_static_tls() {
+    use std::{ffi::CString, os::unix::ffi::OsStrExt};
+
+    let Some(mut cargo) = process::cargo("build") else {
+        return skip("not started by cargo, which is needed to build a shared object");
+    };
+    let root = fresh_directory("shared-object").unwrap();
+    let this = root.join("this");
+    copy_crate(&this, env!("CARGO_PKG_VERSION")).unwrap();
+    let package = this.join("tests/shared-object");
+    fs::copy(this.join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
+    let output = cargo.arg("--quiet").current_dir(&package).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // target/[TRIPLE/]tmp
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let built = target.join("debug/libshared_object.so");
+
+    // More copies than fit into the reserve, loaded while the program runs.
+    for copy in 0..4 {
+        let path = root.join(format!("{copy}.so"));
+        fs::copy(&built, &path).unwrap();
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: a shared object of this test's own, whose function has this type.
+        let computed = unsafe {
+            let object = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+            assert!(!object.is_null(), "copy {copy}: {:?}", {
+                std::ffi::CStr::from_ptr(libc::dlerror())
+            });
+            let compute = libc::dlsym(object, c"compute".as_ptr());
+            assert!(!compute.is_null());
+            std::mem::transmute::<*mut libc::c_void, extern "C" fn(u8) -> u8>(compute)(copy)
+        };
+        assert_eq!(computed, 2 * (copy + 1));
     }
 }

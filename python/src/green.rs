@@ -5,7 +5,7 @@
 
 use core::{
     cell::Cell,
-    mem, ptr,
+    ptr,
     sync::atomic::{AtomicPtr, Ordering},
 };
 
@@ -255,8 +255,8 @@ impl Green {
         match self.stack_limits() {
             Some(limits) => {
                 let top = limits.top();
-                // SAFETY: it is suspended; the address is a word, in whichever type.
-                let pointer: usize = unsafe { mem::transmute(self.context.stack_pointer()) };
+                // SAFETY: it is suspended.
+                let pointer = unsafe { self.context.stack_pointer() };
                 top.addr().wrapping_sub(pointer).cast_signed()
             }
             None => size_of::<usize>().cast_signed(),

@@ -1,11 +1,19 @@
-//! What the rest of the crate must know of a processor: the first frame of a new stack, and
-//! the way into the switch core in `asm/`.
+//! What the rest of the crate must know of a processor: the registers of a suspended greenlet,
+//! and the switch, whose text is in `asm/`.
 //!
-//! One file an architecture, all of the same shape: a `Frame` whose layout is checked against
-//! the numbers in the `.S` file, and `switch`, the few instructions that jump into the core.
+//! [`Registers`] is the same for all architectures but for `MoreRegisters`; its layout is checked
+//! against the numbers in the `.S` file. One file an architecture has the rest: `switch`, which
+//! includes the text and tells the compiler which registers it changes, and a few constants.
 //! Knows registers; knows neither memory management nor the tree.
 
-use core::{mem::MaybeUninit, num::NonZeroUsize};
+use core::{
+    cell::Cell,
+    mem::{MaybeUninit, offset_of},
+};
+
+use static_assertions::const_assert_eq;
+
+use crate::raw::Context;
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
@@ -23,47 +31,97 @@ compile_error!("greenlet has a switch core for x86_64, aarch64, riscv64 and arm 
 
 #[cfg(feature = "std")]
 pub(crate) use imp::STACK_PROBES;
-pub(crate) use imp::{Frame, STACK_ALIGN, prepare_to_switch, switch};
+pub(crate) use imp::{STACK_ALIGN, switch};
+#[cfg(thread_words)]
+pub(crate) use imp::{hop, running, running_word, set_running};
 
-/// Symbols and frame layout of the switch core, written by `build.rs` from the `.S` file.
+/// Symbols and layout of the switch core, written by `build.rs` from the `.S` file.
 #[allow(
     dead_code,
     reason = "each architecture uses the constants of its own registers"
 )]
-mod core_layout {
+pub(crate) mod core_layout {
     include!(concat!(env!("OUT_DIR"), "/core.rs"));
 }
 
-impl Frame {
-    /// The frame record of a greenlet that has no frames: an unwinder passes through it to
-    /// the parent. It is the beginning of a [`Frame`] on every architecture. What else an unwinder
-    /// reads of one may be anything, but must be there to be read: as many bytes as a frame has.
-    pub(crate) fn record(parent_link: *const ()) -> [usize; 2] {
-        [
-            parent_link.expose_provenance(),
-            core_layout::entry_pc as *const () as usize,
-        ]
-    }
+/// The registers of a suspended greenlet, and where it goes on: what the switch core saves. The
+/// compiler saves all others that its caller wants kept, where it knows which those are.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Registers {
+    /// With `resume` a frame record, as the frame-pointer chain expects it.
+    frame_pointer: Cell<usize>,
+    resume: Cell<usize>,
+    stack_pointer: Cell<usize>,
+    /// A register that `entry` takes the argument from: `CONTEXT_*` of the `.S` file says which.
+    argument: Cell<usize>,
+    more: imp::MoreRegisters,
 }
 
-/// Where a suspended greenlet's registers lie: the address of its frame.
-///
-/// Made by [`raw::Context::prepare`](crate::raw::Context::prepare) and by each switch; never
-/// null.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct StackPointer(NonZeroUsize);
+const_assert_eq!(size_of::<Registers>(), core_layout::SIZE);
+const_assert_eq!(
+    offset_of!(Registers, frame_pointer),
+    core_layout::FRAME_POINTER
+);
+const_assert_eq!(offset_of!(Registers, resume), core_layout::RESUME);
+const_assert_eq!(
+    offset_of!(Registers, stack_pointer),
+    core_layout::STACK_POINTER
+);
+const_assert_eq!(offset_of!(Registers, argument), core_layout::ARGUMENT);
 
-impl StackPointer {
-    /// The stack pointer that names `frame`.
-    pub(crate) fn of(frame: *const Frame) -> Self {
-        Self(NonZeroUsize::new(frame.expose_provenance()).expect("a frame is not at address zero"))
+impl Registers {
+    pub(crate) const fn new() -> Self {
+        Self {
+            frame_pointer: Cell::new(0),
+            resume: Cell::new(0),
+            stack_pointer: Cell::new(0),
+            argument: Cell::new(0),
+            more: imp::MoreRegisters::new(),
+        }
     }
 
-    /// Its address.
-    #[must_use]
-    pub fn address(self) -> usize {
-        self.0.get()
+    /// Makes these the registers of a greenlet that starts with `start(argument, …)` on the stack
+    /// below `top`.
+    ///
+    /// # Safety
+    /// `top` is the end of writable memory of a few words that nobody else uses.
+    #[inline(always)]
+    pub(crate) unsafe fn prepare(
+        &self,
+        parent_link: *const (),
+        top: *mut u8,
+        start: Start,
+        argument: *mut (),
+    ) {
+        let top = top.map_addr(|address| address & !(STACK_ALIGN - 1));
+        let bottom_frame = top.wrapping_sub(STACK_ALIGN).cast::<Start>();
+        // SAFETY: the caller gives memory below `top`, and the alignment of a stack is no smaller
+        // than that of a word.
+        unsafe { bottom_frame.write(start) };
+        self.lead_to(parent_link);
+        self.stack_pointer.set(bottom_frame.expose_provenance());
+        self.argument.set(argument.expose_provenance());
+        self.more.prepare();
+    }
+
+    /// Makes an unwinder that comes to these registers go on in the context that `link` leads to.
+    #[inline(always)]
+    pub(crate) fn lead_to(&self, link: *const ()) {
+        self.frame_pointer.set(link.expose_provenance());
+        self.resume.set(core_layout::entry_pc as *const () as usize);
+    }
+
+    /// Makes an unwinder that comes to these registers end there.
+    #[inline(always)]
+    pub(crate) fn lead_nowhere(&self) {
+        self.frame_pointer.set(0);
+        self.resume.set(0);
+    }
+
+    /// The stack pointer of a suspended greenlet.
+    pub(crate) fn stack_pointer(&self) -> usize {
+        self.stack_pointer.get()
     }
 }
 
@@ -77,11 +135,12 @@ pub struct Message {
     pub kind: usize,
 }
 
-/// Who goes on when a greenlet is over, and with what: filled in by its `Start` function.
+/// Which context goes on when a greenlet finishes, and with what: filled in by its [`Start`]
+/// function.
 #[repr(C)]
 pub struct Departure {
-    /// The saved stack pointer of the one that is resumed.
-    pub to: MaybeUninit<StackPointer>,
+    /// The context that is resumed, which is suspended.
+    pub to: MaybeUninit<*const Context>,
     /// What it receives.
     pub message: MaybeUninit<Message>,
 }

@@ -1,10 +1,8 @@
-//! riscv64, RISC-V ELF psABI. See `asm/riscv64.S` for the frame and the register contract.
+//! riscv64, RISC-V ELF psABI. See `asm/riscv64.S` for the registers and the contract of the switch.
 
-use core::{arch::asm, mem::offset_of};
+use core::arch::asm;
 
-use static_assertions::const_assert_eq;
-
-use super::{Message, StackPointer, Start, core_layout};
+use super::{Context, Message};
 
 /// Alignment of the top of a stack, bytes (psABI, "Integer Calling Convention").
 pub(crate) const STACK_ALIGN: usize = 16;
@@ -13,75 +11,63 @@ pub(crate) const STACK_ALIGN: usize = 16;
 #[cfg(feature = "std")]
 pub(crate) const STACK_PROBES: bool = false;
 
-/// The registers of a suspended greenlet.
+/// None.
+#[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Frame {
-    s0: usize,
-    resume: usize,
-    s1: usize,
-    s2: usize,
-    s3_to_s11: [usize; 9],
-    /// fs0 to fs11 if the ABI passes floating-point values in registers; padding.
-    rest: [usize; REST],
-}
+pub(super) struct MoreRegisters {}
 
-const REST: usize = core_layout::FRAME_SIZE / size_of::<usize>() - 13;
-
-const_assert_eq!(size_of::<Frame>(), core_layout::FRAME_SIZE);
-const_assert_eq!(offset_of!(Frame, s0), core_layout::FRAME_POINTER);
-const_assert_eq!(offset_of!(Frame, resume), core_layout::RESUME);
-const_assert_eq!(offset_of!(Frame, s1), core_layout::START);
-const_assert_eq!(offset_of!(Frame, s2), core_layout::ARGUMENT);
-const_assert_eq!(size_of::<Frame>() % STACK_ALIGN, 0);
-
-impl Frame {
-    /// The first frame of a greenlet that begins with `start(argument, …)`.
-    pub(crate) fn new(parent_link: *const (), start: Start, argument: *mut ()) -> Self {
-        Self {
-            s0: parent_link.expose_provenance(),
-            resume: core_layout::entry_pc as *const () as usize,
-            s1: start as usize,
-            s2: argument.expose_provenance(),
-            s3_to_s11: [0; 9],
-            rest: [0; REST],
-        }
+impl MoreRegisters {
+    pub(super) const fn new() -> Self {
+        Self {}
     }
+
+    /// There is nothing to be done here.
+    pub(super) fn prepare(&self) {}
 }
 
-/// Suspends the caller, stores its stack pointer in `save`, resumes the one whose stack pointer
-/// is in `to` with `message`; returns when somebody resumes the caller, with what they sent.
+/// Suspends the caller, whose context is `me`, and resumes `to` with `message`; returns when
+/// somebody resumes the caller, with what they sent.
 ///
 /// # Safety
-/// `save` is valid for a write; `to` holds the stack pointer of a frame that is suspended now
-/// and is resumed only this once, on this thread.
+/// `me` is the context that runs on this thread. `to` is suspended, or prepared, on this thread,
+/// and is resumed only this once.
 #[inline(always)]
-pub(crate) unsafe fn switch(
-    save: *mut StackPointer,
-    to: *const StackPointer,
-    message: Message,
-) -> Message {
+pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Message) -> Message {
     let (word, kind);
-    // SAFETY: the caller vouches for `save` and `to`. The core preserves what the ABI says
-    // a callee preserves and hands over word and kind; all else, ra and the t1 or t2 of
-    // `tail` with it, is declared clobbered.
+    // SAFETY: the caller vouches for the contexts. The text preserves s0, s1 and sp and hands over word
+    // and kind; all else is declared clobbered.
     unsafe {
         asm!(
-            "lla ra, 2f",
-            "tail {switch}",
-            "2:",
-            switch = sym core_layout::switch,
-            inout("a0") save => _,
-            inout("a1") (*to).address() => _,
+            include_str!(concat!(env!("OUT_DIR"), "/switch.s")),
+            inout("a0") me => _,
+            inout("a1") to => _,
             inout("a2") message.word => word,
             inout("a3") message.kind => kind,
-            // fs0-fs11: the processor may have them where the ABI, and so the core, has not.
-            out("f8") _, out("f9") _, out("f18") _, out("f19") _, out("f20") _, out("f21") _,
-            out("f22") _, out("f23") _, out("f24") _, out("f25") _, out("f26") _, out("f27") _,
+            out("s2") _,
+            out("s3") _,
+            out("s4") _,
+            out("s5") _,
+            out("s6") _,
+            out("s7") _,
+            out("s8") _,
+            out("s9") _,
+            out("s10") _,
+            out("s11") _,
+            out("fs0") _,
+            out("fs1") _,
+            out("fs2") _,
+            out("fs3") _,
+            out("fs4") _,
+            out("fs5") _,
+            out("fs6") _,
+            out("fs7") _,
+            out("fs8") _,
+            out("fs9") _,
+            out("fs10") _,
+            out("fs11") _,
             clobber_abi("C"),
+            options(raw),
         );
     }
     Message { word, kind }
 }
-
-/// To be called when a context is made ready for its first switch. Nothing is to be done here.
-pub(crate) fn prepare_to_switch() {}

@@ -1,10 +1,10 @@
-//! x86_64, System V ABI. See `asm/x86_64.S` for the frame and the register contract.
+//! x86_64, System V ABI. See `asm/x86_64.S` for the registers and the contract of the switch.
 
-use core::{arch::asm, mem::offset_of};
+use core::arch::asm;
 
-use static_assertions::const_assert_eq;
-
-use super::{Message, StackPointer, Start, core_layout};
+#[cfg(thread_words)]
+use super::core_layout;
+use super::{Context, Message};
 
 /// Alignment of the top of a stack, bytes (psABI 3.2.2 "The Stack Frame").
 pub(crate) const STACK_ALIGN: usize = 16;
@@ -13,169 +13,170 @@ pub(crate) const STACK_ALIGN: usize = 16;
 #[cfg(feature = "std")]
 pub(crate) const STACK_PROBES: bool = true;
 
-/// The registers of a suspended greenlet.
+/// The control words, if they are each greenlet's own.
+#[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Frame {
-    rbp: usize,
-    resume: usize,
-    mxcsr: u32,
-    x87_control: u16,
-    unused: u16,
-    r15: usize,
-    r14: usize,
-    r13: usize,
-    r12: usize,
-    rbx: usize,
+pub(super) struct MoreRegisters {
+    #[cfg(feature = "fp-control")]
+    mxcsr: core::cell::Cell<u32>,
+    #[cfg(feature = "fp-control")]
+    x87_control: core::cell::Cell<u32>,
 }
 
-const_assert_eq!(size_of::<Frame>(), core_layout::FRAME_SIZE);
-const_assert_eq!(offset_of!(Frame, rbp), core_layout::FRAME_POINTER);
-const_assert_eq!(offset_of!(Frame, resume), core_layout::RESUME);
-const_assert_eq!(offset_of!(Frame, mxcsr), core_layout::MXCSR);
-const_assert_eq!(offset_of!(Frame, x87_control), core_layout::X87CW);
-const_assert_eq!(offset_of!(Frame, r12), core_layout::ARGUMENT);
-const_assert_eq!(offset_of!(Frame, rbx), core_layout::START);
-
-impl Frame {
-    /// The first frame of a greenlet that begins with `start(argument, …)`.
-    ///
-    /// MXCSR and the x87 control word begin as in a new process (psABI 3.4.1, "Special
-    /// Registers"): all exceptions masked, round to nearest.
-    pub(crate) fn new(parent_link: *const (), start: Start, argument: *mut ()) -> Self {
+impl MoreRegisters {
+    pub(super) const fn new() -> Self {
         Self {
-            rbp: parent_link.expose_provenance(),
-            resume: core_layout::entry_pc as *const () as usize,
-            mxcsr: 0x1f80,
-            x87_control: 0x037f,
-            unused: 0,
-            r15: 0,
-            r14: 0,
-            r13: 0,
-            r12: argument.expose_provenance(),
-            rbx: start as usize,
+            #[cfg(feature = "fp-control")]
+            mxcsr: core::cell::Cell::new(0),
+            #[cfg(feature = "fp-control")]
+            x87_control: core::cell::Cell::new(0),
+        }
+    }
+
+    /// A new greenlet begins with the control words of the one that prepares it, as a new thread
+    /// does with those of its creator (POSIX, `pthread_create`).
+    #[inline(always)]
+    pub(super) fn prepare(&self) {
+        #[cfg(feature = "fp-control")]
+        // SAFETY: stores four bytes and two.
+        unsafe {
+            asm!(
+                "stmxcsr [{mxcsr}]",
+                "fnstcw [{x87_control}]",
+                mxcsr = in(reg) self.mxcsr.as_ptr(),
+                x87_control = in(reg) self.x87_control.as_ptr(),
+                options(nostack, preserves_flags),
+            );
         }
     }
 }
 
-/// Suspends the caller, stores its stack pointer in `save`, resumes the one whose stack pointer
-/// is in `to` with `message`; returns when somebody resumes the caller, with what they sent.
-///
-/// Who left last, and its stack pointer, are noted in thread-local words (`last` in
-/// `asm/x86_64.S`). The usual target is the one that left last, and its stack pointer is then
-/// read from there. Otherwise the processor would have to wait for the address in `to`, which
-/// may come off a stack that is not in the cache; so it goes ahead on a predicted branch, and
-/// the misses of many greenlets overlap. Among 10,000 that is more than ten times faster.
+/// Suspends the caller, whose context is `me`, and resumes `to` with `message`; returns when
+/// somebody resumes the caller, with what they sent.
 ///
 /// # Safety
-/// `save` is valid for a write; `to` holds the stack pointer of a frame that is suspended now
-/// and is resumed only this once, on this thread.
+/// `me` is the context that runs on this thread. `to` is suspended, or prepared, on this thread,
+/// and is resumed only this once.
 #[inline(always)]
-pub(crate) unsafe fn switch(
-    save: *mut StackPointer,
-    to: *const StackPointer,
-    message: Message,
-) -> Message {
+pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Message) -> Message {
     let (word, kind);
-    // SAFETY: the caller vouches for `save` and `to`. The core preserves what the ABI says
-    // a callee preserves and hands over word and kind; all else is declared clobbered.
+    // SAFETY: the caller vouches for the contexts. The text preserves rbx, rbp and rsp and hands
+    // over word and kind; all else is declared clobbered.
     unsafe {
         asm!(
-            // Not through `thread_local!`: its address would be kept in a register that comes
-            // off the cold stack.
-            "mov r8, qword ptr [rip + {last}@GOTTPOFF]",
-            "cmp rsi, fs:[r8]",
-            "jne 3f",
-            "mov rsi, fs:[r8 + 8]",
-            "4:",
-            "mov fs:[r8], rdi",
-            "lea r9, [rsp - {frame_size}]", // what the core stores in `save`
-            "mov fs:[r8 + 8], r9",
-            "lea rax, [rip + 2f]",
-            "jmp {switch}",
-            "3:",
-            "mov rsi, [rsi]",
-            "jmp 4b",
-            "2:",
-            last = sym core_layout::last,
-            frame_size = const core_layout::FRAME_SIZE,
-            switch = sym core_layout::switch,
-            inout("rdi") save => _,
+            include_str!(concat!(env!("OUT_DIR"), "/switch.s")),
+            inout("rdi") me => _,
             inout("rsi") to => _,
             inout("rdx") message.word => word,
             inout("rcx") message.kind => kind,
-            out("rax") _,
-            out("r8") _,
-            out("r9") _,
+            out("r12") _,
+            out("r13") _,
+            out("r14") _,
+            out("r15") _,
             clobber_abi("sysv64"),
+            options(raw),
         );
     }
     Message { word, kind }
 }
 
-/// To be called when a context is made ready for its first switch.
-pub(crate) fn prepare_to_switch() {
-    forget_last();
-    #[cfg(feature = "fp-control")]
-    mxcsr::choose_way_once();
-}
-
-/// The one that left last may have lain where another lies now.
-fn forget_last() {
-    // SAFETY: writes a word that only `switch` and this use.
+/// [`switch`] with its conditions looked at: `me` is the running context (`running`), and the byte
+/// behind `to` is `core_layout::ACTIVE`. Otherwise returns the word and the context as they were
+/// given, with the kind `core_layout::REFUSED`.
+///
+/// # Safety
+/// A context is told to run by [`set_running`] or here, and runs then. That byte is `ACTIVE` of no
+/// context but those that are suspended or prepared on this thread, and of the running one.
+#[cfg(thread_words)]
+#[inline(always)]
+pub(crate) unsafe fn hop(
+    me: *const Context,
+    to: *const Context,
+    message: Message,
+) -> (Message, *const Context) {
+    let (word, kind, refused);
+    // SAFETY: as in `switch`. A switch to the running context loads what it has just stored.
     unsafe {
         asm!(
-            "mov {slot}, qword ptr [rip + {last}@GOTTPOFF]",
-            "mov qword ptr fs:[{slot}], 0",
-            slot = out(reg) _,
-            last = sym core_layout::last,
+            include_str!(concat!(env!("OUT_DIR"), "/hop.s")),
+            inout("rdi") me => _,
+            inout("rsi") to => refused,
+            inout("rdx") message.word => word,
+            inout("rcx") message.kind => kind,
+            out("r12") _,
+            out("r13") _,
+            out("r14") _,
+            out("r15") _,
+            clobber_abi("sysv64"),
+            options(raw),
+        );
+    }
+    (Message { word, kind }, refused)
+}
+
+/// Where the thread's words are, from fs.
+#[cfg(thread_words)]
+#[inline(always)]
+fn thread_words() -> usize {
+    let words;
+    // SAFETY: as THREAD_WORDS in `asm/x86_64.S`: changes rax and flags.
+    unsafe {
+        asm!(
+            "lea rax, [rip + {words}@tlsdesc]",
+            "call qword ptr [rax + {words}@tlscall]",
+            words = sym core_layout::words,
+            out("rax") words,
+        );
+    }
+    words
+}
+
+/// What [`set_running`] or [`hop`] has set last.
+#[cfg(thread_words)]
+#[inline(always)]
+pub(crate) fn running() -> *const Context {
+    let running;
+    // SAFETY: reads a word of this thread.
+    unsafe {
+        asm!(
+            "mov {running}, fs:[{words} + {offset}]",
+            words = in(reg) thread_words(),
+            running = lateout(reg) running,
+            offset = const core_layout::RUNNING,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    running
+}
+
+/// Sets the thread's running context. One with other bits than an address has is none that [`hop`]
+/// is called with.
+#[cfg(thread_words)]
+#[inline(always)]
+pub(crate) fn set_running(context: *const Context) {
+    // SAFETY: writes a word of this thread that nothing else does.
+    unsafe {
+        asm!(
+            "mov fs:[{words} + {offset}], {context}",
+            words = in(reg) thread_words(),
+            context = in(reg) context,
+            offset = const core_layout::RUNNING,
             options(nostack, preserves_flags),
         );
     }
 }
 
-/// Which way the core takes to give each greenlet its MXCSR. (`asm/x86_64.S` has both.)
-#[cfg(feature = "fp-control")]
-mod mxcsr {
-    use core::{
-        arch::x86_64::__cpuid,
-        sync::atomic::{AtomicU8, Ordering},
-    };
-
-    use super::core_layout;
-
-    fn way() -> &'static AtomicU8 {
-        // SAFETY: a byte of the core, which is there and zero when the program begins; the core
-        // reads it with one load, Rust writes it here only.
-        unsafe { &core_layout::mxcsr_way }
+/// The address of the word that [`running`] reads, for a debugger.
+#[cfg(thread_words)]
+pub(crate) fn running_word() -> *const () {
+    let base: usize;
+    // SAFETY: psABI 3.4.2 and the TLS supplement: at fs:0 is the address that fs stands for.
+    unsafe {
+        asm!(
+            "mov {base}, fs:[0]",
+            base = out(reg) base,
+            options(nostack, preserves_flags, readonly),
+        );
     }
-
-    #[inline]
-    pub(super) fn choose_way_once() {
-        if way().load(Ordering::Relaxed) == 0 {
-            choose_way();
-        }
-    }
-
-    /// To compare means to read back what has just been stored. On Zen 5 `stmxcsr` begins when
-    /// all before it is done, so the next one waits for that read; to load always takes a quarter
-    /// off a round trip there, whether or not a sticky flag differs. On Intel it costs tens of
-    /// nanoseconds if one does. (`benches/README.md`; no other processors were measured.)
-    #[cold]
-    fn choose_way() {
-        let chosen = if is_zen_5() {
-            core_layout::MXCSR_WAY_LOAD
-        } else {
-            core_layout::MXCSR_WAY_COMPARE
-        };
-        way().store(chosen as u8, Ordering::Relaxed);
-    }
-
-    #[allow(unused_unsafe, reason = "it is needed until Rust 1.93")]
-    fn is_zen_5() -> bool {
-        // SAFETY: every x86_64 processor has the instruction and these two leaves.
-        let (vendor, version) = unsafe { (__cpuid(0), __cpuid(1).eax) };
-        let vendor = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
-        let (family, more) = (version >> 8 & 0xf, version >> 20 & 0xff);
-        vendor.as_flattened() == b"AuthenticAMD" && family + more == 0x1a
-    }
+    core::ptr::without_provenance(base.wrapping_add(thread_words()) + core_layout::RUNNING)
 }

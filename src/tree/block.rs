@@ -1,26 +1,25 @@
 //! The control block: all that the crate knows of one greenlet.
 
+#[cfg(feature = "std")]
+use core::mem::offset_of;
 use core::{
     any::TypeId,
     cell::{Cell, UnsafeCell},
     fmt,
-    mem::{MaybeUninit, offset_of},
     ops::Deref,
     ptr::{self, NonNull},
 };
 
-use static_assertions::const_assert;
+#[cfg(thread_words)]
+use static_assertions::const_assert_eq;
 
 use super::{Membership, Own, Refusal, Settings, counts::Counts, memory::SizeClass, under_way};
+#[cfg(thread_words)]
+use crate::arch;
 #[cfg(feature = "std")]
 use crate::stack::StackLimits;
 use crate::{
-    StackError, Thrown,
-    arch::{Frame, StackPointer, Start},
-    host,
-    local::Locals,
-    raw::Context,
-    thread, tools, trace,
+    StackError, Thrown, arch::Start, host, local::Locals, raw::Context, thread, tools, trace,
 };
 
 /// Where a greenlet is in its life. (`greenlet-gdb.py` knows the states by their numbers.)
@@ -105,10 +104,9 @@ impl Deref for Block {
 /// # Invariants
 /// * `context` comes first: a pointer to a block is a pointer to its context, and a parent
 ///   link leads from one to the other.
-/// * New and dead: `context`'s stack pointer is the address of `record`, so that an unwinder
-///   passes through to the parent, or ends there without one; and while a root runs on the same
-///   stack, to that root.
-///   Otherwise suspended or busy: it is the saved stack pointer.
+/// * New and dead: `context` leads an unwinder through to the parent, or ends there without one;
+///   and while a root runs on the same stack, to that root. Otherwise suspended or busy: it has the
+///   saved registers.
 /// * `settings.stack` is given back when the greenlet has died, if not before then by the one that
 ///   arrives after the death; a root has none.
 /// * The parent is counted by this block, as [`Counts`] says; null for a root, and when the counts
@@ -124,7 +122,7 @@ impl Deref for Block {
 #[repr(C)]
 pub(crate) struct Fields {
     context: Context,
-    record: Cell<[usize; 2]>,
+    /// Right behind the context, where the switch core reads it.
     state: Cell<State>,
     /// Was the thread unwinding a panic of another stack when this greenlet was told to exit?
     told_in_unwinding: Cell<bool>,
@@ -141,20 +139,17 @@ pub(crate) struct Fields {
     locals: Locals,
     settings: Settings,
     fiber: tools::Fiber,
-    /// What of a frame that begins at `record` would lie behind the block.
-    rest_of_frame: [MaybeUninit<usize>; REST_OF_FRAME],
 }
 
-/// Words: what a frame has more than the other fields from `record` on, which are 19 or more.
-const REST_OF_FRAME: usize = (size_of::<Frame>() / size_of::<usize>()).saturating_sub(19);
-
-// An unwinder takes `record` for the beginning of a frame and may read all of one there.
-const_assert!(offset_of!(Fields, record) + size_of::<Frame>() <= size_of::<Block>());
+#[cfg(thread_words)]
+const_assert_eq!(offset_of!(Fields, state), arch::core_layout::STATE);
+#[cfg(thread_words)]
+const_assert_eq!(State::Active as usize, arch::core_layout::ACTIVE);
 
 #[cfg(feature = "std")]
 impl Block {
     /// Where a debugger finds state, whom it waits for, the next in its roster, number and name.
-    /// It begins with stack pointer and parent; a name is a pointer, or null, and a length.
+    /// It begins with its context; a name is a pointer, or null, and a length.
     pub(crate) const DEBUGGED: [usize; 5] = {
         [
             offset_of!(Fields, state),
@@ -189,7 +184,6 @@ impl Block {
             context: Context::under(
                 parent.map_or(ptr::null(), |parent| ptr::from_ref(parent).cast()),
             ),
-            record: Cell::new([0; 2]),
             state: Cell::new(State::New),
             exiting: Cell::new(0),
             told_in_unwinding: Cell::new(false),
@@ -204,14 +198,12 @@ impl Block {
             kind,
             settings: settings(),
             fiber: tools::Fiber::new(),
-            rest_of_frame: [MaybeUninit::uninit(); REST_OF_FRAME],
         }))
     }
 
     /// To be called once the block lies where it stays, before anything else.
     pub(crate) fn settle_in(&self) {
-        self.point_record_at_parent();
-        self.show_record();
+        self.context.lead_to_parent();
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -267,7 +259,7 @@ impl Block {
     pub(super) fn take_parent(&self) -> *const Block {
         let parent = self.context.parent().cast();
         self.set_parent_link(ptr::null());
-        self.point_record_at_parent();
+        self.context.lead_to_parent();
         parent
     }
 
@@ -313,23 +305,7 @@ impl Block {
     pub(crate) fn set_dead(&self) {
         self.membership.leave();
         self.state.set(State::Dead);
-        self.show_record();
-    }
-
-    /// Makes an unwinder go on from the record to the parent; without one, nowhere.
-    #[inline]
-    fn point_record_at_parent(&self) {
-        self.record.set(if self.context.parent().is_null() {
-            [0; 2]
-        } else {
-            Frame::record(self.context.parent_link())
-        });
-    }
-
-    /// Makes an unwinder that comes to the context go on to the record.
-    fn show_record(&self) {
-        self.context
-            .set_stack_pointer(StackPointer::of(self.record.as_ptr().cast_const().cast()));
+        self.context.lead_to_parent();
     }
 
     /// Gives a new greenlet its stack and makes it ready to be switched to.
@@ -399,12 +375,10 @@ impl Block {
     pub(crate) fn begin_waiting_for_root(&self, root: &Block) {
         self.begin_waiting_for(root);
         let link: *const Cell<*const Block> = &raw const self.waits_for;
-        self.record.set(Frame::record(link.cast()));
-        self.show_record();
+        self.context.lead_to(link.cast());
     }
 
     pub(crate) fn end_waiting_for_root(&self) {
-        self.point_record_at_parent();
         self.end_waiting();
     }
 

@@ -296,7 +296,7 @@ unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *
     // SAFETY: the caller's word; a killer waits in its switch, and an heir is suspended.
     unsafe {
         departure.write(Departure {
-            to: MaybeUninit::new(receiver.context().stack_pointer()),
+            to: MaybeUninit::new(receiver.context()),
             message: MaybeUninit::new(message::last_of(block, outcome)),
         });
     }

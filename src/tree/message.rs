@@ -13,6 +13,11 @@ use core::{
 use super::{Block, block::State, counts, under_way::UnderWay};
 #[cfg(feature = "std")]
 use super::{kill, root};
+#[cfg(thread_words)]
+use static_assertions::const_assert_eq;
+
+#[cfg(thread_words)]
+use crate::arch;
 use crate::{Thrown, arch::Message, host, thread, trace};
 
 /// `Message::kind`: what `word` is. A plain value is zero, so that the receiver's usual case
@@ -138,23 +143,100 @@ unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
     message
 }
 
-/// Switches from the running `me` to the suspended `target` with a value, and returns what
+/// `Message::kind` of what was not sent. (`HOP_REFUSED` in `asm/x86_64.S`.)
+const REFUSED: usize = 0b100_0000;
+
+#[cfg(thread_words)]
+const_assert_eq!(REFUSED, arch::core_layout::REFUSED);
+
+/// What [`hop`] returns.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer {
+    message: Message,
+    target: *const Block,
+}
+
+impl Answer {
+    /// Is it a value, and so the usual case?
+    #[inline(always)]
+    pub(crate) fn is_value(&self) -> bool {
+        self.message.kind == VALUE
+    }
+
+    /// What has arrived, which is to be [opened](open) at once; or, if nothing was sent, the message
+    /// as it was, and its target.
+    #[inline(always)]
+    pub(crate) fn arrived(self) -> Result<Message, (Message, *const Block)> {
+        let Self { message, target } = self;
+        if message.kind == REFUSED {
+            return Err((
+                Message {
+                    kind: VALUE,
+                    ..message
+                },
+                target,
+            ));
+        }
+        Ok(message)
+    }
+
+    /// What has arrived, if it is known that something has.
+    #[inline(always)]
+    pub(crate) fn message(self) -> Message {
+        self.message
+    }
+}
+
+/// Switches from `me` to `target`, if `me` runs with nothing to be told to it and `target` is
+/// active, and returns what `me` is resumed with. Otherwise returns the message. One answer for both,
+/// so that the usual case is one test, after the switch.
+///
+/// # Safety
+/// The message is a value of the target's inbox type, or an error; the thread is not unwinding.
+#[inline(always)]
+pub(crate) unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer {
+    #[cfg(thread_words)]
+    {
+        let (me, to) = (ptr::from_ref(me).cast(), ptr::from_ref(target).cast());
+        // SAFETY: `thread` says who runs, and an active greenlet is suspended, prepared or runs.
+        let (message, target) = unsafe { arch::hop(me, to, message) };
+        let target = target.cast();
+        Answer { message, target }
+    }
+    #[cfg(not(thread_words))]
+    {
+        if thread::runs_undisturbed(me) && target.state() == State::Active && !ptr::eq(me, target) {
+            // SAFETY: `me` runs, and an active one that does not is suspended or prepared.
+            let message = unsafe { hop_to_active(me, target, message) };
+            return Answer { message, target };
+        }
+        Answer {
+            message: Message {
+                kind: REFUSED,
+                ..message
+            },
+            target,
+        }
+    }
+}
+
+/// Switches from the running `me` to the active `target` with a value, and returns what
 /// `me` is resumed with, which is to be [opened](open) at once.
 ///
 /// # Safety
 /// `me` is running, and nothing is to be told to it. `target` is suspended or ready to start, and
 /// the message is a value of its inbox type.
 #[inline(always)]
-pub(crate) unsafe fn hop(me: &Block, target: &Block, value: Message) -> Message {
+pub(crate) unsafe fn hop_to_active(me: &Block, target: &Block, value: Message) -> Message {
     thread::set_current_undisturbed(target);
     // SAFETY: who runs and who is suspended is the caller's word.
     unsafe { switch(me, target, value) }
 }
 
-/// As [`hop`], for any content and also when something is to be told to the one that leaves.
+/// As [`hop_to_active`], for any content and also when something is to be told to the one that leaves.
 ///
 /// # Safety
-/// As for [`hop`], but `me` may have been abandoned.
+/// As for [`hop_to_active`], but `me` may have been abandoned.
 pub(crate) unsafe fn hop_with(me: &Block, target: &Block, content: Content<Message>) -> Message {
     let mut message = of_content(content);
     if me.last_waiter().is_abandoned() {

@@ -36,7 +36,9 @@ pub(crate) use kill::{Killed, end, finish_burials, kill};
 pub(crate) use memory::OutOfMemory;
 #[cfg(feature = "std")]
 pub(crate) use message::run_on_stack_of;
-pub(crate) use message::{Content, hop, hop_with, of_thrown, of_value, open, take_value};
+pub(crate) use message::{
+    Answer, Content, hop, hop_to_active, hop_with, of_thrown, of_value, open, take_value,
+};
 pub(crate) use root::{enter, enter_scoped};
 pub(crate) use roster::{Membership, Roster};
 pub(crate) use route::{Delivery, Refusal, admit, receiver};

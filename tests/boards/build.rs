@@ -1,5 +1,4 @@
-//! Puts the memory map of the board where the linker script of its run-time crate looks for it, and
-//! tells the tests of registers the name of what they jump to.
+//! Puts the memory map of the board where the linker script of its run-time crate looks for it.
 
 use std::{env, fs, path::PathBuf};
 
@@ -18,23 +17,10 @@ fn main() {
     if target.ends_with("eabihf") || target.starts_with("riscv64gc") {
         println!("cargo::rustc-cfg=hard_float");
     }
-    println!("cargo::rustc-env=GREENLET_SWITCH={}", core_switch());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     fs::copy(format!("memory/{board}.x"), out.join("memory.x")).expect("a map for each board");
     println!("cargo::rustc-link-search={}", out.display());
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
     // What the linker would do for itself but for its script.
     println!("cargo::rustc-link-arg-bins=--nmagic");
-}
-
-/// The symbol of the crate's switch: its version is part of it.
-fn core_switch() -> String {
-    const MANIFEST: &str = "../../Cargo.toml";
-    println!("cargo::rerun-if-changed={MANIFEST}");
-    let manifest = fs::read_to_string(MANIFEST).expect("the crate's own manifest");
-    let version = manifest
-        .lines()
-        .find_map(|line| line.strip_prefix("version = "))
-        .expect("the crate's version");
-    format!("greenlet_{}_switch", version.trim_matches('"')).replace(['.', '-', '+'], "_")
 }

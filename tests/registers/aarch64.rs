@@ -3,7 +3,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use super::{Banks, Register, core_switch};
+use super::{Banks, Register};
 
 pub const REGISTERS: [Register; 19] = [
     ("x19", !0, 0),
@@ -57,22 +57,6 @@ global_asm!(
     "    greenlet_all ldr, ldp, sp",
     "    add sp, sp, #176",
     ".endm",
-    // filled_switch(banks: x0, save: x1, to: x2)
-    ".globl {filled_switch}",
-    "{filled_switch}:",
-    "    greenlet_fill",
-    "    ldr x10, [x0, #{word}]",
-    "    ldr x3, [x0, #{kind}]",
-    "    mov x0, x1",
-    "    mov x1, x2",
-    "    mov x2, x10",
-    "    adr x30, 2f",
-    "    b {core_switch}",
-    "2:",
-    "    greenlet_read",
-    "    str x2, [x0, #{word}]",
-    "    str x3, [x0, #{kind}]",
-    "    ret",
     // filled_call(banks: x0, function: x1, argument: x2)
     ".globl {filled_call}",
     "{filled_call}:",
@@ -81,11 +65,7 @@ global_asm!(
     "    blr x1",
     "    greenlet_read",
     "    ret",
-    filled_switch = sym super::filled_switch,
     filled_call = sym super::filled_call,
-    core_switch = sym core_switch,
     set = const offset_of!(Banks, set),
     seen = const offset_of!(Banks, seen),
-    word = const offset_of!(Banks, word),
-    kind = const offset_of!(Banks, kind),
 );

@@ -2,7 +2,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use super::{Banks, Register, core_switch};
+use super::{Banks, Register};
 
 #[path = "aapcs32.rs"]
 mod aapcs32;
@@ -56,23 +56,6 @@ global_asm!(
     ".endif",
     "    pop {{r1, r4-r11, lr}}",
     ".endm",
-    // filled_switch(banks: r0, save: r1, to: r2)
-    ".globl {filled_switch}",
-    ".type {filled_switch}, %function",
-    "{filled_switch}:",
-    "    greenlet_fill",
-    "    ldr r12, [r0, #{word}]",
-    "    ldr r3, [r0, #{kind}]",
-    "    mov r0, r1",
-    "    mov r1, r2",
-    "    mov r2, r12",
-    "    adr lr, 2f",
-    "    b {core_switch}",
-    "2:",
-    "    greenlet_read",
-    "    str r2, [r0, #{word}]",
-    "    str r3, [r0, #{kind}]",
-    "    bx lr",
     // filled_call(banks: r0, function: r1, argument: r2)
     ".globl {filled_call}",
     ".type {filled_call}, %function",
@@ -82,12 +65,8 @@ global_asm!(
     "    blx r1",
     "    greenlet_read",
     "    bx lr",
-    filled_switch = sym super::filled_switch,
     filled_call = sym super::filled_call,
-    core_switch = sym core_switch,
     set = const offset_of!(Banks, set),
     seen = const offset_of!(Banks, seen),
-    word = const offset_of!(Banks, word),
-    kind = const offset_of!(Banks, kind),
     vfp = const aapcs32::HARD_FLOAT as usize,
 );

@@ -1,7 +1,12 @@
 //! The registers that are filled before a switch and looked at after it. Needs no `std`: boards
 //! have the same tests.
 
-use greenlet::{Current, Greenlet, Thrown, raw::StackPointer};
+use core::mem::MaybeUninit;
+
+use greenlet::{
+    Current, Greenlet, Thrown,
+    raw::{Context, Message},
+};
 
 use super::arch::REGISTERS;
 
@@ -11,23 +16,16 @@ pub type Register = (&'static str, u64, u64);
 /// One value for each of [`REGISTERS`], in the low bits if they are narrower.
 type Bank = [u64; REGISTERS.len()];
 
-/// What the routines of `arch` load before they jump, and store when control is back. The message
-/// comes first, as Thumb-1 reaches no further.
+/// What the routines of `arch` load before they call, and store when control is back; and a message.
 #[repr(C)]
 pub struct Banks {
-    pub word: usize,
-    pub kind: usize,
     pub set: Bank,
     pub seen: Bank,
+    pub word: usize,
+    pub kind: usize,
 }
 
 unsafe extern "C" {
-    /// Fills the registers from `set`, switches with the message of `banks`, stores the
-    /// registers in `seen` and the message received in `banks`.
-    ///
-    /// `save` and `to` are the core's: see `greenlet::raw::Context::switch`.
-    pub fn filled_switch(banks: *mut Banks, save: *mut StackPointer, to: StackPointer);
-
     /// Fills the registers from `set`, calls `function(argument)`, stores the registers in
     /// `seen`.
     pub fn filled_call(
@@ -40,10 +38,10 @@ unsafe extern "C" {
 impl Banks {
     pub fn new() -> Self {
         Self {
-            word: 0,
-            kind: 0,
             set: [0; REGISTERS.len()],
             seen: [0; REGISTERS.len()],
+            word: 0,
+            kind: 0,
         }
     }
 
@@ -72,6 +70,39 @@ fn scramble(seed: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// A switch of contexts, in the form that `filled_call` calls.
+struct RawSwitch<'a> {
+    from: &'a Context,
+    to: &'a Context,
+    message: Message,
+}
+
+unsafe extern "C" fn raw_switch(switch: *mut ()) {
+    // SAFETY: `switch_contexts` calls this with its own, and says which context runs.
+    unsafe {
+        let switch = &mut *switch.cast::<RawSwitch<'_>>();
+        switch.message = switch.from.switch(switch.to, switch.message);
+    }
+}
+
+/// Switches from one context to the other with the message of `banks` and with the registers filled
+/// from it; the message that is received is then there.
+///
+/// # Safety
+/// `from` runs, `to` is suspended or prepared.
+pub unsafe fn switch_contexts(banks: &mut Banks, from: &Context, to: &Context) {
+    let word = MaybeUninit::new(banks.word);
+    let kind = banks.kind;
+    let message = Message { word, kind };
+    let mut switch = RawSwitch { from, to, message };
+    // SAFETY: the function is called with what it takes, and does not unwind; both sides send words.
+    unsafe {
+        filled_call(banks, raw_switch, (&raw mut switch).cast());
+        banks.word = switch.message.word.assume_init();
+    }
+    banks.kind = switch.message.kind;
 }
 
 /// A switch of the safe API, in the form that `filled_call` calls.

@@ -3,7 +3,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use super::{Banks, HARD_FLOAT, Register, core_switch};
+use super::{Banks, HARD_FLOAT, Register};
 
 pub const REGISTERS: &[Register] = if HARD_FLOAT { &ALL } else { ALL.split_at(12).0 };
 
@@ -87,24 +87,9 @@ global_asm!(
     "    greenlet_all ld, fld, sp",
     "    addi sp, sp, 208",
     ".endm",
-    // filled_switch(banks: a0, save: a1, to: a2)
-    ".section .text.greenlet_filled, \"ax\", %progbits",
-    ".globl {filled_switch}",
-    "{filled_switch}:",
-    "    greenlet_fill",
-    "    ld t4, {word}(a0)",
-    "    ld a3, {kind}(a0)",
-    "    mv a0, a1",
-    "    mv a1, a2",
-    "    mv a2, t4",
-    "    lla ra, 2f",
-    "    tail {core_switch}",
-    "2:",
-    "    greenlet_read",
-    "    sd a2, {word}(a0)",
-    "    sd a3, {kind}(a0)",
-    "    ret",
     // filled_call(banks: a0, function: a1, argument: a2)
+    ".section .text.greenlet_filled, \"ax\", %progbits",
+    ".p2align 2",
     ".globl {filled_call}",
     "{filled_call}:",
     "    greenlet_fill",
@@ -114,12 +99,8 @@ global_asm!(
     "    ret",
     ".text",
     ".option pop",
-    filled_switch = sym super::filled_switch,
     filled_call = sym super::filled_call,
-    core_switch = sym core_switch,
     set = const offset_of!(Banks, set),
     seen = const offset_of!(Banks, seen),
-    word = const offset_of!(Banks, word),
-    kind = const offset_of!(Banks, kind),
     fs = const HARD_FLOAT as usize,
 );

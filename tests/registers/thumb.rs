@@ -2,7 +2,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use super::{Banks, Register, core_switch};
+use super::{Banks, Register};
 
 #[path = "aapcs32.rs"]
 mod aapcs32;
@@ -85,24 +85,9 @@ global_asm!(
     "    mov r10, r6",
     "    mov r11, r7",
     ".endm",
-    // filled_switch(banks: r0, save: r1, to: r2)
+    // filled_call(banks: r0, function: r1, argument: r2)
     ".section .text.greenlet_filled, \"ax\", %progbits",
     ".p2align 2",
-    ".globl {filled_switch}",
-    ".type {filled_switch}, %function",
-    "{filled_switch}:",
-    "    greenlet_fill",
-    "    mov r12, r2",
-    "    ldr r2, [r0, #{word}]",
-    "    ldr r3, [r0, #{kind}]",
-    "    mov r0, r1",
-    "    mov r1, r12",
-    "    bl {core_switch}",
-    "    greenlet_read",
-    "    str r2, [r0, #{word}]",
-    "    str r3, [r0, #{kind}]",
-    "    pop {{r4-r7, pc}}",
-    // filled_call(banks: r0, function: r1, argument: r2)
     ".globl {filled_call}",
     ".type {filled_call}, %function",
     "{filled_call}:",
@@ -112,12 +97,8 @@ global_asm!(
     "    greenlet_read",
     "    pop {{r4-r7, pc}}",
     ".text",
-    filled_switch = sym super::filled_switch,
     filled_call = sym super::filled_call,
-    core_switch = sym core_switch,
     set = const offset_of!(Banks, set),
     seen = const offset_of!(Banks, seen),
-    word = const offset_of!(Banks, word),
-    kind = const offset_of!(Banks, kind),
     vfp = const aapcs32::HARD_FLOAT as usize,
 );

@@ -3,7 +3,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use super::{Banks, Register, core_switch};
+use super::{Banks, Register};
 
 /// All bits if the control words are each greenlet's own; they are the thread's without the
 /// feature.
@@ -65,22 +65,6 @@ global_asm!(
     "    pop rbp",
     "    pop rbx",
     ".endm",
-    // filled_switch(banks: rdi, save: rsi, to: rdx)
-    ".globl {filled_switch}",
-    "{filled_switch}:",
-    "    greenlet_fill",
-    "    lea rax, [rip + 2f]",
-    "    mov r8, rdi",
-    "    mov rdi, rsi",
-    "    mov rsi, rdx",
-    "    mov rdx, [r8 + {word}]",
-    "    mov rcx, [r8 + {kind}]",
-    "    jmp {core_switch}",
-    "2:",
-    "    greenlet_read",
-    "    mov [rdi + {word}], rdx",
-    "    mov [rdi + {kind}], rcx",
-    "    ret",
     // filled_call(banks: rdi, function: rsi, argument: rdx)
     ".globl {filled_call}",
     "{filled_call}:",
@@ -89,11 +73,7 @@ global_asm!(
     "    call rsi",
     "    greenlet_read",
     "    ret",
-    filled_switch = sym super::filled_switch,
     filled_call = sym super::filled_call,
-    core_switch = sym core_switch,
     set = const offset_of!(Banks, set),
     seen = const offset_of!(Banks, seen),
-    word = const offset_of!(Banks, word),
-    kind = const offset_of!(Banks, kind),
 );

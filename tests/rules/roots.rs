@@ -276,7 +276,7 @@ unsafe extern "C" fn enters(
         let both = &*both.cast::<Unknown>();
         enter(|_: &Current<()>| both.other.switch(&both.own, NOTHING));
         departure.write(Departure {
-            to: MaybeUninit::new(both.own.stack_pointer()),
+            to: MaybeUninit::new(&both.own),
             message: MaybeUninit::new(NOTHING),
         });
     }

@@ -17,19 +17,13 @@ mod arch;
 #[path = "../../../registers/banks.rs"]
 mod banks;
 
-use banks::{Banks, Register, filled_call, filled_switch};
+use banks::{Banks, Register, filled_call};
 
 /// riscv64: does the ABI pass floating-point values in registers?
 #[cfg(target_arch = "riscv64")]
 const HARD_FLOAT: bool = cfg!(hard_float);
 
 const ROUNDS: usize = 16;
-
-unsafe extern "C" {
-    /// The crate's own, which the routines of `arch` jump to.
-    #[link_name = env!("GREENLET_SWITCH")]
-    fn core_switch();
-}
 
 fn check(banks: &Banks, round: usize) {
     if let Some((register, set, seen)) = banks.lost().next() {
@@ -42,8 +36,8 @@ fn check(banks: &Banks, round: usize) {
 /// # Safety
 /// `from` runs, `to` is suspended.
 unsafe fn switch(banks: &mut Banks, from: *const Context, to: *const Context, round: usize) {
-    // SAFETY: the caller's word. A context begins with its stack pointer.
-    unsafe { filled_switch(banks, from.cast_mut().cast(), (*to).stack_pointer()) };
+    // SAFETY: the caller's word.
+    unsafe { banks::switch_contexts(banks, &*from, &*to) };
     check(banks, round);
 }
 
@@ -66,7 +60,7 @@ unsafe extern "C" fn start(
             switch(&mut banks, me, main, round);
         }
         departure.write(Departure {
-            to: MaybeUninit::new((*main).stack_pointer()),
+            to: MaybeUninit::new(main),
             message: MaybeUninit::new(Message {
                 word: MaybeUninit::new(ROUNDS),
                 kind: 8,
