@@ -157,7 +157,8 @@ impl Builder {
 /// ```compile_fail,E0597
 /// greenlet::scope(|s, me: &greenlet::Current<()>| {
 ///     let short = String::new();
-///     s.greenlet(me, |_, ()| { println!("{short}"); Ok(()) });
+///     let borrowed = &short;
+///     s.greenlet(me, move |_, ()| { println!("{borrowed}"); Ok(()) });
 /// });
 /// ```
 #[cfg(feature = "std")]
