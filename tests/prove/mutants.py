@@ -50,8 +50,7 @@ OTHERS = {  # pattern: replacements
         r"-64|0xffffffc0": ["0xffc0", "0xffffff00"],
     },
     "aarch64": {
-        r"\bbr x30": ["ret", "blr x30", "br x2"],
-        r"^ret$": ["br x30", "blr x30"],
+        r"\bbr x9": ["ret x9", "blr x9", "br x2"],
         r"\b([ls])tp x": [r"\1tp w"],
         r"\b([ls]t?[rp]) d": [r"\1 s"],
         r"\bldp x(\d+), x(\d+)": [r"ldp w\1, w\2"],
@@ -71,12 +70,8 @@ OTHERS = {  # pattern: replacements
         r"\bjr t2": ["jr ra", "jalr t2", "jr t1"],
     },
     "arm": {
-        r"\bbx r12": ["blx r12", "mov pc, r12", "bx lr"],
-        r"\bblx r5": ["bx r5", "blx r4"],
-        r"r4-r10": ["r4-r9", "r5-r10"],
-        r"d8-d15": ["d8-d14", "d9-d15"],
-        r"r4-r7": ["r4-r6"],
-        r"r4-r6": ["r4-r5"],
+        r"\bbx r4": ["blx r4", "mov pc, r4", "bx lr"],
+        r"\bblx r4": ["bx r4", "blx r5"],
         r"\bldr\b": ["ldrh"],
         r"\bstr\b": ["strh"],
     },
@@ -118,12 +113,12 @@ MESSAGE = {
 }
 # What spoils a register of the caller, where it is before it is saved or after it came back.
 AT_THE_ENDS = {
-    "x86_64": ["inc rbx", "xor r13d, r13d", "lea rbp, [rbp + 8]"],
-    "aarch64": ["add x19, x19, #1", "fmov d9, d1", "mov w28, w28", "fmov d15, xzr"],
-    "riscv64": ["addi s3, s3, 1", "mv s11, a0"],
-    "arm": ["mov r9, r2", "mov r5, r2", "mov r11, r2"],
+    "x86_64": ["inc rbx", "lea rbp, [rbp + 8]"],
+    "aarch64": ["add x19, x19, #1", "mov w29, w29"],
+    "riscv64": ["addi s1, s1, 1", "mv s0, a0"],
+    "arm": ["mov r9, r2", "mov r6, r2", "mov r7, r2", "mov r11, r2"],
 }
-LAST = re.compile(r"(notrack )?(jmp rax|br x30|ret|jr t2|bx r12)")
+LAST = re.compile(r"(notrack )?(jmp rax|br x9|jr t2|bx r4)")
 MOVES_SP = re.compile(r"\b(push|pop|vpush|vpop)\b|^(sub|add|addi|mov|mv) (rsp|sp)\b|ld(r)? sp")
 
 
@@ -132,9 +127,30 @@ class Mutant:
         self.kind, self.name, self.text = kind, name, text
 
 
+def used(lines, in_line):
+    """The macros that are part of the text that is compiled in line, or of a routine."""
+    bodies, outside, body = {}, [], None
+    for line in map(str.strip, lines):
+        begin = re.match(r"\.macro ([A-Z_0-9]+)$", line)
+        if begin:
+            body = bodies.setdefault(begin[1], [])
+        elif line == ".endm":
+            body = None
+        else:
+            (outside if body is None else body).append(line)
+    found, pending = set(), [in_line, *outside]
+    while pending:
+        name = pending.pop()
+        if name in bodies and name not in found:
+            found.add(name)
+            pending += bodies[name]
+    return found
+
+
 def mutants(text, architecture, in_line):
-    """in_line: the macro that is compiled in line; another one is not looked at."""
+    """in_line: the macro that is compiled in line; one that is no part of it is not looked at."""
     lines, routine = text.splitlines(), None
+    wanted = used(lines, in_line)
     for number, line in enumerate(lines):
         code = line.strip()
         begin = re.match(
@@ -142,6 +158,8 @@ def mutants(text, architecture, in_line):
         )
         if begin:
             routine = begin[1] or begin[2]
+            if begin[2] and begin[2] not in wanted:
+                routine = None
         if (
             code == ".endm"
             or code.startswith("FUNCTION greenlet_")
@@ -212,12 +230,7 @@ def mutants(text, architecture, in_line):
             inserted = list(ANYWHERE[architecture])
             if not routine.startswith("entry"):
                 inserted += MESSAGE[architecture]
-            first = (
-                lines[number - 1]
-                .strip()
-                .startswith((".cfi_def_cfa", ".cfi_startproc", ".cfi_register"))
-                and routine == "switch"
-            )
+            first = lines[number - 1].strip() == ".macro SAVE"
             if first or LAST.fullmatch(code):
                 inserted += AT_THE_ENDS[architecture]
             for it in inserted:

@@ -66,7 +66,8 @@ class Variant:
             link = [
                 self.gnu + "ld",
                 "--entry=0",
-                "-Ttext=0x10000",
+                # Where half of an address does not do for all of it.
+                "-Ttext=0x10000" if self.abi.name == "arm" else "-Ttext-segment=0x3f00000000",
                 core,
                 "-o",
                 program,
