@@ -299,7 +299,8 @@ fn s26_a_handler_that_was_to_be_called_once_is_called_once() {
         send_sigsegv();
     });
     assert!(child.is_fault(), "{child:?}");
-    assert_eq!(child.stderr, "once ");
+    // An emulator adds words of its own.
+    assert_eq!(child.stderr.matches("once ").count(), 1, "{child:?}");
 }
 
 #[test]
