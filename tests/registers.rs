@@ -169,3 +169,34 @@ fn safe_switch_preserves_all() {
     });
     assert!(lost.is_empty(), "not preserved:\n{lost}");
 }
+
+/// As a thread does with those of its creator (POSIX, `pthread_create`).
+#[test]
+#[cfg(all(target_arch = "x86_64", feature = "fp-control"))]
+fn a_new_greenlet_starts_with_the_control_words_of_the_one_that_starts_it() {
+    use std::arch::asm;
+
+    fn mxcsr() -> u32 {
+        let mut mxcsr = 0;
+        // SAFETY: stores four bytes.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mxcsr, options(nostack)) };
+        mxcsr
+    }
+
+    fn set_mxcsr(mxcsr: u32) {
+        // SAFETY: no floating-point operation of Rust code runs before it is set back.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack)) };
+    }
+
+    const ROUNDING: u32 = 0x6000;
+    let before = mxcsr();
+    let seen = enter(|me: &Current<u32>| {
+        let looks = Greenlet::new(me, |_, ()| Ok(mxcsr()));
+        set_mxcsr(before | ROUNDING);
+        let seen = me.switch(&looks, ()).unwrap();
+        set_mxcsr(before);
+        seen
+    });
+    assert_eq!(before & ROUNDING, 0);
+    assert_eq!(seen & ROUNDING, ROUNDING);
+}

@@ -29,9 +29,9 @@ impl From<Thrown> for Skip {
 impl Contender for Greenlets {
     fn name(&self) -> &'static str {
         if cfg!(feature = "fp-control") {
-            "greenlet"
+            "greenlet with fp-control"
         } else {
-            "greenlet without fp-control"
+            "greenlet"
         }
     }
 
