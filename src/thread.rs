@@ -30,6 +30,7 @@ pub(crate) struct Thread {
     unscoped: Roster,
     last_id: Cell<u64>,
     /// Is a stack being inspected? What runs there may allocate, and the allocator may inspect.
+    #[cfg(feature = "std")]
     inspects: Cell<bool>,
 }
 
@@ -58,6 +59,7 @@ per_thread! {
             kill: Cell::new(ptr::null()),
             unscoped: Roster::new(),
             last_id: Cell::new(0),
+            #[cfg(feature = "std")]
             inspects: Cell::new(false),
         };
 }
