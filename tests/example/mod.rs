@@ -3,8 +3,7 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 use std::{
-    env,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
@@ -15,9 +14,9 @@ pub fn program(name: &str) -> PathBuf {
     let mut cargo = process::cargo("build").expect("the test is started by cargo");
     let built = cargo.args(["--quiet", "--example", name]).status();
     assert!(built.expect("cargo starts").success());
-    // target/[TRIPLE/]PROFILE/deps/TEST
-    let test = env::current_exe().expect("the test knows its path");
-    let target = test.ancestors().nth(3).expect("Cargo's layout");
+    // target/[TRIPLE/]tmp
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    let target = target.expect("Cargo's layout");
     target.join("debug/examples").join(name)
 }
 
