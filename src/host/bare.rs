@@ -36,6 +36,10 @@ pub(crate) const fn is_unwinding() -> bool {
     false
 }
 
+pub(crate) const fn counts_panics() -> bool {
+    true
+}
+
 pub(crate) const fn unwind_to_exit() -> bool {
     false
 }

@@ -39,6 +39,16 @@ pub(crate) fn is_unwinding() -> bool {
     thread::panicking()
 }
 
+/// Returns `false` in a panic hook: there std does not count a panic that is raised, and uncounts one
+/// when it is caught. What was counted is lost then, and the process must end.
+pub(crate) fn counts_panics() -> bool {
+    if cfg!(panic = "unwind") && is_unwinding() {
+        let _ = catch(|| panic::resume_unwind(Box::new(ExitUnwind)));
+        return is_unwinding();
+    }
+    true
+}
+
 /// Unwinds the running greenlet, without the panic hook; `false` where panics abort.
 pub(crate) fn unwind_to_exit() -> bool {
     if cfg!(panic = "unwind") {

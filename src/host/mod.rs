@@ -8,5 +8,6 @@ mod imp;
 #[cfg(not(feature = "std"))]
 pub(crate) use imp::OnlyThread;
 pub(crate) use imp::{
-    Panic, abort, catch, contain, is_unwinding, per_thread, resume, unwind_to_exit, was_exit,
+    Panic, abort, catch, contain, counts_panics, is_unwinding, per_thread, resume, unwind_to_exit,
+    was_exit,
 };

@@ -453,12 +453,6 @@ impl Block {
         }
     }
 
-    /// Has std forgotten the panic during which this greenlet was killed? A panic hook did the
-    /// killing, and what unwound this greenlet was caught: std then counts one panic too few.
-    pub(crate) fn has_lost_a_panic(&self) -> bool {
-        self.told_in_unwinding.get() && self.unwound.get() && !host::is_unwinding()
-    }
-
     /// To be called before it is unwound.
     pub(crate) fn set_unwound(&self) {
         self.unwound.set(true);

@@ -255,11 +255,6 @@ unsafe fn bequeath(block: &Block, value: Message, departure: *mut Departure) {
 /// run.
 #[cold]
 unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Departure) {
-    if block.has_lost_a_panic() {
-        host::abort(format_args!(
-            "{block:?} was killed in a panic hook, but goes on switching and was unwound"
-        ));
-    }
     kill::drop_locals(block);
     if matches!(&content, Content::Panic(payload) if host::was_exit(payload)) {
         content = Content::Thrown(Thrown::exit());

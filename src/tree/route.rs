@@ -51,6 +51,11 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
             kill::give_up(me);
         }
         if refusals > 1 && !me.unwinds() {
+            if !host::counts_panics() {
+                host::abort(format_args!(
+                    "{me:?} was killed in a panic hook, but goes on switching"
+                ));
+            }
             me.set_unwound();
             if !host::unwind_to_exit() {
                 kill::give_up(me);
