@@ -60,7 +60,7 @@ inspect() {
     size=$(stat -c %s "${library[0]}")
     printf '%s: %d bytes\n' "${library[0]##*/}" "$size"
     [ "$size" -lt 409600 ] || die 'the library has more than 400 KiB'
-    if readelf -d "${library[0]}" | grep -E 'NEEDED.*(libpython|libstdc)'; then
+    if readelf -d "${library[0]}" | grep -E 'STATIC_TLS|NEEDED.*(libpython|libstdc)'; then
         die 'the library has what it must not have'
     fi
 }
