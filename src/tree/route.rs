@@ -100,12 +100,15 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                     };
                 }
                 Delivery::Thrown => {
-                    // What its body owns may be all that holds it.
+                    // What its body owns may be all that holds it: it may be gone after this.
                     let next = counts::kept(block, |block| {
                         kill::bury(block);
                         ancestor(block)
                     });
-                    block = next.ok_or((Refusal::Dead, first))?;
+                    let Some(next) = next else {
+                        unreachable!("whoever throws runs, so the thread has a main greenlet");
+                    };
+                    block = next;
                 }
             },
         }
