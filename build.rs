@@ -19,6 +19,16 @@ fn main() {
     };
     println!("cargo::rerun-if-changed={file}");
 
+    println!("cargo::rustc-check-cfg=cfg(thread_words)");
+
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
+    // Miri runs no assembly, so no C compiler is needed: see src/arch/miri.rs.
+    if env::var_os("CARGO_CFG_MIRI").is_some() {
+        let core = "pub(super) fn entry_pc() {}\n";
+        fs::write(out.join("core.rs"), core).expect("OUT_DIR is writable");
+        return;
+    }
+
     // An assembler that is for something else would refuse it in words that help nobody.
     let is = |name, values: &[&str]| env::var(name).is_ok_and(|it| values.contains(&it.as_str()));
     if is("CARGO_CFG_TARGET_OS", &["windows", "uefi", "cygwin"])
@@ -65,7 +75,6 @@ fn main() {
         core.define("GREENLET_FP_CONTROL", None);
     }
     // Sanitizers are told of each switch before it is known to be made, so they want it in Rust.
-    println!("cargo::rustc-check-cfg=cfg(thread_words)");
     let told = ["ASAN", "TSAN", "VALGRIND"].into_iter().any(feature);
     let thread_words = architecture == "x86_64" && feature("STD") && !told;
     if thread_words {
@@ -96,7 +105,6 @@ fn main() {
         generated.push_str("    pub(super) static words: [usize; 2];\n");
     }
     generated.push_str("}\n");
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     fs::write(out.join("core.rs"), generated).expect("OUT_DIR is writable");
     for (file, name) in [("switch.s", "SWITCH"), ("hop.s", "HOP")] {
         let text = text_of(name, &preprocessed);

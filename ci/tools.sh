@@ -2,11 +2,13 @@
 # Runs the suite under AddressSanitizer, ThreadSanitizer and Valgrind, each with the feature that
 # tells the tool of stacks and switches, and then shows that the feature is needed: without it
 # the tool must report what is not so, or the run proves nothing.
+# Runs a part of the suite under Miri, by both models of which pointers may be used when.
 #
-#   ci/tools.sh [asan] [tsan] [valgrind]     default: all
+#   ci/tools.sh [asan] [tsan] [valgrind] [miri]     default: all
 #
-#   GREENLET_TOOLCHAIN      of the sanitizers, which stable Rust does not have: nightly. tsan
-#                           needs its rust-src, because it must see into the standard library.
+#   GREENLET_TOOLCHAIN      of the sanitizers and Miri, which stable Rust does not have: nightly.
+#                           tsan and Miri need its rust-src, because they must see into the
+#                           standard library.
 #   GREENLET_PROGRAMS       programs of each random test, default below
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -113,6 +115,42 @@ tsan() (
     needs_feature 'an unseen race\|calls of another stack' tsan --ignored
 )
 
+# Each greenlet is a thread there (src/arch/miri.rs). What cannot run is marked in the tests, with
+# the reason.
+miri() (
+    rustup component add --toolchain "$toolchain" miri rust-src
+    local model failed=0
+    cargo_miri() {
+        CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/miri" \
+            cargo "+$toolchain" miri test --locked --features trace --test rules "$@"
+    }
+    # Addresses travel as integers between Rust and assembly; tests read the environment; and they
+    # forget handles and greenlets on purpose.
+    local flags='-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks'
+    declare -A flags_of=([Stacked]='' [Tree]=-Zmiri-tree-borrows) running
+    logs=$(mktemp -d)
+    trap 'rm -rf "$log" "$logs"' EXIT
+    MIRIFLAGS=$flags cargo_miri --no-run
+    for model in "${!flags_of[@]}"; do
+        MIRIFLAGS="$flags ${flags_of[$model]}" cargo_miri --no-fail-fast >"$logs/$model" 2>&1 &
+        running[$model]=$!
+    done
+    for model in "${!flags_of[@]}"; do
+        local status=0
+        wait "${running[$model]}" || status=$?
+        grep -aE '^test ' "$logs/$model" | grep -av '\.\.\. ok$' || true
+        local ran
+        ran=$(awk '/^test result:/ { ran += $4 } /skipped: / { ran -= 1 } END { print ran + 0 }' \
+            "$logs/$model")
+        printf '== %s Borrows: %d tests ran\n' "$model" "$ran"
+        if [ "$status" != 0 ] || [ "$ran" -le 0 ]; then
+            tail -n 60 "$logs/$model" >&2
+            failed=1
+        fi
+    done
+    return "$failed"
+)
+
 valgrind() (
     cargo=()
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/valgrind"
@@ -143,12 +181,12 @@ valgrind() (
     needs_feature '==[0-9]*== .*[Uu]ninitialised' cases
 )
 
-[ $# -gt 0 ] || set -- asan tsan valgrind
+[ $# -gt 0 ] || set -- asan tsan valgrind miri
 for tool; do
     case $tool in
-        asan | tsan | valgrind) ;;
+        asan | tsan | valgrind | miri) ;;
         *)
-            echo "no tool \"$tool\"; there are: asan tsan valgrind" >&2
+            echo "no tool \"$tool\"; there are: asan tsan valgrind miri" >&2
             exit 2
             ;;
     esac

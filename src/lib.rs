@@ -39,6 +39,7 @@ pub mod trace;
 mod trace;
 mod tree;
 #[cfg(feature = "std")]
+#[cfg_attr(miri, path = "unwind_in_miri.rs")]
 mod unwind;
 mod weak;
 

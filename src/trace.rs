@@ -76,8 +76,8 @@ mod on {
         }
     }
 
-    std::thread_local! {
-        static TRACER: RefCell<Option<Tracer>> = const { RefCell::new(None) };
+    host::per_thread! {
+        static TRACER: RefCell<Option<Tracer>> = RefCell::new(None);
     }
 
     /// Sets or removes this thread's tracer and returns the one before. When the thread is ending and

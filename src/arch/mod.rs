@@ -6,19 +6,15 @@
 //! includes the text and tells the compiler which registers it changes, and a few constants.
 //! Knows registers; knows neither memory management nor the tree.
 
-use core::{
-    cell::Cell,
-    mem::{MaybeUninit, offset_of},
-};
-
-use static_assertions::const_assert_eq;
+use core::{cell::Cell, mem::MaybeUninit};
 
 use crate::raw::Context;
 
-#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
-#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
-#[cfg_attr(target_arch = "riscv64", path = "riscv64.rs")]
-#[cfg_attr(target_arch = "arm", path = "arm.rs")]
+#[cfg_attr(miri, path = "miri.rs")]
+#[cfg_attr(all(not(miri), target_arch = "x86_64"), path = "x86_64.rs")]
+#[cfg_attr(all(not(miri), target_arch = "aarch64"), path = "aarch64.rs")]
+#[cfg_attr(all(not(miri), target_arch = "riscv64"), path = "riscv64.rs")]
+#[cfg_attr(all(not(miri), target_arch = "arm"), path = "arm.rs")]
 mod imp;
 
 #[cfg(not(any(
@@ -58,17 +54,26 @@ pub(crate) struct Registers {
     more: imp::MoreRegisters,
 }
 
-const_assert_eq!(size_of::<Registers>(), core_layout::SIZE);
-const_assert_eq!(
-    offset_of!(Registers, frame_pointer),
-    core_layout::FRAME_POINTER
-);
-const_assert_eq!(offset_of!(Registers, resume), core_layout::RESUME);
-const_assert_eq!(
-    offset_of!(Registers, stack_pointer),
-    core_layout::STACK_POINTER
-);
-const_assert_eq!(offset_of!(Registers, argument), core_layout::ARGUMENT);
+#[cfg(not(miri))]
+mod layout {
+    use core::mem::offset_of;
+
+    use static_assertions::const_assert_eq;
+
+    use super::{Registers, core_layout};
+
+    const_assert_eq!(size_of::<Registers>(), core_layout::SIZE);
+    const_assert_eq!(
+        offset_of!(Registers, frame_pointer),
+        core_layout::FRAME_POINTER
+    );
+    const_assert_eq!(offset_of!(Registers, resume), core_layout::RESUME);
+    const_assert_eq!(
+        offset_of!(Registers, stack_pointer),
+        core_layout::STACK_POINTER
+    );
+    const_assert_eq!(offset_of!(Registers, argument), core_layout::ARGUMENT);
+}
 
 impl Registers {
     pub(crate) const fn new() -> Self {

@@ -36,6 +36,10 @@ pub(crate) fn resume(panic: Panic) -> ! {
 /// Is this thread unwinding a panic?
 #[inline(always)]
 pub(crate) fn is_unwinding() -> bool {
+    #[cfg(miri)]
+    if super::carried::others_unwind() {
+        return true;
+    }
     thread::panicking()
 }
 
@@ -70,13 +74,15 @@ pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
     process::abort()
 }
 
-/// Declares a static of which each thread has its own. The value has no destructor, so that
-/// reading it is a plain load and it stays usable while the thread ends.
+/// Declares statics of which each thread has its own. If the value has no destructor, reading it
+/// is a plain load and it stays usable while the thread ends.
+#[cfg(not(miri))]
 macro_rules! per_thread {
-    (static $name:ident: $type:ty = $value:expr;) => {
+    ($($(#[$attribute:meta])* static $name:ident: $type:ty = $value:expr;)+) => {
         std::thread_local! {
-            static $name: $type = const { $value };
+            $($(#[$attribute])* static $name: $type = const { $value };)+
         }
     };
 }
+#[cfg(not(miri))]
 pub(crate) use per_thread;

@@ -1,13 +1,18 @@
 //! What the crate asks of the system under it, apart from memory for stacks: state of a
 //! thread, catching panics, aborting. One file for programs with `std`, one for boards.
 
+#[cfg(miri)]
+pub(crate) mod carried;
 #[cfg_attr(feature = "std", path = "hosted.rs")]
 #[cfg_attr(not(feature = "std"), path = "bare.rs")]
 mod imp;
 
+#[cfg(miri)]
+pub(crate) use carried::per_thread;
 #[cfg(not(feature = "std"))]
 pub(crate) use imp::OnlyThread;
+#[cfg(not(miri))]
+pub(crate) use imp::per_thread;
 pub(crate) use imp::{
-    Panic, abort, catch, contain, counts_panics, is_unwinding, per_thread, resume, unwind_to_exit,
-    was_exit,
+    Panic, abort, catch, contain, counts_panics, is_unwinding, resume, unwind_to_exit, was_exit,
 };

@@ -12,6 +12,7 @@ use core::{
 };
 
 use super::{Pool, PooledStack, StackError, StackLimits, shape::Shape};
+use crate::host::per_thread;
 
 /// How many idle stacks a thread keeps with their pages, unless [`set_idle_stacks`] says
 /// otherwise.
@@ -31,17 +32,15 @@ struct Local {
     is_ending: Cell<bool>,
 }
 
-std::thread_local! {
-    static LOCAL: Local = const {
-        Local {
-            pool: RefCell::new(ManuallyDrop::new(Pool::new())),
-            spare: Cell::new(None),
-            asked: Cell::new(((0, 0), None)),
-            idle: Cell::new(DEFAULT_IDLE),
-            is_ending: Cell::new(false),
-        }
+per_thread! {
+    static LOCAL: Local = Local {
+        pool: RefCell::new(ManuallyDrop::new(Pool::new())),
+        spare: Cell::new(None),
+        asked: Cell::new(((0, 0), None)),
+        idle: Cell::new(DEFAULT_IDLE),
+        is_ending: Cell::new(false),
     };
-    static AT_END: AtEnd = const { AtEnd };
+    static AT_END: AtEnd = AtEnd;
 }
 
 struct AtEnd;

@@ -8,6 +8,7 @@ mod limits;
 #[cfg(feature = "std")]
 pub(crate) mod local_pool;
 #[cfg(feature = "std")]
+#[cfg_attr(miri, path = "heap.rs")]
 mod mapping;
 mod memory;
 #[cfg(feature = "std")]

@@ -61,3 +61,71 @@ pub fn skip_for_want_of(tool: impl Display) {
     );
     skip(format_args!("this is missing: {tool}"));
 }
+
+/// Declares thread-locals that all greenlets of a thread share. Under Miri each greenlet has a
+/// thread of its own, but tests run one at a time: there they are plain statics.
+#[cfg(not(miri))]
+#[macro_export]
+macro_rules! shared_by_greenlets {
+    ($(static $name:ident: $type:ty = $value:expr;)+) => {
+        thread_local! { $(static $name: $type = $value;)+ }
+    };
+}
+#[cfg(miri)]
+#[macro_export]
+macro_rules! shared_by_greenlets {
+    ($(static $name:ident: $type:ty = $value:expr;)+) => {
+        $(static $name: $crate::machine::Shared<$type> = $crate::machine::Shared::new(|| $value);)+
+    };
+}
+
+/// What [`shared_by_greenlets!`] declares under Miri.
+#[cfg(miri)]
+pub struct Shared<T> {
+    value: std::cell::OnceCell<T>,
+    initial: fn() -> T,
+}
+
+// SAFETY: tests run one at a time, and so do the threads of a test's greenlets.
+#[cfg(miri)]
+unsafe impl<T> Sync for Shared<T> {}
+
+#[cfg(miri)]
+impl<T> Shared<T> {
+    pub const fn new(initial: fn() -> T) -> Self {
+        Self {
+            value: std::cell::OnceCell::new(),
+            initial,
+        }
+    }
+
+    pub fn with<R>(&self, use_it: impl FnOnce(&T) -> R) -> R {
+        use_it(self.value.get_or_init(self.initial))
+    }
+}
+
+#[cfg(miri)]
+impl<T: Copy> Shared<std::cell::Cell<T>> {
+    pub fn get(&self) -> T {
+        self.with(std::cell::Cell::get)
+    }
+
+    pub fn set(&self, value: T) {
+        self.with(|cell| cell.set(value));
+    }
+
+    pub fn replace(&self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+}
+
+#[cfg(miri)]
+impl<T: Default> Shared<std::cell::RefCell<T>> {
+    pub fn set(&self, value: T) {
+        self.with(|cell| drop(cell.replace(value)));
+    }
+
+    pub fn take(&self) -> T {
+        self.with(std::cell::RefCell::take)
+    }
+}

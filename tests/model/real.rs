@@ -16,9 +16,12 @@ use greenlet::{
     WeakGreenlet,
 };
 
-use crate::program::{
-    CAPTURED_DEPTH, Captured, Create, Ended, Event, FUEL, Got, How, Id, Killed, Kind, MAX_DEPTH,
-    MAX_GREENLETS, NewParent, Op, Payload, Program, Refused, SLOTS,
+use crate::{
+    program::{
+        CAPTURED_DEPTH, Captured, Create, Ended, Event, FUEL, Got, How, Id, Killed, Kind,
+        MAX_DEPTH, MAX_GREENLETS, NewParent, Op, Payload, Program, Refused, SLOTS,
+    },
+    shared_by_greenlets,
 };
 
 /// Bytes. What 64-bit targets have by default: programs nest, and frames that were not optimized are
@@ -83,7 +86,7 @@ struct World {
     births: Cell<Payload>,
 }
 
-thread_local! {
+shared_by_greenlets! {
     static WORLD: World = World {
         program: RefCell::new(Rc::new(Program { scripts: Vec::new() })),
         log: RefCell::default(),

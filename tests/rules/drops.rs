@@ -177,6 +177,7 @@ fn s17_two_that_kill_each_other_both_end_when_one_is_killed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s14_a_chain_of_new_greenlets_that_each_hold_the_next_is_dropped() {
     let census = Census::new();
     enter(|me: &Current<()>| {
@@ -195,6 +196,7 @@ fn s14_a_chain_of_new_greenlets_that_each_hold_the_next_is_dropped() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s14_a_chain_of_suspended_greenlets_that_each_hold_the_next_is_killed() {
     let census = Rc::new(Census::new());
     enter(|me: &Current<()>| {
@@ -228,6 +230,7 @@ fn chain_of_parents<I: 'static>(chain: Vec<Greenlet<I>>) -> Greenlet<I> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s3_a_chain_of_new_parents_is_dropped_with_the_last_child() {
     let census = Census::new();
     enter(|me: &Current<()>| {
@@ -246,6 +249,7 @@ fn s3_a_chain_of_new_parents_is_dropped_with_the_last_child() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s3_a_chain_of_suspended_parents_is_killed_with_the_last_child() {
     let Some(ended) = child(|| {
         let census = Rc::new(Census::new());
@@ -278,6 +282,7 @@ fn s3_a_chain_of_suspended_parents_is_killed_with_the_last_child() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s7_a_value_passes_over_a_long_chain_of_dead_parents() {
     enter(|me: &Current<u32>| {
         let new = |_| Greenlet::new(me, |_, n: u32| Ok(n));
@@ -292,6 +297,7 @@ fn s7_a_value_passes_over_a_long_chain_of_dead_parents() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s12_a_throw_passes_over_a_long_chain_of_new_parents() {
     enter(|me: &Current<u32>| {
         let new = |_| Greenlet::new(me, |_, n: u32| Ok(n));
@@ -302,6 +308,7 @@ fn s12_a_throw_passes_over_a_long_chain_of_new_parents() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many greenlets for Miri")]
 fn s14_many_suspended_greenlets_end_with_the_thread_that_keeps_them() {
     thread_local!(static KEPT: RefCell<Vec<Greenlet<()>>> = const { RefCell::new(Vec::new()) });
     let ends = Arc::new(AtomicUsize::new(0));

@@ -129,6 +129,7 @@ fn throw_and_catch() -> Option<ThrowAndCatch> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri runs no C++")]
 fn s28_inside_one_greenlet_a_native_exception_passes_as_usual_also_across_switches() {
     struct Side<'a> {
         me: &'a Current<c_int>,

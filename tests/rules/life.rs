@@ -92,6 +92,7 @@ fn s5_dead_is_final() {
 const QUARTER: usize = 1 << (usize::BITS - 2);
 
 #[test]
+#[cfg_attr(miri, ignore = "too many greenlets for Miri")]
 fn s5_an_unstarted_greenlet_costs_no_stack() {
     enter(|me: &Current<()>| {
         let many: Vec<_> = (0..1000)
@@ -175,6 +176,7 @@ fn s5_a_start_that_failed_can_be_tried_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "under Miri locals are not on the stack")]
 fn s5_a_dead_greenlet_has_given_its_stack_back() {
     // The next one gets the same stack.
     const NEAR: usize = 32 * 1024;

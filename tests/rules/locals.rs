@@ -4,10 +4,13 @@ use std::cell::{Cell, RefCell};
 
 use greenlet::{Current, Greenlet, enter, local};
 
-use crate::support::{
-    census::{Census, Token},
-    log::{Log, on_drop},
-    panics::panic_text,
+use crate::{
+    shared_by_greenlets,
+    support::{
+        census::{Census, Token},
+        log::{Log, on_drop},
+        panics::panic_text,
+    },
 };
 
 local! {
@@ -122,7 +125,9 @@ fn s23_outside_every_greenlet_there_is_none() {
 
 #[test]
 fn s23_there_is_none_in_a_greenlet_that_has_dropped_its_values() {
-    thread_local!(static SEEN: Cell<Option<Option<u32>>> = const { Cell::new(None) });
+    shared_by_greenlets! {
+        static SEEN: Cell<Option<Option<u32>>> = Cell::new(None);
+    }
     struct Asks;
     impl Drop for Asks {
         fn drop(&mut self) {

@@ -10,7 +10,10 @@ use std::{
 
 use greenlet::{Builder, Current, Greenlet, StackMemory, enter};
 
-use crate::support::{log::Log, panics};
+use crate::{
+    shared_by_greenlets,
+    support::{log::Log, panics},
+};
 
 /// Calls something when it is asked for its top, and when it is dropped.
 struct Memory<A: Fn(), D: Fn()> {
@@ -107,6 +110,7 @@ fn stack_pointer() -> usize {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri has no stack pointer")]
 fn it_is_asked_where_it_stays() {
     let lay = Rc::new(Cell::new(0..0));
     let ran = enter(|me| {
@@ -189,9 +193,9 @@ fn s14_a_panic_when_it_is_dropped_ends_nothing_else() {
 
 #[test]
 fn s14_it_may_own_the_last_handle_of_who_has_run_on_it() {
-    thread_local! {
-        static RUNS: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) };
-        static STARTER: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) };
+    shared_by_greenlets! {
+        static RUNS: RefCell<Option<Greenlet<()>>> = RefCell::new(None);
+        static STARTER: RefCell<Option<Greenlet<()>>> = RefCell::new(None);
     }
 
     enter(|me| {

@@ -9,6 +9,7 @@ use std::{
 use greenlet::{Builder, Current, Greenlet, SwitchError, enter};
 
 use crate::{
+    shared_by_greenlets,
     support::{
         Number,
         census::{Cargo, Census, Word},
@@ -486,7 +487,9 @@ fn s10_a_value_is_taken_before_its_sender_is_killed() {
 
 #[test]
 fn s10_a_value_without_size_is_not_lost_either() {
-    thread_local!(static DROPS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) });
+    shared_by_greenlets! {
+        static DROPS: std::cell::Cell<u32> = std::cell::Cell::new(0);
+    }
     struct Nothing;
     impl Drop for Nothing {
         fn drop(&mut self) {

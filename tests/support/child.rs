@@ -57,6 +57,10 @@ pub fn child<F: FnOnce()>(body: F) -> Option<Ended> {
         process::exit(0);
     }
 
+    if cfg!(miri) {
+        skip("under Miri no program starts another");
+        return None;
+    }
     if emulated() && env::var_os("GREENLET_RUNNER").is_none() {
         skip("under an emulator, without GREENLET_RUNNER, no program starts itself");
         return None;

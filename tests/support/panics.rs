@@ -9,10 +9,11 @@ use std::{
 };
 
 use super::log::on_drop;
+use crate::shared_by_greenlets;
 
-thread_local! {
-    static HEARD: Cell<usize> = const { Cell::new(0) };
-    static QUIET: Cell<bool> = const { Cell::new(false) };
+shared_by_greenlets! {
+    static HEARD: Cell<usize> = Cell::new(0);
+    static QUIET: Cell<bool> = Cell::new(false);
 }
 
 fn install() {

@@ -1,0 +1,103 @@
+//! Under Miri, which knows neither advice nor protection of pages: memory from the allocator
+//! in place of mappings, and guards that guard nothing.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+use super::StackError;
+
+const PAGE: usize = 4096;
+
+/// Miri takes memory for all that is allocated, so no more than this is, bytes.
+const MOST: usize = 256 << 20;
+
+/// Zeroed memory, freed when dropped.
+///
+/// # Invariants
+/// `start` is from the allocator with this layout.
+pub(super) struct Mapping {
+    start: *mut u8,
+    layout: Layout,
+}
+
+impl Mapping {
+    pub(super) fn new(bytes: usize) -> Result<Self, StackError> {
+        let layout =
+            Layout::from_size_align(bytes, PAGE).map_err(|_| StackError::TooLarge { bytes })?;
+        if bytes == 0 || bytes > MOST {
+            let errno = if bytes == 0 {
+                libc::EINVAL
+            } else {
+                libc::ENOMEM
+            };
+            return Err(StackError::Map { bytes, errno });
+        }
+        // SAFETY: of a size that is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        if start.is_null() {
+            return Err(StackError::OutOfMemory);
+        }
+        // The pool finds slots by their addresses.
+        start.expose_provenance();
+        Ok(Self { start, layout })
+    }
+
+    pub(super) fn start(&self) -> *mut u8 {
+        self.start
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.layout.size()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: invariant.
+        unsafe { dealloc(self.start, self.layout) };
+    }
+}
+
+/// Writes to the pages, which nobody may use.
+///
+/// # Safety
+/// They are part of a mapping, and nobody uses them.
+pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackError> {
+    // SAFETY: the caller's word.
+    unsafe { start.write_bytes(0, bytes) };
+    Ok(())
+}
+
+pub(super) const MOST_AT_ONCE: usize = 32;
+
+/// Never: the pool then guards one after the other.
+///
+/// # Safety
+/// None.
+pub(super) unsafe fn guard_at_once(_: *mut u8, _: usize, _: usize, _: usize) -> usize {
+    0
+}
+
+/// Makes whole pages zero.
+///
+/// # Safety
+/// They are part of a mapping, and nobody uses them.
+pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
+    // SAFETY: the caller's word.
+    unsafe { start.write_bytes(0, bytes) };
+}
+
+/// All is in memory.
+pub(super) fn first_resident_page(bottom: *mut u8, _top: *mut u8) -> *mut u8 {
+    bottom
+}
+
+/// `bytes` rounded up to whole pages.
+pub(crate) fn round_up_to_page(bytes: usize) -> Result<usize, StackError> {
+    bytes
+        .checked_next_multiple_of(PAGE)
+        .ok_or(StackError::TooLarge { bytes })
+}
+
+pub(crate) fn page_size() -> usize {
+    PAGE
+}
