@@ -62,8 +62,6 @@ asan() (
     skip=(
         # Freed memory stays in a quarantine.
         --skip untracked_memory
-        # Its frames have no room where so little of a stack is left.
-        --skip s24_what_lies_on_a_nearly_full_stack_is_not_looked_at
         # Instrumented functions have no stack probes (rustc leaves them out).
         --skip s26_a_frame_larger_than_a_page_does_not_step_over_the_guard
     )

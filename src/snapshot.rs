@@ -3,22 +3,18 @@
 
 use core::{
     fmt::{self, Write as _},
-    mem, ptr,
+    mem,
+    ptr::{self, NonNull},
 };
 use std::{backtrace::Backtrace, collections::HashMap, sync::Arc};
 
 use crate::{
-    Greenlet, host,
+    Greenlet,
     stack::StackLimits,
     thread,
-    tree::{self, Block, State, Status},
+    tree::{self, Block, Reach, State, Status},
     unwind,
 };
-
-/// A greenlet's stack is looked at only if so many bytes of it are left for that. Capturing a
-/// backtrace takes 5.1 KiB in release builds and 6.3 in debug builds (x86_64, Rust 1.95); the rest
-/// is for the program's allocator, which runs there.
-const ROOM_TO_LOOK: usize = 8 * 1024;
 
 /// How many of the innermost frames a printed snapshot shows of each greenlet.
 const FRAMES_SHOWN: usize = 3;
@@ -51,8 +47,8 @@ pub struct GreenletInfo {
     pub status: Status,
     /// How much of its stack it uses, where [`Greenlet::stack_usage`] can say that.
     pub stack: Option<StackUsage>,
-    /// Where it is, from its innermost frame on through its parents. Greenlets that wait at the
-    /// same place share one.
+    /// Where it is, from its innermost frame to the bottom of its stack. Greenlets that wait at the
+    /// same place share one. [`Greenlet::backtrace`] goes on through the parents.
     pub backtrace: Option<Arc<Backtrace>>,
 }
 
@@ -80,19 +76,25 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at every greenlet of this thread, each on its own stack. Costs some ten
-    /// microseconds a greenlet. Symbols are looked up when it is printed, once for all that wait
-    /// at the same place.
+    /// Inspects every greenlet of this thread, from a stack of its own. Time and memory are
+    /// proportional to the number of greenlets and of their frames: some ten microseconds a
+    /// greenlet. Symbols are looked up when it is printed, once for all that wait at the same
+    /// place.
+    ///
+    /// Called by the allocator while another snapshot or backtrace is made, it is empty. Such an
+    /// allocator may not enter, kill or set a parent meanwhile: the process aborts.
     #[must_use]
     pub fn take() -> Self {
-        // First who there is: looking allocates, and whoever allocates may do anything.
-        let mut blocks: Vec<ptr::NonNull<Block>> = Vec::new();
-        thread::for_each_greenlet(|block| blocks.push(block.into()));
+        if thread::inspects() {
+            return Self {
+                greenlets: Vec::new(),
+            };
+        }
+        let blocks = Kept::all();
         let mut places = Places::default();
-        // SAFETY: they lived a moment ago, and nothing has run since that could have ended one.
         let mut greenlets: Vec<_> = blocks
             .iter()
-            .map(|block| info(unsafe { block.as_ref() }, &mut places))
+            .map(|block| info(block, &mut places))
             .collect();
         greenlets.sort_by_key(|greenlet| greenlet.id);
         Self { greenlets }
@@ -231,7 +233,9 @@ impl OwnFrames {
             .trim_start_matches(['<', '&'])
             .trim_start_matches("mut ")
             .trim_start_matches("dyn ");
-        if INTERNAL.iter().any(|prefix| path.starts_with(prefix)) {
+        // The bottom of the stack from which this was seen has a symbol of the switch core's.
+        let is_core = path.starts_with("greenlet_") && path.ends_with("_entry");
+        if is_core || INTERNAL.iter().any(|prefix| path.starts_with(prefix)) {
             return Ok(());
         }
         self.frames.push(name.to_owned());
@@ -256,25 +260,82 @@ impl fmt::Write for OwnFrames {
     }
 }
 
+/// Blocks with a weak count each. Whatever the allocator does while they are inspected, they are
+/// there.
+struct Kept(Vec<NonNull<Block>>);
+
+impl Kept {
+    /// All greenlets of the thread.
+    fn all() -> Self {
+        let mut blocks = Self(Vec::new());
+        // Nothing may be allocated while the list is walked: the allocator could change it.
+        loop {
+            let mut count = 0;
+            thread::for_each_greenlet(|_| count += 1);
+            if count <= blocks.0.capacity() {
+                break;
+            }
+            blocks.0.reserve_exact(count);
+        }
+        thread::for_each_greenlet(|block| {
+            block.retain_weakly();
+            blocks.0.push(block.into());
+        });
+        blocks
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Block> {
+        // SAFETY: counted.
+        self.0.iter().map(|block| unsafe { block.as_ref() })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for block in &self.0 {
+            // SAFETY: the count that `all` has taken.
+            unsafe { tree::release_weakly(block.as_ptr()) };
+        }
+    }
+}
+
 /// Backtraces by the addresses of their frames, so that of many greenlets that wait at the same
 /// place only one is captured, and its names are looked up once.
 #[derive(Default)]
 struct Places {
     addresses: Vec<usize>,
     known: HashMap<Box<[usize]>, Arc<Backtrace>>,
+    /// By the innermost root on the stack: all greenlets on one stack are at the same place.
+    stacks: HashMap<*const Block, Option<Arc<Backtrace>>>,
 }
 
 impl Places {
     fn of(&mut self, block: &Block) -> Option<Arc<Backtrace>> {
-        let Self { addresses, known } = self;
+        if matches!(block.state(), State::New | State::Dead) {
+            return None;
+        }
+        let stack = ptr::from_ref(tree::top_of_stack(block));
+        if let Some(backtrace) = self.stacks.get(&stack) {
+            return backtrace.clone();
+        }
+        let backtrace = self.capture(block);
+        self.stacks.insert(stack, backtrace.clone());
+        backtrace
+    }
+
+    fn capture(&mut self, block: &Block) -> Option<Arc<Backtrace>> {
+        let Self {
+            addresses, known, ..
+        } = self;
         addresses.clear();
-        look(block, || {
+        tree::look(block, Reach::OwnStack, || {
             unwind::for_each_frame(|address| addresses.push(address));
         })?;
         if let Some(backtrace) = known.get(addresses.as_slice()) {
             return Some(Arc::clone(backtrace));
         }
-        let backtrace = Arc::new(look(block, Backtrace::force_capture)?);
+        let backtrace = tree::look(block, Reach::OwnStack, Backtrace::force_capture)?;
+        let backtrace = Arc::new(backtrace);
         known.insert(addresses.as_slice().into(), Arc::clone(&backtrace));
         Some(backtrace)
     }
@@ -282,11 +343,12 @@ impl Places {
 
 impl<I, L> Greenlet<I, L> {
     /// Where the greenlet is: its frames from the innermost on, through the frames in which
-    /// its parents wait, to the thread's main. `None` if it is new or dead, has too little stack
-    /// left to be looked at, or if an allocator asks that is called for another backtrace.
+    /// its parents wait, to the thread's main. `None` if it is new or dead, if there is no memory
+    /// for a stack to inspect it from, or if the allocator asks while it is called for another
+    /// backtrace.
     #[must_use]
     pub fn backtrace(&self) -> Option<Backtrace> {
-        look(self.block(), Backtrace::force_capture)
+        tree::look(self.block(), Reach::Parents, Backtrace::force_capture)
     }
 
     /// How much of its stack it uses; `None` if it has not started, is dead, runs on a stack that
@@ -307,36 +369,6 @@ fn info(block: &Block, places: &mut Places) -> GreenletInfo {
         stack: stack_usage(block),
         backtrace: places.of(block),
     }
-}
-
-/// Calls `capture` on the stack of a greenlet that has one and some room on it.
-fn look<R>(block: &Block, capture: impl FnOnce() -> R) -> Option<R> {
-    if matches!(block.state(), State::New | State::Dead) {
-        return None;
-    }
-    let in_use = stack_in_use(bottom_of_stack(block));
-    if in_use.is_some_and(|(limits, in_use)| limits.size() - in_use < ROOM_TO_LOOK) {
-        return None;
-    }
-    if thread::replace_inspects(true) {
-        // The allocator asks, on the stack that is being inspected.
-        return None;
-    }
-    let (mut capture, mut seen) = (Some(capture), None);
-    tree::run_on_stack_of(block, &mut || {
-        host::contain(|| seen = capture.take().map(|capture| capture()));
-    });
-    thread::replace_inspects(false);
-    seen
-}
-
-/// Who began the stack that `block` is on: of a root, the greenlet in which it was entered.
-fn bottom_of_stack(block: &Block) -> &Block {
-    let mut bottom = block;
-    while let Some(outer) = bottom.killer().filter(|_| bottom.is_root()) {
-        bottom = outer;
-    }
-    bottom
 }
 
 fn stack_usage(block: &Block) -> Option<StackUsage> {

@@ -216,8 +216,14 @@ pub(crate) fn last_id() -> u64 {
     THREAD.with(|thread| thread.last_id.get())
 }
 
-/// Notes whether a stack is being inspected, and returns whether one was.
+/// Notes whether a stack is being inspected.
 #[cfg(feature = "std")]
-pub(crate) fn replace_inspects(inspects: bool) -> bool {
-    THREAD.with(|thread| thread.inspects.replace(inspects))
+pub(crate) fn set_inspects(inspects: bool) {
+    THREAD.with(|thread| thread.inspects.set(inspects));
+}
+
+/// Is a stack being inspected?
+#[cfg(feature = "std")]
+pub(crate) fn inspects() -> bool {
+    THREAD.with(|thread| thread.inspects.get())
 }

@@ -2,9 +2,9 @@
 
 mod order;
 
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
 
-use greenlet::{Builder, Current, Greenlet, Snapshot, Status, Thrown, enter};
+use greenlet::{Builder, Current, Greenlet, Snapshot, Status, Thrown, UnguardedStack, enter};
 use order::assert_in_order;
 
 const STACK: usize = 64 * 1024;
@@ -70,40 +70,42 @@ fn s24_new_and_dead_greenlets_have_no_backtrace() {
     });
 }
 
-/// Calls `then` where less of the stack is left than looking takes.
-#[inline(never)]
-fn on_a_nearly_full_stack(me: &Current<()>, then: &dyn Fn(&Current<()>)) {
-    let frame = black_box([0u8; 256]);
-    let usage = me.handle().stack_usage().unwrap();
-    if usage.size - usage.in_use > 7 * 1024 {
-        on_a_nearly_full_stack(me, then);
-    } else {
-        then(me);
-    }
-    black_box(&frame);
-}
-
 #[test]
-fn s24_what_lies_on_a_nearly_full_stack_is_not_looked_at() {
+fn s24_nothing_runs_on_a_stack_that_is_inspected() {
+    const SIZE: usize = 256 * 1024;
+    const PAINT: u8 = 0xa5;
+
+    let memory = Box::into_raw(vec![MaybeUninit::new(PAINT); SIZE].into_boxed_slice());
+    let first = memory.cast::<u8>();
+    let never_used = || {
+        let bytes = (0..SIZE).map(|offset| {
+            // SAFETY: within the memory, which is there for ever; the greenlet is suspended.
+            unsafe { first.add(offset).read_volatile() }
+        });
+        bytes.take_while(|&byte| byte == PAINT).count()
+    };
+    // SAFETY: there for ever; used only here, and what runs on it fits.
+    let stack = unsafe { UnguardedStack::new(&mut *memory) };
     enter(|me: &Current<()>| {
         let main = me.handle();
-        let full = Greenlet::new(me, move |me, ()| {
-            on_a_nearly_full_stack(me, &|me| {
-                let _ = me.switch(&main, ());
-                enter(|root: &Current<()>| {
-                    let _ = root.switch(&main, ());
-                });
-            });
-            Ok(())
+        let build = Builder::new().stack(stack);
+        let waits = build.build(me, move |me, ()| {
+            me.switch(&main, ())?;
+            enter(|root: &Current<()>| root.switch(&main, ()))
         });
+        let waits = waits.unwrap();
         // At first the greenlet itself waits there, then one that was entered in it.
         for count in [1, 2] {
-            me.switch(&full, ()).unwrap();
+            me.switch(&waits, ()).unwrap();
+            let before = never_used();
             let snapshot = Snapshot::take();
+            assert!(waits.backtrace().is_some());
+            assert_eq!(never_used(), before);
             let there = &snapshot.greenlets()[1..];
             assert_eq!(there.len(), count);
             for greenlet in there {
-                assert!(greenlet.backtrace.is_none(), "{snapshot}");
+                let backtrace = greenlet.backtrace.as_ref().unwrap().to_string();
+                assert!(backtrace.contains("nothing_runs_on_a_stack"), "{backtrace}");
             }
         }
     });

@@ -1,26 +1,44 @@
-//! Looking with an allocator that looks, too (s24), as a heap profiler may.
+//! Inspecting with an allocator that does more than allocate, and what inspecting allocates (s24).
+
+mod process;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
+    cell::{Cell, RefCell},
+    hint::black_box,
 };
 
-use greenlet::{Current, Greenlet, Snapshot, enter};
+use greenlet::{Builder, Current, Greenlet, Snapshot, enter};
+use process::in_child;
 
 thread_local! {
     /// How many allocations of this thread there are before one takes a snapshot; 0: none does.
     static UNTIL_SNAPSHOT: Cell<usize> = const { Cell::new(0) };
+    /// How many greenlets that one has seen.
+    static SEEN: Cell<Option<usize>> = const { Cell::new(None) };
+    /// KiB of stack that each allocation takes.
+    static HUNGER: Cell<usize> = const { Cell::new(0) };
+    /// Does each allocation enter?
+    static ENTERS: Cell<bool> = const { Cell::new(false) };
+    /// Bytes that this thread has allocated.
+    static ALLOCATED: Cell<usize> = const { Cell::new(0) };
 }
 
-struct Profiler;
+struct Odd;
 
 // SAFETY: the system's allocator.
-unsafe impl GlobalAlloc for Profiler {
+unsafe impl GlobalAlloc for Odd {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.set(ALLOCATED.get() + layout.size());
+        take_stack(HUNGER.get());
+        if ENTERS.replace(false) {
+            enter(|_: &Current<()>| ());
+            ENTERS.set(true);
+        }
         let left = UNTIL_SNAPSHOT.get();
         UNTIL_SNAPSHOT.set(left.saturating_sub(1));
         if left == 1 {
-            drop(Snapshot::take());
+            SEEN.set(Some(Snapshot::take().greenlets().len()));
         }
         // SAFETY: the caller's word.
         unsafe { System.alloc(layout) }
@@ -33,7 +51,16 @@ unsafe impl GlobalAlloc for Profiler {
 }
 
 #[global_allocator]
-static PROFILER: Profiler = Profiler;
+static ODD: Odd = Odd;
+
+#[inline(never)]
+fn take_stack(kib: usize) {
+    if kib > 0 {
+        let frame = black_box([0_u8; 1024]);
+        take_stack(kib - 1);
+        black_box(&frame);
+    }
+}
 
 #[test]
 fn s24_an_allocator_may_take_a_snapshot_while_one_is_taken() {
@@ -45,20 +72,106 @@ fn s24_an_allocator_may_take_a_snapshot_while_one_is_taken() {
             }
         });
         assert_eq!(me.switch(&waits, "one".to_string()).unwrap(), 3);
-        let mut nth = 1;
-        loop {
+        let (mut outside, mut within) = (0, 0);
+        for nth in 1.. {
+            SEEN.set(None);
             UNTIL_SNAPSHOT.set(nth);
             let snapshot = Snapshot::take();
-            let is_past_the_last = UNTIL_SNAPSHOT.replace(0) > 0;
+            UNTIL_SNAPSHOT.set(0);
             assert_eq!(snapshot.greenlets().len(), 2);
             let seen = snapshot.greenlets()[1].backtrace.is_some();
             assert!(seen, "with a snapshot in allocation {nth}");
             assert_eq!(me.switch(&waits, "three".to_string()).unwrap(), 5);
-            if is_past_the_last {
-                break;
+            match SEEN.get() {
+                Some(0) => within += 1,
+                Some(seen) => {
+                    assert_eq!(seen, 2);
+                    outside += 1;
+                }
+                None => break,
             }
-            nth += 1;
         }
-        assert!(nth > 5, "a snapshot allocates");
+        assert!(outside > 0 && within > 0, "{outside} {within}");
     });
+}
+
+#[test]
+fn s24_an_allocator_that_enters_while_a_stack_is_inspected_aborts_with_a_message() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let waits = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
+        me.switch(&waits, ()).unwrap();
+        let child = in_child(|| {
+            ENTERS.set(true);
+            drop(waits.backtrace());
+        });
+        assert!(
+            child.stderr.contains("while a stack is inspected"),
+            "{child:?}"
+        );
+    });
+}
+
+#[test]
+fn s24_an_allocator_may_take_more_stack_than_the_inspected_has() {
+    enter(|me: &Current<()>| {
+        let main = me.handle();
+        let build = Builder::new().stack_size(16 * 1024);
+        let waits = build.build(me, move |me, ()| {
+            let frame = black_box([3_u8; 4096]);
+            let answer = me.switch(&main, ());
+            black_box(&frame);
+            answer
+        });
+        let waits = waits.unwrap();
+        me.switch(&waits, ()).unwrap();
+        HUNGER.set(48);
+        let snapshot = Snapshot::take();
+        let backtrace = waits.backtrace();
+        HUNGER.set(0);
+        assert!(snapshot.greenlets()[1].backtrace.is_some());
+        assert!(backtrace.is_some());
+        me.switch(&waits, ()).unwrap();
+    });
+}
+
+/// Begins a chain of so many greenlets, each the parent of the next.
+fn descend(me: &Current<()>, main: Greenlet<()>, kept: Kept, depth: usize) -> Greenlet<()> {
+    let build = Builder::new().stack_size(32 * 1024);
+    let greenlet = build.build(me, move |me, ()| {
+        if depth == 0 {
+            return me.switch(&main, ());
+        }
+        let next = descend(me, main, kept, depth - 1);
+        kept.with_borrow_mut(|kept| kept.push(next.clone()));
+        me.switch(&next, ())
+    });
+    greenlet.unwrap()
+}
+
+type Kept = &'static std::thread::LocalKey<RefCell<Vec<Greenlet<()>>>>;
+
+#[test]
+fn s24_a_snapshot_takes_memory_in_proportion_to_the_depth() {
+    thread_local!(static KEPT: RefCell<Vec<Greenlet<()>>> = const { RefCell::new(Vec::new()) });
+    fn allocated_for(depth: usize) -> usize {
+        enter(|me: &Current<()>| {
+            let first = descend(me, me.handle(), &KEPT, depth);
+            me.switch(&first, ()).unwrap();
+            let before = ALLOCATED.get();
+            let snapshot = Snapshot::take();
+            let allocated = ALLOCATED.get() - before;
+            assert_eq!(snapshot.greenlets().len(), depth + 2);
+            KEPT.with_borrow_mut(|kept| kept.push(first));
+            for greenlet in &KEPT.take() {
+                me.kill(greenlet).unwrap();
+            }
+            allocated
+        })
+    }
+    let (half, whole) = (allocated_for(100), allocated_for(200));
+    assert!(
+        whole < 3 * half,
+        "{half} bytes, and {whole} for twice the depth"
+    );
 }

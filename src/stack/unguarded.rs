@@ -37,12 +37,6 @@ impl UnguardedStack {
     /// Whatever runs on it fits: the greenlet's body, what that calls, destructors when it is killed,
     /// and the handlers of signals and interrupts that come meanwhile. Nothing stops an overflow:
     /// it overwrites what lies below.
-    ///
-    /// With `std`, safe code may inspect the greenlet while it is suspended: `Greenlet::backtrace`
-    /// and `Snapshot::take` run on its stack, unless less than 8 KiB are left. They take 6.3 KiB
-    /// there (x86_64, Rust 1.95, without optimization) and what the program's allocator takes. If
-    /// that is more than 1.5 KiB, leave room for it above what the greenlet uses, or inspect
-    /// nothing.
     #[must_use]
     pub unsafe fn new(memory: &'static mut [MaybeUninit<u8>]) -> Self {
         Self { memory }

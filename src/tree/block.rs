@@ -13,6 +13,8 @@ use core::{
 #[cfg(thread_words)]
 use static_assertions::const_assert_eq;
 
+#[cfg(feature = "std")]
+use super::look;
 use super::{Membership, Own, Refusal, Settings, counts::Counts, memory::SizeClass, under_way};
 #[cfg(thread_words)]
 use crate::arch;
@@ -276,6 +278,8 @@ impl Block {
     /// Changes the parent. Returns the count of the old one, or nothing if an unwinder would come
     /// from the new one to this greenlet, and nothing was changed.
     pub(crate) fn replace_parent(&self, parent: &Block) -> Option<Own> {
+        #[cfg(feature = "std")]
+        look::refuse_while_inspecting();
         let mut below = Some(parent);
         while let Some(block) = below {
             if ptr::eq(block, self) {

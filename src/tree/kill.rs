@@ -2,6 +2,8 @@
 
 use core::{cell::Cell, ptr};
 
+#[cfg(feature = "std")]
+use super::look;
 use super::{Block, counts, message, root};
 use crate::{host, thread, tree::State};
 
@@ -41,6 +43,8 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         }
         State::Active | State::Busy => {}
     }
+    #[cfg(feature = "std")]
+    look::refuse_while_inspecting();
     let current = thread::current();
     let end = victim.end_of_waits();
     let interrupts = ptr::eq(current, end);
@@ -136,6 +140,16 @@ pub(crate) fn top_of_stack(block: &Block) -> &Block {
         top = next;
     }
     top
+}
+
+/// Which greenlet began the stack that `block` is on: of a root, the one in which it was entered.
+#[cfg(feature = "std")]
+pub(crate) fn bottom_of_stack(block: &Block) -> &Block {
+    let mut bottom = block;
+    while let Some(outer) = bottom.killer().filter(|_| bottom.is_root()) {
+        bottom = outer;
+    }
+    bottom
 }
 
 /// Ends a new greenlet: it dies without running, its body and its stack are dropped. A panic of a

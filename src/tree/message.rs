@@ -11,8 +11,6 @@ use core::{
 };
 
 use super::{Block, block::State, counts, under_way::UnderWay};
-#[cfg(feature = "std")]
-use super::{kill, root};
 #[cfg(thread_words)]
 use static_assertions::const_assert_eq;
 
@@ -35,9 +33,6 @@ const DIED: usize = 0b0100;
 const ORPHANED: usize = 0b1000;
 /// `Message::kind`: the thread has a tracer, which is to hear of this.
 const TRACED: usize = 0b1_0000;
-/// `Message::kind`: `word` is the address of a function to be run here, for the one that left
-/// and waits for it.
-const RUN: usize = 0b10_0000;
 
 /// What a switch delivers.
 pub(crate) enum Content<T> {
@@ -124,11 +119,13 @@ pub(super) unsafe fn last_of(dead: &Block, mut outcome: Message) -> Message {
     outcome
 }
 
-/// What a greenlet ends with as a message to the one that killed it: nothing.
-pub(super) const KILLED: Content<Message> = Content::Value(Message {
+pub(super) const NOTHING_SENT: Message = Message {
     word: MaybeUninit::uninit(),
     kind: NOTHING,
-});
+};
+
+/// What a greenlet ends with as a message to the one that killed it: nothing.
+pub(super) const KILLED: Content<Message> = Content::Value(NOTHING_SENT);
 
 /// Every switch of the tree, but for the last one of a greenlet.
 ///
@@ -309,7 +306,7 @@ unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Mes
     // SAFETY: it leaves the list here, where `killer` ceases to wait.
     unsafe { kill.begin() };
     // SAFETY: the caller's word.
-    let Message { kind, .. } = serve(unsafe { leave(killer, end, message) });
+    let Message { kind, .. } = unsafe { leave(killer, end, message) };
     kill.end();
     let departed = thread::take_departed();
     killer.end_waiting();
@@ -346,50 +343,6 @@ unsafe fn leave(me: &Block, target: &Block, mut message: Message) -> Message {
     unsafe { switch(me, target, message) }
 }
 
-/// Runs `run` on the stack of the suspended `host`, which is current meanwhile, and comes back.
-/// It may not unwind, switch, make or end a greenlet, nor call this.
-#[cfg(feature = "std")]
-pub(crate) fn run_on_stack_of(host: &Block, mut run: &mut dyn FnMut()) {
-    let top = kill::top_of_stack(host);
-    if ptr::eq(thread::current(), top) {
-        return run();
-    }
-    root::with_current(|asker| {
-        let message = Message {
-            word: MaybeUninit::new((&raw mut run).expose_provenance()),
-            kind: RUN | NOTHING,
-        };
-        thread::set_departed(asker);
-        thread::set_current(Some(top));
-        // SAFETY: the asker runs. The top of a stack that is not the current one is suspended, in
-        // a switch or a kill, and both answer this. It is not suspended here, as `run` does not
-        // call this.
-        unsafe { switch(asker, top, message) };
-        thread::set_current(Some(asker));
-    });
-}
-
-/// Runs what others ask to be run on this stack, until the message comes that was waited for.
-fn serve(mut message: Message) -> Message {
-    while message.kind & RUN != 0 {
-        // SAFETY: set by the asker, which waits; and the running greenlet's block stays.
-        let (asker, me) = unsafe { (&*thread::take_departed(), &*thread::current()) };
-        // SAFETY: made by `run_on_stack_of`, of a variable that it may write to; its frame waits
-        // and does not use it meanwhile.
-        let run = unsafe {
-            &mut *ptr::with_exposed_provenance_mut::<&mut dyn FnMut()>(message.word.assume_init())
-        };
-        run();
-        let done = Message {
-            word: MaybeUninit::uninit(),
-            kind: NOTHING,
-        };
-        // SAFETY: `me` runs and the asker waits.
-        message = unsafe { switch(me, asker, done) };
-    }
-    message
-}
-
 /// Takes the content out of a message that is not just a value, and then sees to the one that
 /// left. Returns a plain message of a value, which may lie in `room`, or of an error.
 ///
@@ -398,7 +351,7 @@ fn serve(mut message: Message) -> Message {
 #[cold]
 #[inline(never)]
 unsafe fn arrive<I>(message: Message, room: &mut MaybeUninit<ManuallyDrop<I>>) -> Message {
-    let message @ Message { word, kind } = serve(message);
+    let Message { word, kind } = message;
     let mut content = match kind & CONTENT {
         VALUE => {
             // SAFETY: a value in a message to this greenlet is of its inbox type.

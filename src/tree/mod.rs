@@ -9,6 +9,7 @@
 //! | `route.rs` | who receives: the target, or an ancestor in its place |
 //! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
 //! | `kill.rs` | making a suspended greenlet end |
+//! | `look.rs` | inspecting a greenlet that does not run |
 //! | `under_way.rs` | who must wait while a kill is under way |
 //! | `roster.rs` | who lives: the greenlets of a scope or thread |
 //! | `root.rs` | entering: a greenlet on a stack that is already there |
@@ -19,6 +20,8 @@ mod block;
 mod body;
 mod counts;
 mod kill;
+#[cfg(feature = "std")]
+mod look;
 mod memory;
 mod message;
 mod root;
@@ -33,9 +36,9 @@ pub(crate) use counts::{Own, release_weakly};
 #[cfg(feature = "std")]
 pub(crate) use kill::top_of_stack;
 pub(crate) use kill::{Killed, end, finish_burials, kill};
-pub(crate) use memory::OutOfMemory;
 #[cfg(feature = "std")]
-pub(crate) use message::run_on_stack_of;
+pub(crate) use look::{Reach, look};
+pub(crate) use memory::OutOfMemory;
 pub(crate) use message::{
     Answer, Content, hop, hop_to_active, hop_with, of_thrown, of_value, open, take_value,
 };

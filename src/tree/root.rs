@@ -5,6 +5,8 @@
 
 use core::{any::TypeId, marker::PhantomData, ptr};
 
+#[cfg(feature = "std")]
+use super::look;
 use super::{
     Block, Own, Settings, State,
     block::Kind,
@@ -47,6 +49,8 @@ struct Root<'a> {
 impl<'a> Root<'a> {
     /// Begins the life of a new block, which lies where it stays.
     fn begin(block: &'a Block) -> Self {
+        #[cfg(feature = "std")]
+        look::refuse_while_inspecting();
         block.settle_in();
         thread::enroll(block);
         // A thread's first greenlet is a root.

@@ -1,0 +1,109 @@
+//! Inspecting a greenlet that does not run: where it waits.
+//!
+//! What inspects runs on a stack of its own, in a context whose parent is the greenlet that is
+//! inspected. So an unwinder goes on there, and nothing runs on the stack that is inspected,
+//! however little of it is left.
+//!
+//! What inspects may run code of the program: the allocator's. Meanwhile no greenlet counts as
+//! running, so none can switch, and entering, killing and setting parents abort: the contexts that
+//! the unwinder is passing through must stay as they are.
+
+use core::{mem::MaybeUninit, ptr};
+
+use super::{Block, State, kill, message, root};
+use crate::{arch::Departure, host, raw::Context, stack, thread, tools::Fiber};
+
+/// Where an unwinder ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// At the bottom of the inspected stack.
+    OwnStack,
+    /// At the bottom of the thread's own stack, through all parents.
+    Parents,
+}
+
+/// What is done on the stack of its own.
+struct Look<'a> {
+    asker: &'a Block,
+    fiber: &'a Fiber,
+    capture: &'a mut dyn FnMut(),
+}
+
+/// Calls `capture` where an unwinder goes on from its own frames to those of `block`. `None` if
+/// that has no frames, if there is no memory for a stack, or within another call.
+pub(crate) fn look<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) -> Option<R> {
+    if matches!(block.state(), State::New | State::Dead) || thread::inspects() {
+        return None;
+    }
+    let supply = stack::Supply::default();
+    let stack = supply.realize().ok()?;
+    let fiber = Fiber::new();
+    fiber.prepare(|| supply.limits().expect("it is there"));
+    let (mut capture, mut seen) = (Some(capture), None);
+    root::with_current(|asker| {
+        let mut look = Look {
+            asker,
+            fiber: &fiber,
+            capture: &mut || seen = capture.take().map(|capture| capture()),
+        };
+        let context = Context::under(ptr::from_ref(kill::top_of_stack(block)).cast());
+        let bottom = kill::bottom_of_stack(block).context();
+        let (end, parent) = (Context::new(), bottom.parent());
+        let cuts = reach == Reach::OwnStack && !parent.is_null();
+        thread::set_inspects(true);
+        thread::set_current(None);
+        // SAFETY: the asker runs; the context is made ready on a stack that nothing else uses, and
+        // is over when this goes on. `end` is there as long as it is a parent, and nothing uses the
+        // parent of a block while `inspects` is set.
+        unsafe {
+            if cuts {
+                bottom.set_parent(&raw const end);
+            }
+            context.prepare(stack, start, (&raw mut look).cast());
+            asker.fiber().leave(&fiber);
+            asker.context().switch(&context, message::NOTHING_SENT);
+            asker.fiber().arrive();
+            if cuts {
+                bottom.set_parent(parent);
+            }
+        }
+        thread::set_inspects(false);
+        thread::set_current(Some(asker));
+    });
+    supply.give_back();
+    seen
+}
+
+/// The bottom of the stack on which a [`Look`] runs.
+///
+/// # Safety
+/// `look` is one, which nothing else uses meanwhile; `departure` is valid for a write.
+unsafe extern "C" fn start(
+    look: *mut (),
+    _word: MaybeUninit<usize>,
+    _kind: usize,
+    departure: *mut Departure,
+) {
+    // SAFETY: the caller's word.
+    let look = unsafe { &mut *look.cast::<Look<'_>>() };
+    look.fiber.arrive_at_bottom();
+    host::contain(|| (look.capture)());
+    look.fiber.leave_for_ever(look.asker.fiber());
+    // SAFETY: valid for a write; the asker waits in `look`.
+    unsafe {
+        departure.write(Departure {
+            to: MaybeUninit::new(look.asker.context()),
+            message: MaybeUninit::new(message::NOTHING_SENT),
+        });
+    }
+}
+
+/// To be called before the tree changes: aborts if a stack is being inspected.
+pub(crate) fn refuse_while_inspecting() {
+    if thread::inspects() {
+        host::abort(format_args!(
+            "greenlet: an allocator that is called while a stack is inspected may neither enter, \
+             kill, nor set a parent"
+        ));
+    }
+}
