@@ -120,7 +120,7 @@ miri() (
     local model failed=0
     cargo_miri() {
         CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/miri" \
-            cargo "+$toolchain" miri test --locked --features trace --test rules "$@"
+            cargo "+$toolchain" miri test --locked --features trace --test rules --test inspect "$@"
     }
     # Addresses travel as integers between Rust and assembly; tests read the environment; and they
     # forget handles and greenlets on purpose.

@@ -34,6 +34,7 @@ fn waiting(me: &Current<()>, name: &str) -> Greenlet<()> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "under Miri a backtrace is of one thread")]
 fn s24_a_suspended_greenlet_shows_where_it_is_and_where_its_parent_waits() {
     #[inline(never)]
     fn where_the_parent_waits() {
@@ -71,6 +72,7 @@ fn s24_new_and_dead_greenlets_have_no_backtrace() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "under Miri a backtrace is of one thread")]
 fn s24_nothing_runs_on_a_stack_that_is_inspected() {
     const SIZE: usize = 256 * 1024;
     const PAINT: u8 = 0xa5;
@@ -133,6 +135,7 @@ fn s24_a_running_greenlet_can_look_at_one_that_waits_for_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "under Miri a backtrace is of one thread")]
 fn s24_a_snapshot_prints_the_tree_with_the_innermost_frames() {
     enter(|me| {
         let _first = waiting(me, "first");
@@ -162,6 +165,7 @@ fn s24_a_snapshot_prints_the_tree_with_the_innermost_frames() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "under Miri a backtrace is of one thread")]
 fn s24_a_snapshot_prints_all_frames_of_a_greenlets_own_stack_if_asked() {
     #[inline(never)]
     fn descend(me: &Current<()>, main: &Greenlet<()>, depth: u32) -> Result<(), Thrown> {
@@ -216,6 +220,7 @@ fn s24_a_snapshot_prints_children_below_their_parents_whatever_their_order() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "under Miri a backtrace is of one thread")]
 fn s24_those_that_wait_at_the_same_place_share_their_backtrace() {
     enter(|me| {
         let _same = [waiting(me, "first"), waiting(me, "second")];
@@ -251,6 +256,7 @@ fn s24_a_snapshot_sees_the_greenlets_of_a_scope() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "under Miri locals are not on the stack")]
 fn s25_stack_use_is_what_the_frames_take_and_the_peak_stays() {
     #[inline(never)]
     fn use_stack() {
