@@ -18,6 +18,10 @@ leaves it alone (fs, TPIDR, tp, gp, x18; FPCR, FPSCR, fcsr: their rounding modes
 """
 
 
+# SLEIGH's of both ARM architectures: the flags, and what it keeps on the way to them.
+ARM_FLAGS = "NG ZR CY OV tmpNG tmpZR tmpCY tmpOV shift_carry".split()
+
+
 def names(prefix, first, last):
     return [f"{prefix}{number}" for number in range(first, last + 1)]
 
@@ -89,15 +93,7 @@ def aarch64():
         changed=[
             *names("x", 0, 17),
             "x30",
-            "NG",
-            "ZR",
-            "CY",
-            "OV",
-            "tmpNG",
-            "tmpZR",
-            "tmpCY",
-            "tmpOV",
-            "shift_carry",
+            *ARM_FLAGS,
             *names("z", 0, 31),
         ],
         arguments=names("x", 0, 3),
@@ -177,15 +173,7 @@ def arm(vfp):
             *names("r", 0, 3),
             "r12",
             "lr",
-            "NG",
-            "ZR",
-            "CY",
-            "OV",
-            "tmpNG",
-            "tmpZR",
-            "tmpCY",
-            "tmpOV",
-            "shift_carry",
+            *ARM_FLAGS,
             "ISAModeSwitch",
             "TB",
             "mult_addr",

@@ -166,7 +166,7 @@ def saved(variant):
     """What the core gives back, as in `unit`."""
     abi = variant.abi
     found = {}
-    for register in variant.places.kept(abi):
+    for register in variant.places.kept:
         name, bits = register.lower(), 64
         if abi.name == "riscv64":
             number = {value: key for key, value in abi.dwarf.items()}[register]

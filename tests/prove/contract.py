@@ -35,7 +35,7 @@ class Prover:
         """The text of the switch that is looked at: first and last address."""
         self.places.site, end = place
         # BTI: behind the text is the landing pad.
-        self.places.landed = end - 4 if self.places.bti and not self.places.pushes else end
+        self.places.landed = end - 4 if self.places.bti else end
         self.processor.stops = (self.places.landed,)
 
     # ---- asking
@@ -160,7 +160,7 @@ class Prover:
             self.messages(
                 end, self.first(name, self.places.word), self.first(name, self.places.kind)
             )
-            self.tables_are_true(end, state, name)
+            self.tables_are_true(end, name)
             self.callers_tables_are_true(end, name)
             self.others(end, name)
             if not any(same(end.memory, it.memory) for it in found):
@@ -191,15 +191,7 @@ class Prover:
         self.equal(
             f"{self.places.to}, as it does not switch", pc, end.get(self.places.to), to, path
         )
-        for register in [*self.places.kept(abi), self.places.word]:
-            self.equal(
-                f"{register}, as it does not switch",
-                pc,
-                end.get(register),
-                self.first(name, register),
-                path,
-            )
-        for register in abi.kept_bits:
+        for register in [*self.places.kept, self.places.word, *abi.kept_bits]:
             self.equal(
                 f"{register}, as it does not switch",
                 pc,
@@ -239,7 +231,7 @@ class Prover:
             self.stores_are_allowed(end, "C")
             self.loads_are_allowed(end, "C", "A")
             self.messages(end, self.first("C", self.places.word), self.first("C", self.places.kind))
-            self.tables_are_true(end, state, "C")
+            self.tables_are_true(end, "C")
 
     def begin(self, state, name):
         """`name` is at some point of its code, about which nothing is known."""
@@ -251,7 +243,7 @@ class Prover:
         """All that the ABI gives to the caller is as `name` left it; the rest is the thread's, and as
         `other` left it, or what a callee may change."""
         pc, abi, path = end.left_from, self.abi, end.path
-        for register in self.places.kept(abi):
+        for register in self.places.kept:
             bits = self.kept(register)
             self.equal(
                 f"{register} of the resumed one",
@@ -295,10 +287,9 @@ class Prover:
         if self.abi.name == "arm":
             self.equal("the target", end.left_from, end.target, address & ~1, end.path)
             mode = z3.Extract(7, 0, address & 1)
-            if "thumb" in self.places.modes:
-                self.equal(
-                    "the instruction set", end.left_from, end.get("ISAModeSwitch"), mode, end.path
-                )
+            self.equal(
+                "the instruction set", end.left_from, end.get("ISAModeSwitch"), mode, end.path
+            )
         elif self.abi.name == "riscv64":
             # The processor clears bit 0 in jalr; SLEIGH leaves it for `c.jr`.
             self.equal("the target", end.left_from, end.target & ~1, address & ~1, end.path)
@@ -339,7 +330,7 @@ class Prover:
                 self.stores_are_allowed(last, "P")
                 self.entry_tables_are_true(last, "Q", "A", departure)
                 # In the second half the tables tell of the one that is resumed.
-                self.tables_are_true(last, returned, None)
+                self.tables_are_true(last, None)
             self.entry_tables_are_true(end, "Q")
 
     def start_is_called(self, end):
@@ -459,12 +450,6 @@ class Prover:
             allowed = kind in ("BRANCH", "CBRANCH", "BRANCHIND", "DESCRIPTOR")
             if kind == "CALLIND":
                 allowed = pc == end.left_from and self.in_entry(pc)
-            if kind == "RETURN":
-                # BTI: `ret` needs no landing pad where it arrives.
-                allowed = self.abi.name == "aarch64" and self.places.bti
-            if kind == "CALL":
-                # Thumb-1: no other direct jump reaches far enough.
-                allowed = self.places.thumb1 and self.in_entry(pc)
             self.require(allowed, f"it is a {kind}: {text}", pc)
 
     def in_entry(self, pc):
@@ -473,30 +458,14 @@ class Prover:
 
     # ---- unwind tables
 
-    def tables_are_true(self, end, start, name):
-        """In switch and resume: as long as the stack pointer is the one of `name`, they give what
-        `name` has left; then they give what the resumed one receives."""
-        leaves = name is not None and self.places.pushes
-        own = self.first(name, self.abi.sp) if leaves else None
-        pops = self.ehabi_stretch(end) if self.ehabi.functions else ()
+    def tables_are_true(self, end, name):
+        """In resume they give what the resumed one receives."""
+        after = next((it for it in end.trail if self.in_entry(it.pc)), end) if name else end
+        truth = {it: after.get(it) for it in self.places.kept}
+        back = word(after.pc, self.abi.word) if after is not end else end.target
         for state in end.trail:
-            if self.in_entry(state.pc) or not self.places.has_tables(self, state.pc):
-                continue
-            region, _ = split(state.get(self.abi.sp))
-            leaving = own is not None and region is not None and region.eq(own)
-            after = next((it for it in end.trail if self.in_entry(it.pc)), end) if name else end
-            if leaving:
-                if (name, state.pc in pops) in state.told:
-                    continue
-                state.told.add((name, state.pc in pops))
-                truth = {it: self.first(name, it) for it in self.places.kept(self.abi)}
-                back = self.places.back_of(self, name)
-            else:
-                truth = {it: after.get(it) for it in self.places.kept(self.abi)}
-                back = word(after.pc, self.abi.word) if after is not end else end.target
-            self.compare(state, truth, back, end.path, self.tables.unwind(state, self.dwarf))
-            if state.pc in pops:
-                self.compare(state, truth, back, end.path, (self.ehabi.unwind(state), 14))
+            if not self.in_entry(state.pc) and self.places.has_tables(self, state.pc):
+                self.compare(state, truth, back, end.path, self.tables.unwind(state, self.dwarf))
 
     def callers_tables_are_true(self, end, name):
         """In line, the unwind table is the compiler's, which counts on these registers: it is true but
@@ -505,41 +474,19 @@ class Prover:
             state
             for state in end.trail
             if not self.places.has_tables(self, state.pc)
-            and not all(state.get(it).eq(self.first(name, it)) for it in self.places.kept(self.abi))
+            and not all(state.get(it).eq(self.first(name, it)) for it in self.places.kept)
         ]
         if untrue:
             many = f"the registers of the caller are not there in {len(untrue)} instructions before the jump"
             self.require(len(untrue) <= self.places.window, many, untrue[0].pc)
 
-    def ehabi_stretch(self, end):
-        """EHABI describes `switch` between the last push and the first pop."""
-        last = max(
-            (
-                i
-                for i, it in enumerate(end.trail)
-                for pc, kind, *_ in end.log
-                if kind == "store" and pc == it.pc
-            ),
-            default=-1,
-        )
-        first = min(
-            (
-                i
-                for i, it in enumerate(end.trail)
-                for pc, kind, *_ in end.log
-                if kind == "load" and pc == it.pc
-            ),
-            default=len(end.trail),
-        )
-        return {it.pc for it in end.trail[last : first + 1]} if 0 <= last < first else set()
-
     def entry_tables_are_true(self, end, parent, resumed=None, departure=None):
-        """In entry they give what the parent has left; where the departure has been read they may,
-        if the core says so, give what the one has left that is resumed."""
+        """In entry they give what the parent has left; where the departure has been read, what the one
+        has left that is resumed."""
         read = False
         for state in end.trail:
             if self.in_entry(state.pc):
-                whose = resumed if read and self.places.tail_is_of_the_resumed else parent
+                whose = resumed if read else parent
                 if whose not in state.told:
                     state.told.add(whose)
                     self.require(
@@ -547,7 +494,7 @@ class Prover:
                         "it is not marked as a signal frame",
                         state.pc,
                     )
-                    truth = {it: self.first(whose, it) for it in self.places.kept(self.abi)}
+                    truth = {it: self.first(whose, it) for it in self.places.kept}
                     back = self.places.back_of(self, whose)
                     unwound = self.tables.unwind(state, self.dwarf)
                     self.compare(state, truth, back, end.path, unwound)

@@ -1,166 +1,27 @@
-"""Where a core keeps the registers of a suspended greenlet: what it may touch, what belongs to whom, and
-what `prepare` makes. The properties in contract.py are the same for both kinds of core.
+"""Where the core keeps the registers of a suspended greenlet: what it may touch, what belongs to whom, and
+what `prepare` makes. contract.py has the properties.
 """
 
 import z3
 
-from machine import Failure, split, word
-
-
-class Frames:
-    """The core of the registers on the stack: `switch` pushes what it keeps onto the stack that it
-    leaves, and stores the stack pointer in a word."""
-
-    routines = ("switch", "entry")
-    tail_is_of_the_resumed = False
-    pushes = True
-    shared = False
-    hop = None
-    entry_frame = 48  # at most: the departure, the control words, a return address
-
-    def __init__(self, registers, modes=(), bti=False, thumb1=False):
-        self.back, self.save, self.to, self.word, self.kind, self.start, self.argument = (
-            registers.split()
-        )
-        self.modes, self.bti, self.thumb1 = modes, bti, thumb1
-        self.size = None
-
-    def kept(self, abi):
-        return abi.kept
-
-    def place(self, prover):
-        return None, None
-
-    def has_tables(self, prover, pc):
-        return True
-
-    def back_of(self, prover, name):
-        return prover.first(name, self.back)
-
-    def leaves(self, prover, state):
-        state.pc = prover.image.code("switch")
-
-    def owns(self, prover, name, symbol, offset):
-        """Its stack, and the word that holds its stack pointer."""
-        if symbol.eq(prover.first(name, self.save)):
-            return 0 <= offset < prover.abi.word
-        return symbol.eq(prover.first(name, prover.abi.sp))
-
-    def owns_link(self, prover, name, symbol, offset):
-        return symbol.eq(z3.BitVec(f"{name}.link", 8 * prover.abi.word))
-
-    def frame_size(self, prover, state, name):
-        saved = state.load(prover.first(name, self.save), prover.abi.word, logged=False)
-        region, offset = split(saved)
-        if region is None or not region.eq(prover.first(name, prover.abi.sp)) or offset >= 0:
-            raise Failure(f"{name}'s saved stack pointer is {saved}")
-        return -offset
-
-    def frame(self, prover, name, end, symbol, offset, size):
-        """Does this lie in the frame of a suspended one, or in that of entry?"""
-        if name == "P":
-            return (
-                symbol.eq(self.top(prover, name))
-                and -self.entry_frame <= offset
-                and offset + size <= 0
-            )
-        frame = self.frame_size(prover, end, name)
-        return (
-            symbol.eq(prover.first(name, prover.abi.sp)) and -frame <= offset and offset + size <= 0
-        )
-
-    def may_store(self, prover, name, end, symbol, offset, size):
-        if name != "P" and symbol.eq(prover.first(name, self.save)):
-            return offset == 0 and size == prover.abi.word
-        return self.frame(prover, name, end, symbol, offset, size)
-
-    def may_load(self, prover, name, end, symbol, offset, size):
-        if symbol is None:
-            return (
-                "mxcsr_way" in str(prover.image.symbols)
-                and offset == prover.image.symbol("mxcsr_way")
-                and size == 1
-            )
-        if name == "P":
-            # First its frame as `prepare` has made it; then that of entry, and the frame of A.
-            first = self.frame_size(prover, end, "A")
-            in_first = symbol.eq(self.top(prover, name)) and -first <= offset and offset + size <= 0
-            return (
-                in_first
-                or self.frame(prover, name, end, symbol, offset, size)
-                or self.frame(prover, "A", end, symbol, offset, size)
-            )
-        if symbol.eq(prover.first(name, self.to)):
-            return 0 <= offset and offset + size <= self.frame_size(prover, end, name)
-        return self.frame(prover, name, end, symbol, offset, size)
-
-    def handle(self, prover, state, name):
-        """What the resumer passes."""
-        return state.load(prover.first(name, self.save), prover.abi.word, logged=False)
-
-    def resumes(self, prover, state, name):
-        state.set(self.to, self.handle(prover, state, name))
-
-    def top(self, prover, name):
-        return z3.BitVec(f"{name}.top", 8 * prover.abi.word)
-
-    def prepared(self, prover, state, name, parent):
-        """As `Context::prepare` does: a frame like the one that Q has, with other values."""
-        size = prover.abi.word
-        base, frame = prover.first(parent, prover.abi.sp), self.frame_size(prover, state, parent)
-        new = lambda it: z3.BitVec(f"{name}.{it}", 8 * size)
-        values = [
-            (prover.first(parent, prover.abi.fp), new("link")),
-            (prover.first(parent, self.back), word(prover.image.symbol("entry_pc"), size)),
-            (prover.first(parent, self.start), new("start")),
-            (prover.first(parent, self.argument), new("argument")),
-            *(
-                (
-                    prover.first(parent, it),
-                    z3.BitVec(f"{name}.{it}", 8 * prover.processor.register(it).size),
-                )
-                for it in prover.abi.kept_bits
-            ),
-        ]
-        top = self.top(prover, name)
-        state.regions[top.get_id()] = top
-        for old, value in values:
-            places = [
-                (offset, index)
-                for (region, offset), (term, index) in state.memory.content.items()
-                if region == base.get_id() and term.eq(old)
-            ]
-            if not places:
-                raise Failure(f"no place for {old} in the frame")
-            for offset, index in places:
-                state.memory.content[top.get_id(), offset] = (value, index)
-        state.store(new("link"), prover.first(parent, self.save), logged=False)
-        state.set(self.to, top - frame)
+from machine import Failure, word
 
 
 class Contexts:
-    """The core of the registers in the context: SWITCH, compiled in line, stores what it keeps in the
-    context that leaves, and loads the same from the one that is resumed. `site` is such a place."""
+    """SWITCH, compiled in line, stores what it keeps in the context that leaves, and loads the same from
+    the one that is resumed. `site` is such a place."""
 
-    tail_is_of_the_resumed = True
-    pushes = False
+    routines = ("site", "resume", "entry")
     hop = None  # for HOP: {"state": offset of the byte, "active": …, "refused": …}
     entry_frame = 48
 
-    def __init__(self, registers, size, kept, window, bti=False, thumb1=False, modes=()):
+    def __init__(self, registers, size, kept, window, bti=False, shared=False):
         """size: bytes of registers in a context; behind them lies the parent.
         window: instructions at the end of SWITCH in which the unwind table around it is not true.
         """
         self.me, self.to, self.word, self.kind, self.argument = registers.split()
-        self.size, self.given_back, self.window = size, kept.split(), window
-        self.bti, self.thumb1, self.modes, self.shared = bti, thumb1, modes, False
-
-    @property
-    def routines(self):
-        return ("site", "resume", "entry")
-
-    def kept(self, abi):
-        return self.given_back
+        self.size, self.kept, self.window = size, kept.split(), window
+        self.bti, self.shared = bti, shared
 
     def place(self, prover):
         start = prover.image.code("site")

@@ -8,19 +8,11 @@ import subprocess
 import tempfile
 
 import abi
-from places import Contexts, Frames
+from places import Contexts
 from image import Image
 
 ASM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../asm")
 PREFIX = "greenlet_0_0_0_"
-
-# Of `switch`: resume address, where the stack pointer is stored, the one to resume, message: word,
-# kind. Of a new greenlet: start, argument.
-X86_64 = "RAX RDI RSI RDX RCX RBX R12"
-AARCH64 = "x30 x0 x1 x2 x3 x19 x20"
-RISCV64 = "ra a0 a1 a2 a3 s1 s2"
-ARM = "lr r0 r1 r2 r3 r5 r4"
-
 
 # SWITCH, as build.rs hands it to an `asm!`.
 SITE = """
@@ -50,11 +42,7 @@ class Variant:
             os.path.join(ASM, self.source),
         ]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return (
-            text
-            if self.places.pushes
-            else text + SITE.replace("PREFIX", PREFIX).replace("SWITCH", self.text)
-        )
+        return text + SITE.replace("PREFIX", PREFIX).replace("SWITCH", self.text)
 
     def image(self, text):
         """What the assembler and the linker make of it; None if they refuse."""
@@ -86,20 +74,10 @@ class Variant:
 WORDS = "-DGREENLET_THREAD_WORDS"
 
 
-def in_line(source):
-    with open(os.path.join(ASM, source)) as file:
-        return ".macro SWITCH" in file.read()
-
-
-def places(source, frames, *contexts, **more):
-    return Contexts(*contexts, **more) if in_line(source) else Frames(frames, **more)
-
-
 def x86_64(name, fp_control, flags="", shared=False, text="SWITCH"):
     flags += " -DGREENLET_FP_CONTROL" if fp_control else ""
     size = 40 if fp_control else 32
-    it = places("x86_64.S", X86_64, "RDI RSI RDX RCX RBX", size, "RBP RSP RBX", 3)
-    it.shared = shared
+    it = Contexts("RDI RSI RDX RCX RBX", size, "RBP RSP RBX", 3, shared=shared)
     if text == "HOP":
         it.hop = {"state": size + 8, "active": 1, "refused": 64}
     sleigh = "x86:LE:64:default"
@@ -109,15 +87,7 @@ def x86_64(name, fp_control, flags="", shared=False, text="SWITCH"):
 
 
 def aarch64(name, flags=""):
-    it = places(
-        "aarch64.S",
-        AARCH64,
-        "x0 x1 x2 x3 x19",
-        32,
-        "x29 sp x19",
-        3,
-        bti="-mbranch-protection" in flags,
-    )
+    it = Contexts("x0 x1 x2 x3 x19", 32, "x29 sp x19", 3, bti="-mbranch-protection" in flags)
     return Variant(
         "aarch64" + name,
         "aarch64.S",
@@ -130,16 +100,14 @@ def aarch64(name, flags=""):
 
 
 def riscv64(name, floats, flags, gnu="riscv64-linux-gnu-"):
-    it = places("riscv64.S", RISCV64, "a0 a1 a2 a3 s1", 32, "s0 sp s1", 4)
+    it = Contexts("a0 a1 a2 a3 s1", 32, "s0 sp s1", 4)
     return Variant(
         "riscv64-" + name, "riscv64.S", gnu, flags, abi.riscv64(floats), it, "RISCV:LE:64:RV64GC"
     )
 
 
-def arm(name, vfp, flags, sleigh, gnu="arm-none-eabi-", thumb=True, thumb1=False):
-    it = places(
-        "arm.S", ARM, "r0 r1 r2 r3 r6", 24, "r11 sp r6 r7 r9", 9, modes=("thumb",), thumb1=thumb1
-    )
+def arm(name, vfp, flags, sleigh, gnu="arm-none-eabi-", thumb=True):
+    it = Contexts("r0 r1 r2 r3 r6", 24, "r11 sp r6 r7 r9", 9)
     return Variant(
         "arm-" + name, "arm.S", gnu, flags, abi.arm(vfp), it, "ARM:LE:32:" + sleigh, thumb
     )
@@ -150,16 +118,10 @@ VARIANTS = [
     x86_64("-ibt", False, "-fcf-protection"),
     x86_64("-fp-control", True),
     x86_64("-fp-control-ibt", True, "-fcf-protection"),
-    *(
-        [
-            x86_64("-words", True, WORDS),
-            x86_64("-hop", False, WORDS, text="HOP"),
-            x86_64("-hop-fp-control", True, WORDS, text="HOP"),
-            x86_64("-hop-shared", True, WORDS, shared=True, text="HOP"),
-        ]
-        if in_line("x86_64.S")
-        else []
-    ),
+    x86_64("-words", True, WORDS),
+    x86_64("-hop", False, WORDS, text="HOP"),
+    x86_64("-hop-fp-control", True, WORDS, text="HOP"),
+    x86_64("-hop-shared", True, WORDS, shared=True, text="HOP"),
     aarch64(""),
     aarch64("-bti", "-mbranch-protection=bti"),
     aarch64("-bti-pac", "-mbranch-protection=standard"),
@@ -202,9 +164,9 @@ VARIANTS = [
     arm(
         "thumb2-soft", False, "-mthumb -march=armv7-a -mfloat-abi=soft", "v7", "arm-linux-gnueabi-"
     ),
-    arm("cortex-m0", False, "-mthumb -mcpu=cortex-m0", "Cortex", thumb1=True),
+    arm("cortex-m0", False, "-mthumb -mcpu=cortex-m0", "Cortex"),
     arm("cortex-m3", False, "-mthumb -mcpu=cortex-m3", "Cortex"),
     arm("cortex-m4f", True, "-mthumb -mcpu=cortex-m4 -mfloat-abi=hard", "Cortex"),
-    arm("cortex-m23", False, "-mthumb -mcpu=cortex-m23", "v8-m", thumb1=True),
+    arm("cortex-m23", False, "-mthumb -mcpu=cortex-m23", "v8-m"),
     arm("cortex-m33f", True, "-mthumb -mcpu=cortex-m33 -mfloat-abi=hard", "v8-m"),
 ]
