@@ -436,7 +436,6 @@ fn switch_stores_and_loads_what_the_guide_says() {
 fn compiler_is_told_that_a_switch_changes_what_is_left_to_it() {
     for Architecture { name, .. } in &ARCHITECTURES {
         let source = read(&format!("src/arch/{name}.rs"));
-        // x86_64 has two: `switch` and `hop`.
         let blocks: Vec<_> = source
             .split("include_str!")
             .skip(1)

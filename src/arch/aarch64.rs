@@ -34,8 +34,8 @@ impl MoreRegisters {
 #[inline(always)]
 pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Message) -> Message {
     let (word, kind);
-    // SAFETY: the caller vouches for the contexts. The text preserves x19, x29 and sp and hands over word
-    // and kind; all else is declared clobbered.
+    // SAFETY: the caller vouches for the contexts. The text preserves x19, x29 and sp
+    // and hands over word and kind; all else is declared clobbered.
     unsafe {
         asm!(
             include_str!(concat!(env!("OUT_DIR"), "/switch.s")),

@@ -41,8 +41,8 @@ impl MoreRegisters {
 #[inline(always)]
 pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Message) -> Message {
     let (word, kind);
-    // SAFETY: the caller vouches for the contexts. The text preserves r6, r7, r9, r11 and sp and hands over word
-    // and kind; all else is declared clobbered.
+    // SAFETY: the caller vouches for the contexts. The text preserves r6, r7, r9, r11 and sp
+    // and hands over word and kind; all else is declared clobbered.
     unsafe {
         asm!(
             include_str!(concat!(env!("OUT_DIR"), "/switch.s")),

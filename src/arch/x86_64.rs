@@ -51,6 +51,27 @@ impl MoreRegisters {
     }
 }
 
+/// A text of `asm/x86_64.S` in line. Returns the message, and what rsi then is.
+macro_rules! in_line {
+    ($text:literal, $me:expr, $to:expr, $message:expr) => {{
+        let (word, kind, to): (_, _, *const Context);
+        asm!(
+            include_str!(concat!(env!("OUT_DIR"), $text)),
+            inout("rdi") $me => _,
+            inout("rsi") $to => to,
+            inout("rdx") $message.word => word,
+            inout("rcx") $message.kind => kind,
+            out("r12") _,
+            out("r13") _,
+            out("r14") _,
+            out("r15") _,
+            clobber_abi("sysv64"),
+            options(raw),
+        );
+        (Message { word, kind }, to)
+    }};
+}
+
 /// Suspends the caller, whose context is `me`, and resumes `to` with `message`; returns when
 /// somebody resumes the caller, with what they sent.
 ///
@@ -59,25 +80,9 @@ impl MoreRegisters {
 /// and is resumed only this once.
 #[inline(always)]
 pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Message) -> Message {
-    let (word, kind);
     // SAFETY: the caller vouches for the contexts. The text preserves rbx, rbp and rsp and hands
     // over word and kind; all else is declared clobbered.
-    unsafe {
-        asm!(
-            include_str!(concat!(env!("OUT_DIR"), "/switch.s")),
-            inout("rdi") me => _,
-            inout("rsi") to => _,
-            inout("rdx") message.word => word,
-            inout("rcx") message.kind => kind,
-            out("r12") _,
-            out("r13") _,
-            out("r14") _,
-            out("r15") _,
-            clobber_abi("sysv64"),
-            options(raw),
-        );
-    }
-    Message { word, kind }
+    unsafe { in_line!("/switch.s", me, to, message) }.0
 }
 
 /// [`switch`] with its conditions looked at: `me` is the running context (`running`), and the byte
@@ -94,24 +99,8 @@ pub(crate) unsafe fn hop(
     to: *const Context,
     message: Message,
 ) -> (Message, *const Context) {
-    let (word, kind, refused);
     // SAFETY: as in `switch`. A switch to the running context loads what it has just stored.
-    unsafe {
-        asm!(
-            include_str!(concat!(env!("OUT_DIR"), "/hop.s")),
-            inout("rdi") me => _,
-            inout("rsi") to => refused,
-            inout("rdx") message.word => word,
-            inout("rcx") message.kind => kind,
-            out("r12") _,
-            out("r13") _,
-            out("r14") _,
-            out("r15") _,
-            clobber_abi("sysv64"),
-            options(raw),
-        );
-    }
-    (Message { word, kind }, refused)
+    unsafe { in_line!("/hop.s", me, to, message) }
 }
 
 /// Where the thread's words are, from fs.

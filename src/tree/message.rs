@@ -189,7 +189,7 @@ impl Answer {
 /// so that the usual case is one test, after the switch.
 ///
 /// # Safety
-/// The message is a value of the target's inbox type, or an error; the thread is not unwinding.
+/// The message is a value of the target's inbox type; the thread is not unwinding.
 #[inline(always)]
 pub(crate) unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer {
     #[cfg(thread_words)]
