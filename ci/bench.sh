@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Measures this crate beside its peers (benches/peers), and says on what and in what versions.
 #
-#   ci/bench.sh [--without-fp-control] [--quick] [--only WORDS] [--json FILE]
+#   ci/bench.sh [--with-fp-control] [--quick] [--only WORDS] [--json FILE]
 #
-# The first is this crate without its feature of that name, --help says what the others mean.
+# The first is this crate with its feature of that name, --help says what the others mean.
 #
 # Installs what that needs and is missing: a C++ compiler and boost.context from Debian, Python's
 # greenlet from PyPI into an environment of its own under Cargo's target directory.
@@ -12,8 +12,8 @@ set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 features=()
-if [ "${1:-}" = --without-fp-control ]; then
-    features=(--no-default-features)
+if [ "${1:-}" = --with-fp-control ]; then
+    features=(--features fp-control)
     shift
 fi
 
