@@ -19,7 +19,12 @@ fn main() {
     };
     println!("cargo::rerun-if-changed={file}");
 
-    println!("cargo::rustc-check-cfg=cfg(thread_words)");
+    println!("cargo::rustc-check-cfg=cfg(thread_words, switch_in_line)");
+    // Unoptimized, a function that a switch is compiled into has a slot for each value in it: 3 KB.
+    // src/tools/mod.rs has the reason of ThreadSanitizer.
+    if env::var("OPT_LEVEL").unwrap() != "0" || env::var_os("CARGO_FEATURE_TSAN").is_some() {
+        println!("cargo::rustc-cfg=switch_in_line");
+    }
 
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     // Miri runs no assembly, so no C compiler is needed: see src/arch/miri.rs.

@@ -91,7 +91,7 @@ impl<I> Current<I> {
     /// # Panics
     /// With the panic of a child that ended with one and has this greenlet as its parent
     /// (rule s11). A greenlet that was killed is unwound from its third switch on (rule s15).
-    #[inline(always)]
+    #[cfg_attr(switch_in_line, inline(always))]
     pub fn switch<J, L>(&self, target: &Greenlet<J, L>, message: J) -> Result<I, Thrown> {
         let target = target.block();
         let message = ManuallyDrop::new(message);
@@ -130,7 +130,7 @@ impl<I> Current<I> {
     ///
     /// # Panics
     /// As [`switch`](Self::switch).
-    #[inline(always)]
+    #[cfg_attr(switch_in_line, inline(always))]
     pub fn try_switch<J, L>(
         &self,
         target: &Greenlet<J, L>,

@@ -285,3 +285,30 @@ fn s25_stack_use_is_what_the_frames_take_and_the_peak_stays() {
         assert!(after.peak >= 20_000 && after.peak < after.size, "{after:?}");
     });
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "under Miri locals are not on the stack")]
+#[cfg_attr(
+    any(feature = "asan", feature = "tsan"),
+    ignore = "an instrumented frame is larger"
+)]
+fn s25_each_call_that_switches_keeps_less_than_256_bytes_of_stack() {
+    #[inline(never)]
+    fn wait_under(me: &Current<()>, main: &Greenlet<()>, calls: usize) -> Result<(), Thrown> {
+        let outcome = match calls {
+            0 => me.switch(main, ()),
+            _ => wait_under(me, main, calls - 1),
+        };
+        black_box(outcome)
+    }
+    fn in_use(calls: usize) -> usize {
+        enter(|me| {
+            let main = me.handle();
+            let greenlet = Greenlet::new(me, move |me, ()| wait_under(me, &main, calls));
+            me.switch(&greenlet, ()).unwrap();
+            greenlet.stack_usage().unwrap().in_use
+        })
+    }
+    let each = (in_use(26) - in_use(10)) / 16;
+    assert!(each < 256, "{each} bytes");
+}

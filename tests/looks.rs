@@ -125,7 +125,7 @@ fn s24_an_allocator_may_take_more_stack_than_the_inspected_has() {
         });
         let waits = waits.unwrap();
         me.switch(&waits, ()).unwrap();
-        HUNGER.set(48);
+        HUNGER.set(24);
         let snapshot = Snapshot::take();
         let backtrace = waits.backtrace();
         HUNGER.set(0);

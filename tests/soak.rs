@@ -68,7 +68,7 @@ fn make(me: &Current<Wide>, census: &Census, random: &mut Random) -> Greenlet<Wi
     };
     let mut builder = Builder::new();
     if random.below(8) == 0 {
-        builder = builder.name("named").stack_size(64 * 1024);
+        builder = builder.name("named").stack_size(128 * 1024);
     }
     let greenlet = builder.build(me, body).expect("it can be built");
     for n in 0..random.below(3) {
