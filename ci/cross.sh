@@ -8,18 +8,20 @@
 #   GREENLET_CROSS_TIMEOUT     seconds that one target's suite may take: a switch gone wrong hangs
 #
 # Installs what is missing: the cross compilers, their C libraries and gdb-multiarch from Debian,
-# the standard libraries and a nightly Rust by rustup. The emulator is kept under Cargo's target
-# directory, so only `apt-get install` needs root.
+# the standard libraries and a nightly Rust by rustup, zig from PyPI. The emulator and zig are kept
+# under Cargo's target directory, so only `apt-get install` needs root.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
 . ci/install.sh
 
 # std: "rustup" where rustup has it, "nightly" where Cargo builds it, which only a nightly Rust does.
-# The cross compiler is package gcc-GNU, its C library libc6-dev-DEBIAN-cross, the sysroot /usr/GNU.
+# The cross compiler is package gcc-GNU, its C library libc6-dev-DEBIAN-cross, the sysroot /usr/GNU;
+# where Debian has none, zig links static programs with its own.
 # cpu: about the least that the triple promises, so that a core which uses more is caught: armel has
-# no floating-point unit at all. armv7hf has more than its triple's 16 double registers because
-# rustc's own std uses 32. aarch64 has every extension, with pointer authentication made cheap.
+# no floating-point unit at all, armv6hf that of a Raspberry Pi Zero. armv7hf has more than its
+# triple's 16 double registers because rustc's own std uses 32. aarch64 has every extension, with
+# pointer authentication made cheap.
 #
 # short     triple                              std     GNU                   Debian  qemu          cpu
 TARGETS='
@@ -28,6 +30,7 @@ armv7hf     armv7-unknown-linux-gnueabihf       rustup  arm-linux-gnueabihf   ar
 riscv64     riscv64gc-unknown-linux-gnu         rustup  riscv64-linux-gnu     riscv64 qemu-riscv64  rv64
 armel       arm-unknown-linux-gnueabi           nightly arm-linux-gnueabi     armel   qemu-arm      arm1176,vfp=off
 thumbv7neon thumbv7neon-unknown-linux-gnueabihf rustup  arm-linux-gnueabihf   armhf   qemu-arm      cortex-a9
+armv6hf     arm-unknown-linux-musleabihf        nightly arm-linux-gnueabihf   -       qemu-arm      arm1176
 '
 
 # Older ones do not refuse a mapping of 64 TiB, and assert when a process with threads forks.
@@ -94,7 +97,11 @@ set_up_qemu() {
 set_up_target() {
     set_up_qemu || return 1
     install gdb-multiarch gdb-multiarch || return 1
-    install "$gnu-gcc" "gcc-$gnu" "libc6-dev-$debian-cross" || return 1
+    if [ "$debian" = - ]; then
+        install "$gnu-gcc" "gcc-$gnu" && install_zig
+    else
+        install "$gnu-gcc" "gcc-$gnu" "libc6-dev-$debian-cross"
+    fi || return 1
     case $std in
         rustup) install_std "$triple" ;;
         nightly) install_nightly ;;
@@ -111,10 +118,22 @@ variable() {
 
 # cargo_target SUBCOMMAND ARGUMENT…: cargo for the chosen target, under the emulator.
 cargo_target() {
-    local subcommand=$1 under=${triple//-/_} runner="$qemu -cpu $cpu -L /usr/$gnu" settings status=0
+    local subcommand=$1 under=${triple//-/_} runner="$qemu -cpu $cpu" linker settings=() status=0
     shift
-    settings=(
-        "$(variable CARGO_TARGET LINKER)=$gnu-gcc"
+    if [ "$debian" = - ]; then
+        linker=$PWD/ci/zig-cc.sh
+        # rustc has no C library for it to link.
+        settings+=(
+            "$(variable CARGO_TARGET RUSTFLAGS)=-Clink-self-contained=no"
+            "$(variable CARGO_TARGET RUSTDOCFLAGS)=-Clink-self-contained=no"
+            'GREENLET_ZIG_TARGET=-target arm-linux-musleabihf -mcpu=arm1176jzf_s'
+        )
+    else
+        linker=$gnu-gcc
+        runner+=" -L /usr/$gnu"
+    fi
+    settings+=(
+        "$(variable CARGO_TARGET LINKER)=$linker"
         "$(variable CARGO_TARGET RUNNER)=$runner"
         "CC_$under=$gnu-gcc"
         "AR_$under=$gnu-ar"

@@ -21,9 +21,11 @@ apt_update() {
 
 # install THING PACKAGE…: the packages that bring a command or a file, if it is missing.
 install() {
-    if ! command -v "$1" >/dev/null && ! [ -e "$1" ]; then
-        apt_update apt && apt install -y --no-install-recommends "${@:2}"
-    fi
+    command -v "$1" >/dev/null || [ -e "$1" ] || install_packages "${@:2}"
+}
+
+install_packages() {
+    apt_update apt && apt install -y --no-install-recommends "$@"
 }
 
 # install_std TRIPLE: rustup's standard library for a target, if it is missing.
@@ -36,4 +38,19 @@ install_nightly() {
     local sources=lib/rustlib/src/rust/library/Cargo.lock
     [ -e "$(rustc +nightly --print sysroot 2>/dev/null)/$sources" ] ||
         rustup toolchain install nightly --no-self-update --profile minimal --component rust-src
+}
+
+# zig, a C compiler and linker for many systems, from PyPI into an environment of its own. Sets
+# $GREENLET_ZIG for ci/zig-cc.sh.
+install_zig() {
+    local at wanted=ci/zig.txt
+    at=$(realpath -m "${CARGO_TARGET_DIR:-target}")/zig
+    export GREENLET_ZIG=$at/bin/python
+    cmp -s "$wanted" "$at/installed" && return 0
+    # A Debian's Python comes without this.
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3 python3-venv || return 1
+    python3 -m venv --clear "$at" &&
+        "$at/bin/pip" install --quiet --disable-pip-version-check \
+            --require-hashes --only-binary :all: -r "$wanted" &&
+        cp "$wanted" "$at/installed"
 }

@@ -127,6 +127,8 @@ fn gdb() -> Option<Command> {
     }
     let mut gdb = Command::new(name);
     gdb.args(["-nx", "-batch", "-ex", "set pagination off"]);
+    // What starts a thread of musl has no unwind tables on arm: gdb finds no end there.
+    gdb.args(["-ex", "set backtrace limit 200"]);
     Some(gdb)
 }
 
@@ -195,11 +197,15 @@ fn on_process(commands: &[&str]) -> Option<String> {
     stub.arg(program()).args(ARGUMENTS).stdout(Stdio::null());
     let mut stub = Ended(stub.spawn().unwrap());
     wait_for(&socket, &mut stub.0);
-    let library = emulator.iter().position(|word| word == "-L").unwrap() + 1;
-    let sysroot = format!("set sysroot {}", emulator[library]);
-    let libraries = format!("set solib-search-path {}/lib", emulator[library]);
     let connect = format!("target remote {}", socket.display());
-    all.splice(0..0, [&*sysroot, &libraries, &connect]);
+    all.insert(0, &connect);
+    // A static program has no libraries.
+    let root = emulator.iter().skip_while(|word| *word != "-L").nth(1);
+    let libraries = root.map(|root| {
+        let sysroot = format!("set sysroot {root}");
+        [sysroot, format!("set solib-search-path {root}/lib")]
+    });
+    all.splice(0..0, libraries.iter().flatten().map(String::as_str));
     all.push("continue");
     all.extend(commands);
     let seen = run(gdb, &program(), None, &all);

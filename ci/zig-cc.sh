@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# zig as a C compiler and linker, to be called by Cargo.
+#
+#   GREENLET_ZIG         the Python that has the package ziglang
+#   GREENLET_ZIG_TARGET  what zig is to know of the target: `-target … -mcpu=…`
+set -euo pipefail
+
+# It says some things of a target to itself that it then does not use.
+arguments=(-Wno-unused-command-line-argument)
+for argument; do
+    case $argument in
+        # It is told the target in its own words.
+        --target=*) ;;
+        # rustc's std names it on macOS and does not use it, and zig has no stub of it.
+        -liconv) ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+# shellcheck disable=SC2086
+exec "$GREENLET_ZIG" -m ziglang cc $GREENLET_ZIG_TARGET "${arguments[@]}"
