@@ -13,7 +13,8 @@ fn main() {
 
     let architecture = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
     let file = match architecture.as_str() {
-        "x86_64" | "aarch64" | "riscv64" | "arm" => format!("asm/{architecture}.S"),
+        "x86_64" | "aarch64" | "arm" => format!("asm/{architecture}.S"),
+        "riscv64" | "riscv32" => "asm/riscv.S".to_owned(),
         // src/arch/mod.rs says so in words that a user sees.
         _ => return,
     };

@@ -13,7 +13,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
 . ci/install.sh
 
-TARGETS='thumbv6m-none-eabi thumbv7em-none-eabihf riscv64gc-unknown-none-elf riscv64imac-unknown-none-elf'
+TARGETS=(
+    thumbv6m-none-eabi thumbv7em-none-eabihf
+    riscv64gc-unknown-none-elf riscv64imac-unknown-none-elf riscv32imac-unknown-none-elf
+)
 # The tests take a second.
 LIMIT=${GREENLET_BOARDS_TIMEOUT:-60}
 
@@ -26,7 +29,7 @@ set_up() {
     install arm-none-eabi-gcc gcc-arm-none-eabi &&
         install riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf &&
         install qemu-system-arm qemu-system-arm &&
-        install qemu-system-riscv64 qemu-system-misc &&
+        install qemu-system-riscv32 qemu-system-misc &&
         install_std "$triple"
 }
 
@@ -80,10 +83,9 @@ main() {
     local triple reason measured
     export triple
 
-    # shellcheck disable=SC2086
-    [ $# -gt 0 ] || set -- $TARGETS
+    [ $# -gt 0 ] || set -- "${TARGETS[@]}"
     for triple; do
-        [[ " $TARGETS " == *" $triple "* ]] || die "no target \"$triple\"; there are: $TARGETS"
+        [[ " ${TARGETS[*]} " == *" $triple "* ]] || die "no target \"$triple\"; there are: ${TARGETS[*]}"
     done
     mkdir -p "$output"
 

@@ -43,7 +43,7 @@ impl Builder {
 
     /// A builder of greenlets without a name, with a stack of 256 KiB on 64-bit and 64 KiB on
     /// 32-bit targets over one guard page, or 64 KiB of guard where the compiler does not
-    /// probe the pages of large frames (32-bit arm, riscv64). Without `std` there is no
+    /// probe the pages of large frames (32-bit arm, RISC-V). Without `std` there is no
     /// default: give it a [`stack`](Self::stack).
     pub fn new() -> Self {
         Self::default()

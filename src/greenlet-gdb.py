@@ -21,6 +21,7 @@ CONTEXTS = {
     "x86_64": (8, {"rbp": 0, "rip": 8, "rsp": 16, "rbx": 24}),
     "aarch64": (8, {"x29": 0, "pc": 8, "sp": 16, "x19": 24}),
     "riscv64": (8, {"s0": 0, "pc": 8, "sp": 16, "s1": 24}),
+    "riscv32": (4, {"s0": 0, "pc": 4, "sp": 8, "s1": 12}),
     "arm": (4, {"r11": 0, "pc": 4, "sp": 8, "r6": 12, "r7": 16, "r9": 20}),
 }
 
@@ -34,7 +35,7 @@ MANY = 10_000_000
 def architecture():
     name = gdb.selected_inferior().architecture().name()
     for prefix, known in (("i386:x86-64", "x86_64"), ("aarch64", "aarch64"),
-                          ("riscv", "riscv64"), ("arm", "arm")):
+                          ("riscv:rv32", "riscv32"), ("riscv", "riscv64"), ("arm", "arm")):
         if name.startswith(prefix):
             return known
     raise gdb.GdbError("greenlet runs on no " + name)

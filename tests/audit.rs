@@ -19,8 +19,11 @@ type Places = BTreeMap<String, isize>;
 
 struct Architecture {
     name: &'static str,
+    /// Of its files. Two architectures that share one differ in the size of a word.
+    file: &'static str,
     word: isize,
-    /// The macros that are defined in each variant of the ABI, or of what is built.
+    /// The macros that are defined in each variant of the ABI, or of what is built, and comparisons
+    /// that hold.
     variants: &'static [&'static [&'static str]],
     /// What holds the resume address when it is stored, when it is loaded, and in CFI.
     resume: [&'static str; 3],
@@ -30,9 +33,10 @@ struct Architecture {
     link: &'static [&'static str],
 }
 
-const ARCHITECTURES: [Architecture; 4] = [
+const ARCHITECTURES: [Architecture; 5] = [
     Architecture {
         name: "x86_64",
+        file: "x86_64",
         word: 8,
         variants: &[&["GREENLET_FP_CONTROL", "GREENLET_THREAD_WORDS"], &[]],
         resume: ["rax", "rax", "rip"],
@@ -41,6 +45,7 @@ const ARCHITECTURES: [Architecture; 4] = [
     },
     Architecture {
         name: "aarch64",
+        file: "aarch64",
         word: 8,
         variants: &[&[], &["__ARM_FEATURE_BTI_DEFAULT"]],
         resume: ["x9", "x9", "x30"],
@@ -49,6 +54,7 @@ const ARCHITECTURES: [Architecture; 4] = [
     },
     Architecture {
         name: "riscv64",
+        file: "riscv",
         word: 8,
         variants: &[&[], &["__riscv_float_abi_soft"]],
         resume: ["t1", "t2", "ra"],
@@ -56,7 +62,20 @@ const ARCHITECTURES: [Architecture; 4] = [
         link: &[],
     },
     Architecture {
+        name: "riscv32",
+        file: "riscv",
+        word: 4,
+        variants: &[
+            &["__riscv_xlen == 32"],
+            &["__riscv_xlen == 32", "__riscv_float_abi_soft"],
+        ],
+        resume: ["t1", "t2", "ra"],
+        dwarf: &[("ra", 1), ("sp", 2), ("s0", 8), ("s1", 9)],
+        link: &[],
+    },
+    Architecture {
         name: "arm",
+        file: "arm",
         word: 4,
         variants: &[&["__unix__", "__ARM_FP"], &["__thumb__"]],
         resume: ["r4", "r4", "lr"],
@@ -149,19 +168,27 @@ fn list_of_registers(list: &str) -> BTreeSet<String> {
 }
 
 /// The table of registers at the head of a `.S` file, its largest size, and what it says is left to
-/// the compiler.
-fn head(source: &str) -> (Places, isize, BTreeSet<String>) {
-    let (_, table) = source.split_once("//   offset  size  holds\n").unwrap();
+/// the compiler. A file for two architectures has their names over two pairs of columns.
+fn head<'a>(source: &'a str, architecture: &str) -> (Places, isize, BTreeSet<String>) {
+    let words = |line: &'a str| line.trim_start_matches('/').split_whitespace();
+    let (before, table) = source.split_once("  holds\n").unwrap();
+    let [names, columns] = [1, 0].map(|back| before.lines().rev().nth(back).unwrap());
+    let pairs = words(columns).count() / 2;
+    let pair = match pairs {
+        1 => 0,
+        _ => words(names).position(|name| name == architecture).unwrap(),
+    };
     let rows = table.lines().map_while(|line| {
-        let mut words = line.trim_start_matches('/').split_whitespace();
-        let offset = words.next()?.parse().ok()?;
-        let size = words.next()?.parse().ok()?;
+        let mut words = words(line);
+        let numbers: Option<Vec<isize>> =
+            (0..2 * pairs).map(|_| words.next()?.parse().ok()).collect();
+        let numbers = numbers?;
         let name = match words.next()? {
             "MXCSR" => "mxcsr",
             "x87" => "x87cw",
             name => name,
         };
-        Some((name, offset, size))
+        Some((name, numbers[2 * pair], numbers[2 * pair + 1]))
     });
     let (places, size) = places(rows);
     let (_, left) = source
@@ -183,8 +210,8 @@ fn preprocess<'a>(source: &'a str, macros: &[&str]) -> Vec<&'a str> {
                     !defined.contains(&&term[9..term.len() - 1])
                 }
                 term if term.starts_with("defined(") => defined.contains(&&term[8..term.len() - 1]),
-                // A number, of a macro that is not defined then.
-                _ => false,
+                // A comparison; or a number, of a macro that is not defined then.
+                term => defined.contains(&term),
             };
             rest.split("||").any(|terms| terms.split("&&").all(holds))
         };
@@ -370,7 +397,7 @@ impl<'a> Code<'a> {
 fn for_each_variant(check: impl Fn(&Code<'_>, &Places, &Guide)) {
     for architecture in &ARCHITECTURES {
         let guide = guide(architecture.name);
-        let source = read(&format!("asm/{}.S", architecture.name));
+        let source = read(&format!("asm/{}.S", architecture.file));
         for variant in architecture.variants {
             println!("{} {variant:?}", architecture.name);
             let code = Code::new(architecture, &source, variant);
@@ -392,8 +419,11 @@ fn in_unwind_tables(places: &Places) -> Places {
 
 #[test]
 fn guide_and_head_of_each_file_agree() {
-    for Architecture { name, link, .. } in &ARCHITECTURES {
-        let (places, size, left) = head(&read(&format!("asm/{name}.S")));
+    for Architecture {
+        name, file, link, ..
+    } in &ARCHITECTURES
+    {
+        let (places, size, left) = head(&read(&format!("asm/{file}.S")), name);
         let guide = guide(name);
         assert_eq!(places, guide.places, "{name}");
         assert_eq!(size, guide.size, "{name}");
@@ -434,8 +464,8 @@ fn switch_stores_and_loads_what_the_guide_says() {
 
 #[test]
 fn compiler_is_told_that_a_switch_changes_what_is_left_to_it() {
-    for Architecture { name, .. } in &ARCHITECTURES {
-        let source = read(&format!("src/arch/{name}.rs"));
+    for Architecture { name, file, .. } in &ARCHITECTURES {
+        let source = read(&format!("src/arch/{file}.rs"));
         let blocks: Vec<_> = source
             .split("include_str!")
             .skip(1)
@@ -459,7 +489,7 @@ fn unwind_tables_describe_what_the_guide_says() {
         match name {
             "x86_64" => [&["0x76", "0x00", "0x06", "0x23"], &["0x74"]],
             "aarch64" => [&["0x8d", "0x00", "0x06", "0x23"], &["0x71"]],
-            "riscv64" => [&["0x78", "0x00", "0x06", "0x23"], &["0x7b"]],
+            "riscv64" | "riscv32" => [&["0x78", "0x00", "0x06", "0x23"], &["0x7b"]],
             "arm" => [&["0x7b", "0x00", "0x06", "0x23"], &["0x71"]],
             other => panic!("{other}"),
         }
@@ -572,9 +602,12 @@ fn debuggers_script_knows_the_contexts() {
 
 #[test]
 fn register_tests_look_at_all_that_the_guide_names() {
-    for Architecture { name, link, .. } in &ARCHITECTURES {
+    for Architecture {
+        name, file, link, ..
+    } in &ARCHITECTURES
+    {
         // ARM and Thumb code have one table.
-        let table = if *name == "arm" { "aapcs32" } else { name };
+        let table = if *name == "arm" { "aapcs32" } else { file };
         let test = read(&format!("tests/registers/{table}.rs"));
         let tested: BTreeSet<_> = test
             .lines()

@@ -15,7 +15,7 @@ use greenlet::{
 
 #[cfg_attr(target_arch = "x86_64", path = "registers/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "registers/aarch64.rs")]
-#[cfg_attr(target_arch = "riscv64", path = "registers/riscv64.rs")]
+#[cfg_attr(target_arch = "riscv64", path = "registers/riscv.rs")]
 #[cfg_attr(target_arch = "arm", path = "registers/arm.rs")]
 mod arch;
 #[path = "registers/banks.rs"]

@@ -13,7 +13,10 @@ use crate::raw::Context;
 #[cfg_attr(miri, path = "miri.rs")]
 #[cfg_attr(all(not(miri), target_arch = "x86_64"), path = "x86_64.rs")]
 #[cfg_attr(all(not(miri), target_arch = "aarch64"), path = "aarch64.rs")]
-#[cfg_attr(all(not(miri), target_arch = "riscv64"), path = "riscv64.rs")]
+#[cfg_attr(
+    all(not(miri), any(target_arch = "riscv64", target_arch = "riscv32")),
+    path = "riscv.rs"
+)]
 #[cfg_attr(all(not(miri), target_arch = "arm"), path = "arm.rs")]
 mod imp;
 
@@ -21,9 +24,10 @@ mod imp;
     target_arch = "x86_64",
     target_arch = "aarch64",
     target_arch = "riscv64",
+    target_arch = "riscv32",
     target_arch = "arm"
 )))]
-compile_error!("greenlet has a switch core for x86_64, aarch64, riscv64 and arm only");
+compile_error!("greenlet has a switch core for x86_64, aarch64, riscv64, riscv32 and arm only");
 
 #[cfg(feature = "std")]
 pub(crate) use imp::STACK_PROBES;

@@ -10,7 +10,7 @@ fn main() {
     let board = match target.as_str() {
         "thumbv6m-none-eabi" => "microbit",
         "thumbv7em-none-eabihf" => "mps2-an386",
-        target if target.starts_with("riscv64") => "virt",
+        target if target.starts_with("riscv") => "virt",
         _ => panic!("there is no board for {target}"),
     };
     println!("cargo::rustc-check-cfg=cfg(hard_float)");
@@ -21,6 +21,10 @@ fn main() {
     fs::copy(format!("memory/{board}.x"), out.join("memory.x")).expect("a map for each board");
     println!("cargo::rustc-link-search={}", out.display());
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
+    if target.starts_with("riscv32") {
+        // riscv64-unknown-elf-ld is for both.
+        println!("cargo::rustc-link-arg-bins=-melf32lriscv");
+    }
     // What the linker would do for itself but for its script.
     println!("cargo::rustc-link-arg-bins=--nmagic");
 }

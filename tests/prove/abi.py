@@ -6,7 +6,7 @@ Titles of sections, as their numbers change between releases:
     aarch64  Procedure Call Standard for the Arm 64-bit Architecture (AAPCS64): 6.1.1
              "General-purpose Registers", 6.1.2 "SIMD and Floating-Point Registers",
              6.4.5.1 "Universal stack constraints"
-    riscv64  RISC-V ABIs Specification, "RISC-V Calling Conventions": "Integer Register
+    riscv    RISC-V ABIs Specification, "RISC-V Calling Conventions": "Integer Register
              Convention", "Floating-point Register Convention", "Integer Calling Convention"
     arm      Procedure Call Standard for the Arm Architecture (AAPCS32): 6.1.1 "Core registers",
              6.1.2.1 "VFP register usage conventions", 6.2.1.2 "Stack constraints at a public
@@ -105,7 +105,7 @@ def aarch64():
     )
 
 
-def riscv64(floats):
+def riscv(word, floats):
     """floats: bytes of a floating-point register that belong to the caller (lp64d 8, lp64f 4)."""
     integers = [
         "zero",
@@ -131,8 +131,8 @@ def riscv64(floats):
         *names("ft", 8, 11),
     ]
     return Abi(
-        name="riscv64",
-        word=8,
+        name="riscv",
+        word=word,
         sp="sp",
         fp="s0",
         pc="pc",

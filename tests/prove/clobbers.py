@@ -48,6 +48,8 @@ ROWS = [
     ),
     ("riscv64imac-unknown-none-elf", "-Ctarget-cpu=generic-rv64", "riscv64-lp64", {}),
     ("riscv64imac-unknown-none-elf", "-Ctarget-cpu=sifive-u74", "riscv64-lp64", {}),
+    ("riscv32imac-unknown-none-elf", "-Ctarget-cpu=generic-rv32", "riscv32-ilp32", {}),
+    ("riscv32imac-unknown-none-elf", "-Ctarget-cpu=sifive-e76", "riscv32-ilp32", {}),
     (
         "armv7-unknown-linux-gnueabihf",
         "-Ctarget-cpu=cortex-a5",
@@ -112,7 +114,7 @@ def unit(register, architecture):
             return f"v{found[2]}", dict(b=8, h=16, s=32, d=64, q=128, z=256)[found[1]]
         found = re.fullmatch(r"w(\d+)", register)
         return {"fp": "x29", "lr": "x30"}.get(register, f"x{found[1]}" if found else register), 64
-    if architecture == "riscv64":
+    if architecture == "riscv":
         found = re.fullmatch(r"f(\d+)_([hfd])", register)
         if found:
             return f"f{found[1]}", {"h": 16, "f": 32, "d": 64}[found[2]]
@@ -168,7 +170,7 @@ def saved(variant):
     found = {}
     for register in variant.places.kept:
         name, bits = register.lower(), 64
-        if abi.name == "riscv64":
+        if abi.name == "riscv":
             number = {value: key for key, value in abi.dwarf.items()}[register]
             name, bits = (f"x{number}", 64) if number < 32 else (f"f{number - 32}", 8 * abi.floats)
         elif abi.name == "aarch64" and name.startswith("d"):

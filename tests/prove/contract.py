@@ -126,7 +126,7 @@ class Prover:
 
     def kept(self, register):
         """The part of a kept register that is the caller's."""
-        if register.startswith("fs") and self.abi.name == "riscv64":
+        if register.startswith("fs") and self.abi.name == "riscv":
             return 8 * self.abi.floats
         return 8 * self.processor.register(register).size
 
@@ -290,7 +290,7 @@ class Prover:
             self.equal(
                 "the instruction set", end.left_from, end.get("ISAModeSwitch"), mode, end.path
             )
-        elif self.abi.name == "riscv64":
+        elif self.abi.name == "riscv":
             # The processor clears bit 0 in jalr; SLEIGH leaves it for `c.jr`.
             self.equal("the target", end.left_from, end.target & ~1, address & ~1, end.path)
         else:
@@ -552,7 +552,7 @@ class Prover:
                     self.abi.word,
                     logged=False,
                 )
-        clear = -2 if self.abi.name in ("arm", "riscv64") else -1
+        clear = -2 if self.abi.name in ("arm", "riscv") else -1
         self.equal("unwinding: the return address", state.pc, address & clear, back & clear, path)
 
     # ---- coverage

@@ -19,7 +19,7 @@ NUMBERED = {
         " ".join(f"d{it}" for it in range(32)),
         "sp x9",
     ],
-    "riscv64": [
+    "riscv": [
         "s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11",
         "a0 a1 a2 a3 a4",
         "ra t0 t1 t2",
@@ -60,9 +60,11 @@ OTHERS = {  # pattern: replacements
         r"\bstr x": ["str w"],
         r"\bldr x": ["ldr w"],
     },
-    "riscv64": {
+    "riscv": {
         r"\bsd\b": ["sw"],
         r"\bld\b": ["lw"],
+        r"\bsw\b": ["sh"],
+        r"\blw\b": ["lh"],
         r"\bfsd\b": ["fsw"],
         r"\bfld\b": ["flw"],
         r"\bfsw\b": ["fsd"],
@@ -94,13 +96,13 @@ ANYWHERE = {
         "mov x18, x2",
         "ldr x9, [sp, #-8]",
     ],
-    "riscv64": [
-        "sd t0, -8(sp)",
-        "sd t0, 400(sp)",
-        "sd t0, -8(a1)",
+    "riscv": [
+        "sw t0, -8(sp)",
+        "sw t0, 400(sp)",
+        "sw t0, -8(a1)",
         "mv tp, a2",
         "mv gp, a2",
-        "ld t0, -8(sp)",
+        "lw t0, -8(sp)",
     ],
     "arm": ["str r3, [sp, #-4]", "str r3, [sp, #400]", "push {r3}"],
 }
@@ -108,14 +110,14 @@ ANYWHERE = {
 MESSAGE = {
     "x86_64": ["xor edx, 1", "lea rcx, [rcx + 1]"],
     "aarch64": ["mov w2, w2", "mov w3, w3"],
-    "riscv64": ["sext.w a2, a2", "sext.w a3, a3"],
+    "riscv": ["slli a2, a2, 1", "addi a3, a3, 1"],
     "arm": ["adds r2, #1", "adds r3, #1"],
 }
 # What spoils a register of the caller, where it is before it is saved or after it came back.
 AT_THE_ENDS = {
     "x86_64": ["inc rbx", "lea rbp, [rbp + 8]"],
     "aarch64": ["add x19, x19, #1", "mov w29, w29"],
-    "riscv64": ["addi s1, s1, 1", "mv s0, a0"],
+    "riscv": ["addi s1, s1, 1", "mv s0, a0"],
     "arm": ["mov r9, r2", "mov r6, r2", "mov r7, r2", "mov r11, r2"],
 }
 LAST = re.compile(r"(notrack )?(jmp rax|br x9|jr t2|bx r4)")
@@ -147,9 +149,9 @@ def used(lines, in_line):
     return found
 
 
-def mutants(text, architecture, in_line):
+def mutants(text, abi, in_line):
     """in_line: the macro that is compiled in line; one that is no part of it is not looked at."""
-    lines, routine = text.splitlines(), None
+    architecture, lines, routine = abi.name, text.splitlines(), None
     wanted = used(lines, in_line)
     for number, line in enumerate(lines):
         code = line.strip()
@@ -207,7 +209,6 @@ def mutants(text, architecture, in_line):
                     yield mutant(
                         table + "register", code[: found.start()] + other + code[found.end() :]
                     )
-        word = 4 if architecture == "arm" else 8
         # In a table, only a number that is all of an operand: of a sum, the assembler drops bits.
         numbers = (
             r"(?<=[ ,])(\d+|0x[0-9a-f]+)(?=,|$)" if table else r"(?<![\w.])#?(\d+|0x[0-9a-f]+)\b"
@@ -216,7 +217,7 @@ def mutants(text, architecture, in_line):
             value = int(found[1], 0)
             if code.startswith(".unwind_raw") and found.start() < 14:
                 continue  # how far sp has moved, which makes no difference here
-            for step in (word, -word) if not code.startswith(".unwind") else (1, 0x10):
+            for step in (abi.word, -abi.word) if not code.startswith(".unwind") else (1, 0x10):
                 if found[1] != code.split()[0] and (value + step >= 0 or not table):
                     new = found[0].replace(found[1], str(value + step))
                     yield mutant(

@@ -27,9 +27,10 @@ def emulator(abi, thumb):
             "UC_ARM64_REG_",
         )
         it.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, 3 << 20)
-    elif abi.name == "riscv64":
+    elif abi.name == "riscv":
+        mode = unicorn.UC_MODE_RISCV64 if abi.word == 8 else unicorn.UC_MODE_RISCV32
         it, const, prefix = (
-            unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64),
+            unicorn.Uc(unicorn.UC_ARCH_RISCV, mode),
             riscv_const,
             "UC_RISCV_REG_",
         )
@@ -207,7 +208,7 @@ def one(prover, machine, number, registers, pc, chance):
         ):
             raise Unknown(f"{prover.place(pc)}: unicorn says {error}") from error
     reached = machine.reg_read(number(abi.pc))
-    low = 1 if abi.name in ("arm", "riscv64") else 0
+    low = 1 if abi.name in ("arm", "riscv") else 0
     differences = []
     if reached & ~low != going & ~low:
         differences.append(f"pc {reached:#x} {going:#x}")

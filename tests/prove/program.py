@@ -9,7 +9,7 @@ from image import Image
 from machine import Failure, Unknown
 from variants import VARIANTS
 
-MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64", "EM_RISCV": "riscv64", "EM_ARM": "arm"}
+MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64", "EM_RISCV": "riscv", "EM_ARM": "arm"}
 
 
 def listing(processor, start, end):
@@ -62,7 +62,10 @@ def prove(path, wanted):
     tried = [
         it
         for it in VARIANTS
-        if it.abi.name == architecture and it.name in (wanted or [it.name]) and not it.places.shared
+        if it.abi.name == architecture
+        and 8 * it.abi.word == image.elf.elfclass
+        and it.name in (wanted or [it.name])
+        and not it.places.shared
     ]
     if architecture == "arm":  # the mode of entry is that of the code
         tried = [it for it in tried if it.thumb == bool(image.symbol("entry") & 1)]

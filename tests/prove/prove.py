@@ -66,7 +66,7 @@ def judge_mutants(pool, names, all_of_them):
     chosen = []
     for name in names:
         variant = variant_named(name)
-        made = list(mutants(variant.preprocessed(), variant.abi.name, variant.text))
+        made = list(mutants(variant.preprocessed(), variant.abi, variant.text))
         if not all_of_them:
             made = random.Random(name).sample(made, min(SAMPLE, len(made)))
         chosen += [(name, it) for it in made]

@@ -55,7 +55,8 @@ class Variant:
                 self.gnu + "ld",
                 "--entry=0",
                 # Where half of an address does not do for all of it.
-                "-Ttext=0x10000" if self.abi.name == "arm" else "-Ttext-segment=0x3f00000000",
+                "-Ttext=0x10000" if self.abi.word == 4 else "-Ttext-segment=0x3f00000000",
+                *(["-melf32lriscv"] if self.name.startswith("riscv32") else []),
                 core,
                 "-o",
                 program,
@@ -102,7 +103,15 @@ def aarch64(name, flags=""):
 def riscv64(name, floats, flags, gnu="riscv64-linux-gnu-"):
     it = Contexts("a0 a1 a2 a3 s1", 32, "s0 sp s1", 4)
     return Variant(
-        "riscv64-" + name, "riscv64.S", gnu, flags, abi.riscv64(floats), it, "RISCV:LE:64:RV64GC"
+        "riscv64-" + name, "riscv.S", gnu, flags, abi.riscv(8, floats), it, "RISCV:LE:64:RV64GC"
+    )
+
+
+def riscv32(name, floats, flags):
+    it = Contexts("a0 a1 a2 a3 s1", 16, "s0 sp s1", 4)
+    gnu = "riscv64-unknown-elf-"
+    return Variant(
+        "riscv32-" + name, "riscv.S", gnu, flags, abi.riscv(4, floats), it, "RISCV:LE:32:RV32GC"
     )
 
 
@@ -129,6 +138,10 @@ VARIANTS = [
     riscv64("lp64d-without-c", 8, "-march=rv64g -mabi=lp64d"),
     riscv64("lp64f", 4, "-march=rv64imafc -mabi=lp64f", "riscv64-unknown-elf-"),
     riscv64("lp64", 0, "-march=rv64imac -mabi=lp64", "riscv64-unknown-elf-"),
+    riscv32("ilp32d", 8, "-march=rv32gc -mabi=ilp32d"),
+    riscv32("ilp32f", 4, "-march=rv32imafc -mabi=ilp32f"),
+    riscv32("ilp32", 0, "-march=rv32imac -mabi=ilp32"),
+    riscv32("ilp32-without-c", 0, "-march=rv32ima -mabi=ilp32"),
     arm("v5te", False, "-marm -march=armv5te", "v5t", "arm-linux-gnueabi-", thumb=False),
     arm(
         "v6-hf",

@@ -11,7 +11,10 @@ use embedded_alloc::LlffHeap;
 use greenlet::StackMemory;
 
 #[cfg_attr(target_arch = "arm", path = "cortex_m.rs")]
-#[cfg_attr(target_arch = "riscv64", path = "riscv.rs")]
+#[cfg_attr(
+    any(target_arch = "riscv64", target_arch = "riscv32"),
+    path = "riscv.rs"
+)]
 mod board;
 
 pub use board::{HEAP_SIZE, STACK_SIZE, entry, start_ticking, stop_ticking, ticks};

@@ -1,4 +1,4 @@
-//! QEMU's riscv64 board.
+//! QEMU's RISC-V board, with 64 or 32 bits.
 
 use core::{
     ptr,
@@ -18,9 +18,16 @@ pub const HEAP_SIZE: usize = 32 * 1024;
 /// Bytes of stack of a greenlet in the suite.
 pub const STACK_SIZE: usize = 4096;
 
-/// The timer's registers, 64 bits each: an interrupt is pending while now is not before next.
-const NEXT: *mut u64 = ptr::without_provenance_mut(0x0200_4000);
-const NOW: *const u64 = ptr::without_provenance(0x0200_bff8);
+/// The timer's registers, the lower half of 64 bits first: an interrupt is pending while now is not
+/// before next.
+const NEXT: [*mut u32; 2] = [
+    ptr::without_provenance_mut(0x0200_4000),
+    ptr::without_provenance_mut(0x0200_4004),
+];
+const NOW: [*const u32; 2] = [
+    ptr::without_provenance(0x0200_bff8),
+    ptr::without_provenance(0x0200_bffc),
+];
 /// In units of the timer, 100 ns.
 const PERIOD: u64 = 100;
 
@@ -48,7 +55,21 @@ pub fn stop_ticking() {
 
 fn wait_a_period() {
     // SAFETY: the timer is there, and nobody else uses it.
-    unsafe { NEXT.write_volatile(NOW.read_volatile() + PERIOD) };
+    unsafe {
+        let now = loop {
+            let high = NOW[1].read_volatile();
+            let low = NOW[0].read_volatile();
+            if NOW[1].read_volatile() == high {
+                break u64::from(high) << 32 | u64::from(low);
+            }
+        };
+        let next = now + PERIOD;
+        // Never earlier than it is to be, in between ("Machine Timer Registers" of the privileged
+        // architecture).
+        NEXT[1].write_volatile(u32::MAX);
+        NEXT[0].write_volatile(next as u32);
+        NEXT[1].write_volatile((next >> 32) as u32);
+    }
 }
 
 #[core_interrupt(Interrupt::MachineTimer)]

@@ -12,15 +12,18 @@ use greenlet::{
 use super::{enter, greenlet};
 
 #[cfg_attr(target_arch = "arm", path = "../../../registers/thumb.rs")]
-#[cfg_attr(target_arch = "riscv64", path = "../../../registers/riscv64.rs")]
+#[cfg_attr(
+    any(target_arch = "riscv64", target_arch = "riscv32"),
+    path = "../../../registers/riscv.rs"
+)]
 mod arch;
 #[path = "../../../registers/banks.rs"]
 mod banks;
 
 use banks::{Banks, Register, filled_call};
 
-/// riscv64: does the ABI pass floating-point values in registers?
-#[cfg(target_arch = "riscv64")]
+/// RISC-V: does the ABI pass floating-point values in registers?
+#[cfg(any(target_arch = "riscv64", target_arch = "riscv32"))]
 const HARD_FLOAT: bool = cfg!(hard_float);
 
 const ROUNDS: usize = 16;

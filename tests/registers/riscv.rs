@@ -1,5 +1,5 @@
-//! riscv64 (psABI, "Register Convention"): s0-s11, and fs0-fs11 where the ABI passes floating-point
-//! values in registers. sp is not in the table: without it control would not come back.
+//! riscv64 and riscv32 (psABI, "Register Convention"): s0-s11, and fs0-fs11 where the ABI passes
+//! floating-point values in registers. sp is not in the table: without it control would not come back.
 
 use core::{arch::global_asm, mem::offset_of};
 
@@ -7,19 +7,20 @@ use super::{Banks, HARD_FLOAT, Register};
 
 pub const REGISTERS: &[Register] = if HARD_FLOAT { &ALL } else { ALL.split_at(12).0 };
 
+const WORD: u64 = usize::MAX as u64;
 const ALL: [Register; 24] = [
-    ("s0", !0, 0),
-    ("s1", !0, 0),
-    ("s2", !0, 0),
-    ("s3", !0, 0),
-    ("s4", !0, 0),
-    ("s5", !0, 0),
-    ("s6", !0, 0),
-    ("s7", !0, 0),
-    ("s8", !0, 0),
-    ("s9", !0, 0),
-    ("s10", !0, 0),
-    ("s11", !0, 0),
+    ("s0", WORD, 0),
+    ("s1", WORD, 0),
+    ("s2", WORD, 0),
+    ("s3", WORD, 0),
+    ("s4", WORD, 0),
+    ("s5", WORD, 0),
+    ("s6", WORD, 0),
+    ("s7", WORD, 0),
+    ("s8", WORD, 0),
+    ("s9", WORD, 0),
+    ("s10", WORD, 0),
+    ("s11", WORD, 0),
     ("fs0", !0, 0),
     ("fs1", !0, 0),
     ("fs2", !0, 0),
@@ -39,6 +40,21 @@ global_asm!(
     ".option push",
     ".if {fs}",
     ".option arch, +d",
+    ".endif",
+    ".if {narrow}",
+    ".macro greenlet_sd register, place",
+    "    sw \\register, \\place",
+    ".endm",
+    ".macro greenlet_ld register, place",
+    "    lw \\register, \\place",
+    ".endm",
+    ".else",
+    ".macro greenlet_sd register, place",
+    "    sd \\register, \\place",
+    ".endm",
+    ".macro greenlet_ld register, place",
+    "    ld \\register, \\place",
+    ".endm",
     ".endif",
     // Stores or loads, in the order of the table, at an address.
     ".macro greenlet_all sd, fsd, base",
@@ -72,19 +88,19 @@ global_asm!(
     // Saves the caller's registers, ra, and the address of the banks (a0); fills from there.
     ".macro greenlet_fill",
     "    addi sp, sp, -208",
-    "    greenlet_all sd, fsd, sp",
-    "    sd ra, 192(sp)",
-    "    sd a0, 200(sp)",
+    "    greenlet_all greenlet_sd, fsd, sp",
+    "    greenlet_sd ra, 192(sp)",
+    "    greenlet_sd a0, 200(sp)",
     "    addi t3, a0, {set}",
-    "    greenlet_all ld, fld, t3",
+    "    greenlet_all greenlet_ld, fld, t3",
     ".endm",
     // Stores the registers in the banks, which it leaves in a0; restores the caller's.
     ".macro greenlet_read",
-    "    ld ra, 192(sp)",
-    "    ld a0, 200(sp)",
+    "    greenlet_ld ra, 192(sp)",
+    "    greenlet_ld a0, 200(sp)",
     "    addi t3, a0, {seen}",
-    "    greenlet_all sd, fsd, t3",
-    "    greenlet_all ld, fld, sp",
+    "    greenlet_all greenlet_sd, fsd, t3",
+    "    greenlet_all greenlet_ld, fld, sp",
     "    addi sp, sp, 208",
     ".endm",
     // filled_call(banks: a0, function: a1, argument: a2)
@@ -103,4 +119,5 @@ global_asm!(
     set = const offset_of!(Banks, set),
     seen = const offset_of!(Banks, seen),
     fs = const HARD_FLOAT as usize,
+    narrow = const cfg!(target_pointer_width = "32") as usize,
 );

@@ -1,40 +1,61 @@
-// Switch core for riscv64, RISC-V ELF psABI. As x86_64.S, which explains what the four have in
-// common; the comments here are on what differs.
+// Switch core for riscv64 and riscv32, RISC-V ELF psABI. As x86_64.S, which explains what
+// the four have in common; the comments here are on what differs.
 //
 // ABI: "RISC-V ABIs Specification", chapter "RISC-V Calling Conventions", sections "Integer
 //      Register Convention" (s0-s11, sp belong to the caller), "Frame Pointer Convention" and
 //      "Floating-point Register Convention" (so do fs0-fs11, as wide as the ABI passes them:
-//      lp64d 64 bits, lp64f 32, lp64 none). fcsr is required to have "thread storage duration"
+//      lp64d and ilp32d 64 bits, lp64f and ilp32f 32, lp64 and ilp32 none). fcsr is required to have "thread storage duration"
 //      there: a callee does not restore it, and neither does this core. gp and tp are never
 //      touched.
 //
-// Assumes nothing but that ABI. This file must be kept in step with itself: the register table,
+// Assumes nothing but that ABI, and 32 integer registers (not RV32E, RV64E). This file must be kept in step with itself: the register table,
 // CONTEXT_*, the stores and loads, and the CFI of `entry`. src/arch/mod.rs is checked against
 // CONTEXT_* when it compiles.
 //
 // Registers of a suspended greenlet. They lie in its context, not on its stack:
 //
-//   offset  size  holds
-//        0     8  s0       } what a frame record holds:
-//        8     8  resume   } {previous fp, return address}
-//       16     8  sp
-//       24     8  s1
-//       32        size
+//      riscv64       riscv32
+//   offset  size  offset  size  holds
+//        0     8       0     4  s0       } what a frame record holds:
+//        8     8       4     4  resume   } {previous fp, return address}
+//       16     8       8     4  sp
+//       24     8      12     4  s1
+//       32            16        size
 //
 // Registers of the caller that are left to the compiler: ra, s2-s11, fs0-fs11. The `asm!` that has
 // SWITCH in it declares them clobbered, so a caller of the switch saves those in which it has
 // something. s0 and s1 cannot be left to it: it may need them to find its own frame. The fs
-// registers are declared for every ABI: code for lp64 on a processor that has them may use all of
+// registers are declared for every ABI: code for lp64 or ilp32 on a processor that has them may use all of
 // them, and there none belongs to the caller. ("Integer Register Convention", "Floating-point
 // Register Convention": preserved across calls. What preserves them is the compiler's function.)
 
 #include "macros.h"
 
+#if defined(__riscv_e)
+#error "the switch core needs the registers that RV32E and RV64E lack"
+#endif
+
+#if __riscv_xlen == 32
+#define CONTEXT_S0     0
+#define CONTEXT_RESUME 4
+#define CONTEXT_SP     8
+#define CONTEXT_S1     12
+#define CONTEXT_SIZE   16
+#define WORD           4
+#define DEPARTURE      16               // bytes of a Departure, 3 words, rounded up to 16
+#define STORE          sw
+#define FETCH          lw
+#else
 #define CONTEXT_S0     0
 #define CONTEXT_RESUME 8
 #define CONTEXT_SP     16
 #define CONTEXT_S1     24
 #define CONTEXT_SIZE   32
+#define WORD           8
+#define DEPARTURE      32
+#define STORE          sd
+#define FETCH          ld
+#endif
 
 LAYOUT(frame_pointer, CONTEXT_S0)
 LAYOUT(resume, CONTEXT_RESUME)
@@ -43,7 +64,7 @@ LAYOUT(argument, CONTEXT_S1)
 LAYOUT(size, CONTEXT_SIZE)
 
 // ---------------------------------------------------------------------------------------
-// SWITCH: suspend the caller, resume another. Compiled in line, by src/arch/riscv64.rs.
+// SWITCH: suspend the caller, resume another. Compiled in line, by src/arch/riscv.rs.
 //
 // On entry
 //   a0       the caller's context
@@ -61,17 +82,17 @@ LAYOUT(size, CONTEXT_SIZE)
 // jump (4 instructions).
 
     .macro SAVE
-    sd s0, CONTEXT_S0(a0)
-    sd t1, CONTEXT_RESUME(a0)           // the resume address
-    sd sp, CONTEXT_SP(a0)
-    sd s1, CONTEXT_S1(a0)
+    STORE s0, CONTEXT_S0(a0)
+    STORE t1, CONTEXT_RESUME(a0)        // the resume address
+    STORE sp, CONTEXT_SP(a0)
+    STORE s1, CONTEXT_S1(a0)
     .endm
 
     .macro LOAD
-    ld t2, CONTEXT_RESUME(a1)
-    ld s1, CONTEXT_S1(a1)
-    ld s0, CONTEXT_S0(a1)
-    ld sp, CONTEXT_SP(a1)
+    FETCH t2, CONTEXT_RESUME(a1)
+    FETCH s1, CONTEXT_S1(a1)
+    FETCH s0, CONTEXT_S0(a1)
+    FETCH sp, CONTEXT_SP(a1)
     jr t2
     .endm
 
@@ -86,7 +107,7 @@ LAYOUT(size, CONTEXT_SIZE)
 // What follows is assembled on its own.
 
     // The unwind rules where a1 has the context to resume: the caller is the frame in which that
-    // one waits.
+    // one waits. The numbers are riscv64's; those of CONTEXT_* are other ones on riscv32.
     //   CFA  DW_CFA_def_cfa_expression (0x0f), 3 bytes:
     //          0x7b 0x10   DW_OP_breg11 (a1) + CONTEXT_SP
     //          0x06        DW_OP_deref
@@ -114,7 +135,7 @@ LAYOUT(size, CONTEXT_SIZE)
 // `start` returns when the greenlet is finished and has then filled in the Departure: which context
 // is resumed, with what. Its stack is never used again.
 //
-// Unwinding: the caller of `entry` is the frame in which the parent waits.
+// Unwinding: the caller of `entry` is the frame in which the parent waits (numbers of riscv64).
 //   CFA  DW_CFA_def_cfa_expression (0x0f), 6 bytes:
 //          0x78 0x00   DW_OP_breg8 (s0) + 0     the parent link's address
 //          0x06        DW_OP_deref              the parent's context
@@ -161,17 +182,17 @@ FUNCTION SYM(entry), 4
 #endif
     nop                                 // unwinders look up pc - 1: keep that in here
 LABEL SYM(entry_pc)
-    ld t1, 0(sp)                        // start
-    addi sp, sp, -32                    // room for the Departure (24 bytes), rounded up to 16
+    FETCH t1, 0(sp)                     // start
+    addi sp, sp, -DEPARTURE
     mv a0, s1                           // argument
     mv a1, a2                           // word
     mv a2, a3                           // kind
     mv a3, sp                           // departure
     jalr t1
-    ld a1, 0(sp)                        // Departure.to
+    FETCH a1, 0(sp)                     // Departure.to
     CALLER_IS_RESUMED
-    ld a2, 8(sp)                        // Departure.word
-    ld a3, 16(sp)                       // Departure.kind
+    FETCH a2, WORD(sp)                  // Departure.word
+    FETCH a3, 2*WORD(sp)                // Departure.kind
     LOAD
     .cfi_endproc
 END_FUNCTION SYM(entry)

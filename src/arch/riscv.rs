@@ -1,4 +1,4 @@
-//! riscv64, RISC-V ELF psABI. See `asm/riscv64.S` for the registers and the contract of the switch.
+//! riscv64 and riscv32, RISC-V ELF psABI. See `asm/riscv.S` for the registers and the contract of the switch.
 
 use core::arch::asm;
 
