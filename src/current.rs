@@ -209,6 +209,17 @@ impl<I> Current<I> {
     ) -> Result<Result<I, Thrown>, SwitchError<Thrown>> {
         let target = target.block();
         let mut thrown = error.into();
+        if !host::is_unwinding() {
+            // SAFETY: the thread does not unwind, and an error is for every inbox type.
+            let answer = unsafe { tree::hop(&self.block, target, tree::of_thrown(thrown)) };
+            // SAFETY: what arrives is opened at once; what was not sent is the error.
+            thrown = unsafe {
+                match answer.arrived() {
+                    Ok(received) => return Ok(tree::open(received)),
+                    Err((unsent, _)) => tree::take_thrown(unsent),
+                }
+            };
+        }
         let receiver = match self.admit_to(target, Delivery::Thrown) {
             Ok(receiver) => receiver,
             Err(refusal) => return Err(SwitchError::new(refusal, thrown)),

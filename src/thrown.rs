@@ -2,10 +2,11 @@
 
 use alloc::boxed::Box;
 use core::{
-    any::Any,
+    any::{Any, TypeId},
     error::Error,
     fmt,
-    mem::ManuallyDrop,
+    marker::PhantomData,
+    mem::{self, ManuallyDrop},
     ptr::{self, NonNull},
 };
 
@@ -73,34 +74,113 @@ impl Error for GreenletExit {}
 /// ```
 pub struct Thrown(
     /// `None` is the exit, the address of [`CHILD_EXIT`] the news of a child's. Invariant: another
-    /// address is that of a box, which this owns.
-    Option<NonNull<Payload>>,
+    /// address is that of a [`Boxed`] in a box, which this owns.
+    Option<NonNull<Table>>,
+    PhantomData<Box<dyn Error>>,
 );
+
+/// An error in its box, behind what says which it is: so one pointer leads to both.
+#[repr(C)]
+struct Boxed<E> {
+    table: Table,
+    error: E,
+}
+
+/// Begins a [`Boxed`] of one type of error.
+type Table = &'static Operations;
+
+/// What can be done with a [`Boxed`] by those who do not know its type. The functions are for the
+/// address of one of that type.
+struct Operations {
+    type_id: fn() -> TypeId,
+    as_error: unsafe fn(NonNull<Table>) -> NonNull<dyn Error>,
+    /// Takes the error out and frees the box.
+    into_error: unsafe fn(NonNull<Table>) -> Box<dyn Error>,
+    drop: unsafe fn(NonNull<Table>),
+}
+
+impl<E: Error + 'static> Boxed<E> {
+    const OPERATIONS: Operations = Operations {
+        type_id: TypeId::of::<E>,
+        as_error: |boxed| {
+            // SAFETY: the address of a `Boxed<E>` (contract), and so of its field.
+            let error = unsafe { &raw mut (*boxed.cast::<Self>().as_ptr()).error };
+            // SAFETY: in a box, so not null.
+            unsafe { NonNull::new_unchecked(error as *mut dyn Error) }
+        },
+        // SAFETY: the address of a `Boxed<E>` (contract), which the caller owns.
+        into_error: |boxed| Box::new(unsafe { Self::take(boxed.cast()) }),
+        // SAFETY: as above.
+        drop: |boxed| drop(unsafe { Box::from_raw(boxed.cast::<Self>().as_ptr()) }),
+    };
+
+    /// # Safety
+    /// The box is the caller's, who does not use it any more.
+    unsafe fn take(boxed: NonNull<Self>) -> E {
+        // SAFETY: the caller's word.
+        let boxed = unsafe { Box::from_raw(boxed.as_ptr()) };
+        boxed.error
+    }
+}
 
 /// Its address stands for the news that a child has exited: no box lies there.
 static CHILD_EXIT: usize = 0;
 
-fn child_exit() -> NonNull<Payload> {
+fn child_exit() -> NonNull<Table> {
     NonNull::from(&CHILD_EXIT).cast()
 }
 
-enum Payload {
-    Error(Box<dyn Error>),
-    /// A value that no live ancestor of the dead greenlet took.
-    Stray {
-        value: Option<Box<dyn Any>>,
-        why: Refusal,
-    },
+/// A value that no live ancestor of the dead greenlet took.
+struct Undeliverable {
+    value: Option<Box<dyn Any>>,
+    why: Refusal,
 }
 
+impl fmt::Display for Undeliverable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a greenlet returned a value that its parent could not take: ")?;
+        match &self.why {
+            Refusal::Stack(error) => error.fmt(f),
+            Refusal::Busy => f.write_str("it waits for another to be over"),
+            _ => f.write_str("it is dead, and no other ancestor takes this type"),
+        }
+    }
+}
+
+impl fmt::Debug for Undeliverable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stray")
+            .field("why", &self.why)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for Undeliverable {}
+
+/// The news that a child has exited.
+#[derive(Debug)]
+struct ChildExit;
+
+impl fmt::Display for ChildExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a child greenlet was asked to exit and has")
+    }
+}
+
+impl Error for ChildExit {}
+
 impl Thrown {
+    fn of(kind: Option<NonNull<Table>>) -> Self {
+        Self(kind, PhantomData)
+    }
+
     pub(crate) fn exit() -> Self {
-        Self(None)
+        Self::of(None)
     }
 
     /// A value that no live ancestor took; it is gone if it could not be kept.
     pub(crate) fn stray(value: Option<Box<dyn Any>>, why: Refusal) -> Self {
-        Self::carrying(Payload::Stray { value, why })
+        Self::carrying(Undeliverable { value, why })
     }
 
     /// An exit that leaves the greenlet it was meant for is news, not a request, to the next.
@@ -108,39 +188,51 @@ impl Thrown {
         self.0.get_or_insert_with(child_exit);
     }
 
-    fn carrying(payload: Payload) -> Self {
-        Self(Some(NonNull::from(Box::leak(Box::new(payload)))))
+    #[inline]
+    fn carrying<E: Error + 'static>(error: E) -> Self {
+        let table = const { &Boxed::<E>::OPERATIONS };
+        let boxed = Box::leak(Box::new(Boxed { table, error }));
+        Self::of(Some(NonNull::from(boxed).cast()))
     }
 
-    /// What it owns, if anything.
-    fn owned(&self) -> Option<NonNull<Payload>> {
-        self.0.filter(|&payload| payload != child_exit())
+    /// The box that it owns, if any.
+    #[inline]
+    fn owned(&self) -> Option<NonNull<Table>> {
+        self.0.filter(|&boxed| boxed != child_exit())
     }
 
-    fn payload(&self) -> Option<&Payload> {
-        // SAFETY: a box that this owns (invariant).
-        self.owned().map(|payload| unsafe { payload.as_ref() })
+    /// The box that it owns, if there is an `E` in it.
+    #[inline]
+    fn owned_with<E: 'static>(&self) -> Option<NonNull<Boxed<E>>> {
+        self.owned()
+            // SAFETY: a box that this owns (invariant).
+            .filter(|boxed| (unsafe { boxed.as_ref() }.type_id)() == TypeId::of::<E>())
+            .map(NonNull::cast)
     }
 
-    fn into_payload(self) -> Option<Payload> {
-        // SAFETY: a box that nobody else owns; given up by `self`, once.
-        let boxed = ManuallyDrop::new(self)
-            .owned()
-            .map(|payload| unsafe { Box::from_raw(payload.as_ptr()) })?;
-        Some(*boxed)
+    /// What it says, whatever it is.
+    fn error(&self) -> &(dyn Error + 'static) {
+        match self.owned() {
+            // SAFETY: a box that this owns (invariant), and for as long as this is borrowed.
+            Some(boxed) => unsafe { (boxed.as_ref().as_error)(boxed).as_ref() },
+            None if self.is_exit() => &GreenletExit,
+            None => &ChildExit,
+        }
     }
 
-    /// As one pointer, which owns the payload.
+    /// As one pointer, which owns what this has owned.
+    #[inline]
     pub(crate) fn into_raw(self) -> *mut () {
-        let payload = ManuallyDrop::new(self).0;
-        payload.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
+        let boxed = ManuallyDrop::new(self).0;
+        boxed.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
     }
 
     /// # Safety
     /// `raw` comes from [`into_raw`](Self::into_raw) and is used once.
+    #[inline]
     pub(crate) unsafe fn from_raw(raw: *mut ()) -> Self {
         // The invariant held there, and nobody else owns what it owned (contract).
-        Self(NonNull::new(raw.cast()))
+        Self::of(NonNull::new(raw.cast()))
     }
 
     /// Is the receiver asked to exit? Then its body should return, with this or anything else.
@@ -159,23 +251,27 @@ impl Thrown {
     /// The error inside, if it is an `E`.
     #[must_use]
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        match self.payload() {
-            Some(Payload::Error(error)) => error.downcast_ref(),
-            None if self.is_exit() => (&GreenletExit as &(dyn Error + 'static)).downcast_ref(),
-            _ => None,
-        }
+        self.error().downcast_ref()
     }
 
     /// Takes the error out, if it is an `E`.
     ///
     /// # Errors
     /// Gives `self` back if it is something else.
+    #[inline]
     pub fn downcast<E: Error + 'static>(self) -> Result<E, Self> {
-        if self.downcast_ref::<E>().is_none() {
-            return Err(self);
+        if let Some(boxed) = self.owned_with::<E>() {
+            mem::forget(self);
+            // SAFETY: it was this one's (invariant), which is gone.
+            return Ok(unsafe { Boxed::take(boxed) });
         }
-        let error = Box::<dyn Error>::from(self);
-        Ok(*error.downcast().expect("just looked at"))
+        if self.is_exit() {
+            // Such a box takes no memory.
+            if let Ok(exit) = Box::<dyn Error>::from(GreenletExit).downcast() {
+                return Ok(*exit);
+            }
+        }
+        Err(self)
     }
 
     /// Takes out the value that a dead greenlet left and no live ancestor took (rule s7), if
@@ -184,9 +280,9 @@ impl Thrown {
     /// # Errors
     /// Gives `self` back if it is something else.
     pub fn into_value<V: 'static>(self) -> Result<V, Self> {
-        // SAFETY: a box that this owns (invariant).
-        let payload = self.owned().map(|mut payload| unsafe { payload.as_mut() });
-        if let Some(Payload::Stray { value, .. }) = payload {
+        if let Some(mut boxed) = self.owned_with::<Undeliverable>() {
+            // SAFETY: a box that this owns (invariant).
+            let value = unsafe { &mut boxed.as_mut().error.value };
             match value.take().map(Box::<dyn Any>::downcast) {
                 Some(Ok(found)) => return Ok(*found),
                 Some(Err(other)) => *value = Some(other),
@@ -198,11 +294,12 @@ impl Thrown {
 }
 
 impl<E: Error + 'static> From<E> for Thrown {
+    #[inline]
     fn from(error: E) -> Self {
         if (&error as &(dyn Error + 'static)).is::<GreenletExit>() {
             Self::exit()
         } else {
-            Self::carrying(Payload::Error(Box::new(error)))
+            Self::carrying(error)
         }
     }
 }
@@ -212,73 +309,35 @@ impl<E: Error + 'static> From<E> for Thrown {
 /// [`into_value`](Thrown::into_value) first.
 impl From<Thrown> for Box<dyn Error> {
     fn from(thrown: Thrown) -> Self {
-        if thrown.is_exit() {
-            return Box::new(GreenletExit);
+        match thrown.owned() {
+            Some(boxed) => {
+                mem::forget(thrown);
+                // SAFETY: it was this one's (invariant), which is gone.
+                unsafe { (boxed.as_ref().into_error)(boxed) }
+            }
+            None if thrown.is_exit() => Box::new(GreenletExit),
+            None => Box::new(ChildExit),
         }
-        match thrown.payload() {
-            Some(Payload::Error(_)) => match thrown.into_payload() {
-                Some(Payload::Error(error)) => error,
-                _ => unreachable!("just looked at"),
-            },
-            _ => Box::new(News(thrown)),
-        }
     }
 }
-
-/// As an [`Error`], what is thrown and none.
-struct News(Thrown);
-
-impl fmt::Display for News {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for News {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for News {}
 
 impl Drop for Thrown {
     fn drop(&mut self) {
-        if let Some(payload) = self.owned() {
+        if let Some(boxed) = self.owned() {
             // SAFETY: a box that this owns (invariant).
-            drop(unsafe { Box::from_raw(payload.as_ptr()) });
+            unsafe { (boxed.as_ref().drop)(boxed) };
         }
     }
 }
 
 impl fmt::Display for Thrown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.payload() {
-            None if self.is_exit() => GreenletExit.fmt(f),
-            None => f.write_str("a child greenlet was asked to exit and has"),
-            Some(Payload::Error(error)) => error.fmt(f),
-            Some(Payload::Stray { why, .. }) => {
-                f.write_str("a greenlet returned a value that its parent could not take: ")?;
-                match why {
-                    Refusal::Stack(error) => error.fmt(f),
-                    Refusal::Busy => f.write_str("it waits for another to be over"),
-                    _ => f.write_str("it is dead, and no other ancestor takes this type"),
-                }
-            }
-        }
+        fmt::Display::fmt(self.error(), f)
     }
 }
 
 impl fmt::Debug for Thrown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.payload() {
-            None if self.is_exit() => GreenletExit.fmt(f),
-            None => f.write_str("ChildExit"),
-            Some(Payload::Error(error)) => error.fmt(f),
-            Some(Payload::Stray { why, .. }) => f
-                .debug_struct("Stray")
-                .field("why", why)
-                .finish_non_exhaustive(),
-        }
+        fmt::Debug::fmt(self.error(), f)
     }
 }

@@ -189,7 +189,7 @@ impl Answer {
 /// so that the usual case is one test, after the switch.
 ///
 /// # Safety
-/// The message is a value of the target's inbox type; the thread is not unwinding.
+/// The message is a value of the target's inbox type, or an error; the thread is not unwinding.
 #[inline(always)]
 pub(crate) unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer {
     #[cfg(thread_words)]
@@ -217,17 +217,17 @@ pub(crate) unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer
     }
 }
 
-/// Switches from the running `me` to the active `target` with a value, and returns what
+/// Switches from the running `me` to the active `target` with a value or an error, and returns what
 /// `me` is resumed with, which is to be [opened](open) at once.
 ///
 /// # Safety
 /// `me` is running, and nothing is to be told to it. `target` is suspended or ready to start, and
-/// the message is a value of its inbox type.
+/// the message is a value of its inbox type, or an error.
 #[inline(always)]
-pub(crate) unsafe fn hop_to_active(me: &Block, target: &Block, value: Message) -> Message {
+pub(crate) unsafe fn hop_to_active(me: &Block, target: &Block, message: Message) -> Message {
     thread::set_current_undisturbed(target);
     // SAFETY: who runs and who is suspended is the caller's word.
-    unsafe { switch(me, target, value) }
+    unsafe { switch(me, target, message) }
 }
 
 /// As [`hop_to_active`], for any content and also when something is to be told to the one that leaves.
@@ -254,6 +254,10 @@ pub(crate) unsafe fn hop_with(me: &Block, target: &Block, content: Content<Messa
 pub(crate) unsafe fn open<I>(mut message: Message) -> Result<I, Thrown> {
     let mut room = MaybeUninit::<ManuallyDrop<I>>::uninit();
     if message.kind != VALUE {
+        if message.kind == THROWN {
+            // SAFETY: just looked at.
+            return Err(unsafe { take_thrown(message) });
+        }
         // SAFETY: the caller's word.
         message = unsafe { arrive(message, &mut room) };
         if message.kind != VALUE {
@@ -268,8 +272,9 @@ pub(crate) unsafe fn open<I>(mut message: Message) -> Result<I, Thrown> {
 /// Takes the error out of a message.
 ///
 /// # Safety
-/// The message was made by [`of_thrown`]; the error has not been taken yet.
-unsafe fn take_thrown(message: Message) -> Thrown {
+/// The word of the message is that of one from [`of_thrown`]; the error has not been taken yet.
+#[inline(always)]
+pub(crate) unsafe fn take_thrown(message: Message) -> Thrown {
     // SAFETY: the caller's word.
     unsafe { Thrown::from_raw(ptr::with_exposed_provenance_mut(message.word.assume_init())) }
 }

@@ -1,13 +1,18 @@
 //! s11: an error or panic at the end. s12: throw. s13: exits.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    error::Error,
+    fmt::{self, Debug, Display},
+    rc::Rc,
+};
 
-use greenlet::{Current, Greenlet, GreenletExit, SwitchError, enter};
+use greenlet::{Current, Greenlet, GreenletExit, SwitchError, Thrown, enter};
 
 use crate::{
     support::{
         Number, assert_child_exit,
-        census::{Cargo, Census},
+        census::{Cargo, Census, Token},
         log::Log,
         number,
         panics::{catch, heard, text_of},
@@ -51,6 +56,64 @@ fn s11_what_a_switch_returns_goes_on_as_a_box_of_stds() {
         assert!(!boxed.is::<GreenletExit>(), "a child's, not one's own");
         assert_eq!(boxed.to_string(), text);
     });
+}
+
+#[test]
+fn s11_an_error_of_any_layout_is_dropped_once_whatever_is_made_of_it() {
+    /// Aligned to more than what comes before it in its box.
+    #[derive(Debug)]
+    #[repr(align(128))]
+    struct Aligned(Token);
+    /// Has no size: what is counted is in a static.
+    #[derive(Debug)]
+    struct Empty;
+    thread_local!(static EMPTY: Cell<usize> = const { Cell::new(0) });
+    impl Drop for Empty {
+        fn drop(&mut self) {
+            EMPTY.set(EMPTY.get() + 1);
+        }
+    }
+    impl Display for Aligned {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Debug::fmt(&self.0, f)
+        }
+    }
+    impl Error for Aligned {}
+    impl Display for Empty {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("nothing")
+        }
+    }
+    impl Error for Empty {}
+
+    fn each_way<E: Error + 'static>(made: impl Fn() -> E, dropped: impl Fn() -> usize) {
+        let ways: [fn(Thrown); 5] = [
+            |thrown| drop(thrown),
+            |thrown| assert!(thrown.downcast::<E>().is_ok()),
+            |thrown| drop(thrown.downcast::<Number>().expect_err("another")),
+            |thrown| drop(thrown.into_value::<()>().expect_err("no value")),
+            |thrown| assert!(Box::<dyn Error>::from(thrown).downcast::<E>().is_ok()),
+        ];
+        enter(|me: &Current<()>| {
+            for way in ways {
+                let before = dropped();
+                let error = made();
+                let fails = Greenlet::new(me, move |_, ()| Err(error.into()));
+                let thrown = me.switch(&fails, ()).unwrap_err();
+                let error = thrown.downcast_ref::<E>().expect("the same");
+                assert!(std::ptr::from_ref(error).is_aligned());
+                assert_eq!(dropped(), before);
+                way(thrown);
+                assert_eq!(dropped(), before + 1);
+            }
+        });
+    }
+    let census = Census::new();
+    each_way(
+        || Aligned(census.token()),
+        || census.born() - census.alive(),
+    );
+    each_way(|| Empty, || EMPTY.get());
 }
 
 #[test]
