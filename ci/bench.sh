@@ -1,21 +1,15 @@
 #!/usr/bin/env bash
 # Measures this crate beside its peers (benches/peers), and says on what and in what versions.
 #
-#   ci/bench.sh [--with-fp-control] [--quick] [--only WORDS] [--json FILE]
+#   ci/bench.sh [--quick] [--only WORDS] [--json FILE]
 #
-# The first is this crate with its feature of that name, --help says what the others mean.
+# --help says what they mean. The crate is there twice, without its feature fp-control and with it.
 #
 # Installs what that needs and is missing: a C++ compiler and boost.context from Debian, Python's
 # greenlet from PyPI into an environment of its own under Cargo's target directory.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-
-features=()
-if [ "${1:-}" = --with-fp-control ]; then
-    features=(--features fp-control)
-    shift
-fi
 
 missing=()
 command -v g++ >/dev/null || missing+=(g++)
@@ -46,5 +40,13 @@ sed -n 's/^#define BOOST_LIB_VERSION "\(.*\)"/boost \1/p' /usr/include/boost/ver
 date +%F
 echo
 
-exec cargo run --locked --profile bench --manifest-path "$repo/Cargo.toml" -p greenlet-peers \
-    "${features[@]}" -- --python "$python/bin/python" "$@"
+# The program is built twice: the one with the feature works for the other.
+build() {
+    cargo build --locked --profile bench --manifest-path "$repo/Cargo.toml" -p greenlet-peers "$@"
+}
+target=${CARGO_TARGET_DIR:-$repo/target}
+build --features fp-control
+cp "$target/release/greenlet-peers" "$target/peers-fp-control"
+build
+exec "$target/release/greenlet-peers" --fp-control "$target/peers-fp-control" \
+    --python "$python/bin/python" "$@"

@@ -63,8 +63,9 @@ pub trait Contender {
         Err(Skip::NotOffered)
     }
 
-    /// Round trips to all of as many as `order` is long, in that order, `passes` times over.
-    fn round_robin(&self, _order: &[usize], _passes: u64) -> Outcome {
+    /// Round trips to all of as many as `order` is long, in that order, `passes` times over. Each
+    /// switches `frames` frames below its loop, as in [`deep`](Self::deep).
+    fn round_robin(&self, _order: &[usize], _frames: usize, _passes: u64) -> Outcome {
         Err(Skip::NotOffered)
     }
 
@@ -91,6 +92,11 @@ pub trait Contender {
 
     /// Lives that end by a panic (or exception), which the other side catches.
     fn panic(&self, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Makes a thread's own stack a place to switch from, and ends that.
+    fn enter(&self, _ops: u64) -> Outcome {
         Err(Skip::NotOffered)
     }
 

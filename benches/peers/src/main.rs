@@ -26,19 +26,25 @@ use crate::{
 
 const USAGE: &str = "\
 usage: greenlet-peers [--quick] [--only WORDS] [--json FILE] [--python INTERPRETER]
+                      [--fp-control PROGRAM]
 
   --quick      a smoke run of some seconds
   --only       the workloads whose names contain these words
   --json       writes the figures into that file, too
-  --python     one that has Python's greenlet (default: python3)";
+  --python     one that has Python's greenlet (default: python3)
+  --fp-control this program, built with that feature, to be measured beside";
 
 struct Arguments {
     quick: bool,
     only: String,
     json: Option<PathBuf>,
     python: PathBuf,
+    fp_control: Option<PathBuf>,
     /// For this program itself: contender and number of a population.
     populate: Option<(String, usize)>,
+    /// For this program where it is a contender of another: the words of the request, if it is given
+    /// with the command.
+    serve: Option<Vec<String>>,
 }
 
 impl Arguments {
@@ -49,7 +55,9 @@ impl Arguments {
             only: String::new(),
             json: None,
             python: "python3".into(),
+            fp_control: None,
             populate: None,
+            serve: None,
         };
         let mut parser = Parser::from_env();
         while let Some(argument) = parser.next()? {
@@ -58,6 +66,12 @@ impl Arguments {
                 Arg::Long("only") => arguments.only = parser.value()?.string()?,
                 Arg::Long("json") => arguments.json = Some(parser.value()?.into()),
                 Arg::Long("python") => arguments.python = parser.value()?.into(),
+                Arg::Long("fp-control") => arguments.fp_control = Some(parser.value()?.into()),
+                Arg::Long("serve") => arguments.serve = Some(Vec::new()),
+                Arg::Value(word) if arguments.serve.is_some() => {
+                    let words = arguments.serve.get_or_insert_default();
+                    words.push(word.string()?);
+                }
                 Arg::Long("populate") => {
                     let name = parser.value()?.string()?;
                     arguments.populate = Some((name, parser.value()?.parse()?));
@@ -89,7 +103,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let contenders = contenders::all(&arguments.python);
+    if let Some(words) = &arguments.serve {
+        return Ok(contenders::serve(&contenders::Greenlets, words)?);
+    }
+    let contenders = contenders::all(&arguments.python, arguments.fp_control.as_deref());
     if let Some((name, count)) = &arguments.populate {
         let mut contenders = contenders.iter().map(AsRef::as_ref);
         let contender = contenders

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::contender::{Contender, Skip};
+use crate::contender::{Contender, Outcome, Skip};
 
 /// Of the system's free memory, each may need this much. The measured ones take 4 to 9 KiB.
 const NEEDED: u64 = 10 * 1024;
@@ -38,7 +38,7 @@ pub struct Population {
 
 impl Answer {
     /// # Errors
-    /// If it is that there is no figure.
+    /// If it says why there is no figure.
     pub fn read(line: &str) -> Result<Self, Skip> {
         let answer: Self = serde_json::from_str(line)
             .map_err(|error| Skip::because(format_args!("{error}, in {line:?}")))?;
@@ -46,17 +46,34 @@ impl Answer {
             Self {
                 skip: Some(reason), ..
             } => Err(Skip::Because(reason)),
-            Self { ns: None, .. } => Err(Skip::NotOffered),
             answer => Ok(answer),
         }
     }
 
-    pub fn elapsed(&self) -> Duration {
-        Duration::from_nanos(self.ns.unwrap_or(0))
+    /// # Errors
+    /// If there is no figure, or the contender has no such operation.
+    pub fn outcome(&self) -> Outcome {
+        self.ns.map(Duration::from_nanos).ok_or(Skip::NotOffered)
     }
 
-    fn print(&self) {
+    pub fn print(&self) {
         println!("{}", serde_json::to_string(self).expect("it is plain"));
+    }
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Ok(elapsed) => Self {
+                ns: Some(elapsed.as_nanos() as u64),
+                ..Self::default()
+            },
+            Err(Skip::NotOffered) => Self::default(),
+            Err(Skip::Because(reason)) => Self {
+                skip: Some(reason),
+                ..Self::default()
+            },
+        }
     }
 }
 
@@ -111,15 +128,7 @@ pub fn measure(contender: &dyn Contender, count: usize) -> ! {
     let watch = Watch {
         before: Memory::of_this_process(),
     };
-    let skip = match contender.populate(count, &watch) {
-        Skip::NotOffered => None,
-        Skip::Because(reason) => Some(reason),
-    };
-    Answer {
-        skip,
-        ..Answer::default()
-    }
-    .print();
+    Answer::from(Err(contender.populate(count, &watch))).print();
     process::exit(0)
 }
 
@@ -149,7 +158,7 @@ pub fn of(contender: &dyn Contender, count: usize) -> Result<Population, Skip> {
     }
     let answer = Answer::read(&String::from_utf8_lossy(&output.stdout))?;
     Ok(Population {
-        elapsed: answer.elapsed(),
+        elapsed: answer.outcome()?,
         memory: answer
             .memory
             .ok_or_else(|| Skip::because("no word about memory"))?,

@@ -84,16 +84,23 @@ pub fn all(quick: bool) -> Vec<Workload> {
             Box::new(move |contender, ops| contender.ring(size, ops)),
         );
     }
-    for (count, repetitions) in [(1_000, repetitions / 2), (10_000, 9), (100_000, 5)] {
-        if count <= most {
-            let mut order = (0..count).collect::<Vec<_>>();
-            fastrand::Rng::with_seed(count as u64).shuffle(&mut order);
-            add(
-                format!("round robin over {}", grouped(count)),
-                count as u64,
-                repetitions,
-                Box::new(move |contender, passes| contender.round_robin(&order, passes)),
-            );
+    for frames in [0, 2] {
+        let how = match frames {
+            0 => String::new(),
+            _ => format!(", {} deep", plural(frames)),
+        };
+        for (count, repetitions) in [(1_000, repetitions / 2), (10_000, 9), (100_000, 5)] {
+            if count <= most {
+                let order = order(count);
+                add(
+                    format!("round robin over {}{how}", grouped(count)),
+                    count as u64,
+                    repetitions,
+                    Box::new(move |contender, passes| {
+                        contender.round_robin(&order, frames, passes)
+                    }),
+                );
+            }
         }
     }
     add(
@@ -131,7 +138,20 @@ pub fn all(quick: bool) -> Vec<Workload> {
         repetitions,
         Box::new(|contender, ops| contender.panic(ops)),
     );
+    add(
+        "enter and leave".into(),
+        1,
+        repetitions,
+        Box::new(|contender, ops| contender.enter(ops)),
+    );
     all
+}
+
+/// In which order a round goes to that many: the same in each process.
+pub fn order(count: usize) -> Vec<usize> {
+    let mut order = (0..count).collect::<Vec<_>>();
+    fastrand::Rng::with_seed(count as u64).shuffle(&mut order);
+    order
 }
 
 pub fn crowds(quick: bool) -> Vec<Crowd> {

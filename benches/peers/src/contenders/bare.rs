@@ -60,8 +60,12 @@ impl Contender for Bare {
         Ok(elapsed)
     }
 
-    fn round_robin(&self, order: &[usize], passes: u64) -> Outcome {
-        let adders = suspended(order.len())?;
+    fn round_robin(&self, order: &[usize], frames: usize, passes: u64) -> Outcome {
+        let body = if frames == 0 { adder } else { deep_adder };
+        let adders = order
+            .iter()
+            .map(|_| started(body, frames))
+            .collect::<Result<Vec<_>, Skip>>()?;
         let mut x = 0;
         let elapsed = time_warm(1, passes, || {
             for &index in order {

@@ -260,10 +260,14 @@ template <class Api> std::int64_t ring(std::size_t size, std::uint64_t ops) {
     return elapsed;
 }
 
-template <class Api> auto populated(std::size_t count, std::uint64_t &x) {
+template <class Api> auto populated(std::size_t count, std::size_t frames, std::uint64_t &x) {
     std::vector<typename Api::template suspended<slab>> adders;
     adders.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
+        if (frames > 0) {
+            adders.push_back(deep_adder<Api>(frames, x));
+            continue;
+        }
         adders.emplace_back(slab(), [&x](auto from) {
             for (;;) {
                 x += 1;
@@ -276,9 +280,10 @@ template <class Api> auto populated(std::size_t count, std::uint64_t &x) {
 }
 
 template <class Api>
-std::int64_t round_robin(const std::size_t *order, std::size_t count, std::uint64_t passes) {
+std::int64_t round_robin(const std::size_t *order, std::size_t count, std::size_t frames,
+                         std::uint64_t passes) {
     std::uint64_t x = 0;
-    auto adders = populated<Api>(count, x);
+    auto adders = populated<Api>(count, frames, x);
     auto elapsed = time_warm(1, passes, [&] {
         for (std::size_t i = 0; i < count; ++i) {
             auto &adder = adders[order[i]];
@@ -305,7 +310,7 @@ template <class Api> std::int64_t populate(std::size_t count) {
     static std::uint64_t x;
     // They are to be suspended when this returns.
     auto *adders = new std::vector<typename Api::template suspended<slab>>;
-    return time(1, [&] { *adders = populated<Api>(count, x); });
+    return time(1, [&] { *adders = populated<Api>(count, 0, x); });
 }
 
 // ---- workloads that only `fiber` has
@@ -376,8 +381,9 @@ std::int64_t throw_and_catch(std::uint64_t ops) {
         return unless_out_of_memory([=] { return ring<api>(size, ops); });                         \
     }                                                                                              \
     std::int64_t api##_round_robin(const std::size_t *order, std::size_t count,                    \
-                                   std::uint64_t passes) {                                         \
-        return unless_out_of_memory([=] { return round_robin<api>(order, count, passes); });       \
+                                   std::size_t frames, std::uint64_t passes) {                     \
+        return unless_out_of_memory(                                                               \
+            [=] { return round_robin<api>(order, count, frames, passes); });                       \
     }                                                                                              \
     std::int64_t api##_pooled(std::uint64_t ops) {                                                 \
         return unless_out_of_memory([=] { return lives<api>(slab(), ops); });                      \

@@ -18,7 +18,7 @@ pub struct Boost {
     deep: unsafe extern "C" fn(usize, u64) -> i64,
     deep_on_both: unsafe extern "C" fn(usize, u64) -> i64,
     ring: unsafe extern "C" fn(usize, u64) -> i64,
-    round_robin: unsafe extern "C" fn(*const usize, usize, u64) -> i64,
+    round_robin: unsafe extern "C" fn(*const usize, usize, usize, u64) -> i64,
     pooled: unsafe extern "C" fn(u64) -> i64,
     fresh: unsafe extern "C" fn(u64, usize) -> i64,
     kill: Option<unsafe extern "C" fn(usize, u64) -> i64>,
@@ -63,7 +63,7 @@ unsafe extern "C" {
     fn jump_deep(frames: usize, ops: u64) -> i64;
     fn jump_deep_on_both(frames: usize, ops: u64) -> i64;
     fn jump_ring(size: usize, ops: u64) -> i64;
-    fn jump_round_robin(order: *const usize, count: usize, passes: u64) -> i64;
+    fn jump_round_robin(order: *const usize, count: usize, frames: usize, passes: u64) -> i64;
     fn jump_pooled(ops: u64) -> i64;
     fn jump_fresh(ops: u64, stack_size: usize) -> i64;
     fn jump_populate(count: usize) -> i64;
@@ -73,7 +73,7 @@ unsafe extern "C" {
     fn fiber_deep(frames: usize, ops: u64) -> i64;
     fn fiber_deep_on_both(frames: usize, ops: u64) -> i64;
     fn fiber_ring(size: usize, ops: u64) -> i64;
-    fn fiber_round_robin(order: *const usize, count: usize, passes: u64) -> i64;
+    fn fiber_round_robin(order: *const usize, count: usize, frames: usize, passes: u64) -> i64;
     fn fiber_pooled(ops: u64) -> i64;
     fn fiber_fresh(ops: u64, stack_size: usize) -> i64;
     fn fiber_kill(frames: usize, ops: u64) -> i64;
@@ -107,8 +107,8 @@ impl Contender for &Boost {
         outcome(unsafe { (self.ring)(size, ops) })
     }
 
-    fn round_robin(&self, order: &[usize], passes: u64) -> Outcome {
-        outcome(unsafe { (self.round_robin)(order.as_ptr(), order.len(), passes) })
+    fn round_robin(&self, order: &[usize], frames: usize, passes: u64) -> Outcome {
+        outcome(unsafe { (self.round_robin)(order.as_ptr(), order.len(), frames, passes) })
     }
 
     fn pooled(&self, ops: u64) -> Outcome {

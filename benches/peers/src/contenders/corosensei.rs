@@ -176,8 +176,21 @@ impl<M: Memory> Contender for Corosensei<M> {
         Ok(elapsed)
     }
 
-    fn round_robin(&self, order: &[usize], passes: u64) -> Outcome {
-        let mut adders = suspended::<M>(order.len())?;
+    fn round_robin(&self, order: &[usize], frames: usize, passes: u64) -> Outcome {
+        let mut adders = match frames {
+            0 => suspended::<M>(order.len())?,
+            _ => {
+                M::check(order.len())?;
+                order
+                    .iter()
+                    .map(|_| {
+                        let mut adder = deep_adder::<M>(frames)?;
+                        yielded(adder.resume(0));
+                        Ok(adder)
+                    })
+                    .collect::<Result<Vec<_>, Skip>>()?
+            }
+        };
         let mut x = 0;
         let elapsed = time_warm(1, passes, || {
             for &index in order {

@@ -65,7 +65,7 @@ impl Contender for Generators {
     }
 
     fn ring(&self, size: usize, ops: u64) -> Outcome {
-        let mut ring = suspended(size)?;
+        let mut ring = suspended(size, adder)?;
         let mut x = 0;
         let mut turn = 0;
         let elapsed = time_warm(2 * size as u64, ops, || {
@@ -79,8 +79,11 @@ impl Contender for Generators {
         Ok(elapsed)
     }
 
-    fn round_robin(&self, order: &[usize], passes: u64) -> Outcome {
-        let mut adders = suspended(order.len())?;
+    fn round_robin(&self, order: &[usize], frames: usize, passes: u64) -> Outcome {
+        let mut adders = match frames {
+            0 => suspended(order.len(), adder)?,
+            _ => suspended(order.len(), || deep_adder(frames))?,
+        };
         let mut x = 0;
         let elapsed = time_warm(1, passes, || {
             for &index in order {
@@ -160,7 +163,7 @@ impl Contender for Generators {
 
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
         let start = Stopwatch::start();
-        match suspended(count) {
+        match suspended(count, adder) {
             Ok(_adders) => watch.report(start.elapsed()),
             Err(skip) => skip,
         }
@@ -198,7 +201,10 @@ fn adder_once() -> Generator<'static, u64, u64> {
 }
 
 /// That many adders, each waiting for its second number.
-fn suspended(count: usize) -> Result<Vec<Generator<'static, u64, u64>>, Skip> {
+fn suspended(
+    count: usize,
+    adder: impl Fn() -> Generator<'static, u64, u64>,
+) -> Result<Vec<Generator<'static, u64, u64>>, Skip> {
     check_mappings(count)?;
     Ok((0..count)
         .map(|_| {

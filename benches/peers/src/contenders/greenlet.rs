@@ -2,6 +2,7 @@
 
 use std::{
     cell::OnceCell,
+    hint::black_box,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
     thread,
@@ -18,6 +19,9 @@ use crate::{
     workload::FRESH,
 };
 
+pub const NAME: &str = "greenlet";
+pub const NAME_WITH_FP_CONTROL: &str = "greenlet with fp-control";
+
 pub struct Greenlets;
 
 impl From<Thrown> for Skip {
@@ -28,11 +32,7 @@ impl From<Thrown> for Skip {
 
 impl Contender for Greenlets {
     fn name(&self) -> &'static str {
-        if cfg!(feature = "fp-control") {
-            "greenlet with fp-control"
-        } else {
-            "greenlet"
-        }
+        NAME
     }
 
     fn flat(&self, ops: u64, status: Status) -> Outcome {
@@ -71,7 +71,7 @@ impl Contender for Greenlets {
 
     fn deep(&self, frames: usize, ops: u64) -> Outcome {
         enter(|me| {
-            let adder = deep_adder(me, frames);
+            let adder = deep_adder(me, frames)?;
             let mut x = me.switch(&adder, 0)?;
             let elapsed = time(ops, || x = me.switch(&adder, x).expect("it answers"));
             assert_eq!(x, ops + 1);
@@ -81,7 +81,7 @@ impl Contender for Greenlets {
 
     fn deep_on_both(&self, frames: usize, ops: u64) -> Outcome {
         enter(|me| {
-            let adder = deep_adder(me, frames);
+            let adder = deep_adder(me, frames)?;
             let mut x = me.switch(&adder, 0)?;
             let elapsed = time(ops, || {
                 x = work::deep(frames, &mut || me.switch(&adder, x)).expect("it answers");
@@ -124,9 +124,19 @@ impl Contender for Greenlets {
         })
     }
 
-    fn round_robin(&self, order: &[usize], passes: u64) -> Outcome {
+    fn round_robin(&self, order: &[usize], frames: usize, passes: u64) -> Outcome {
         enter(|me| {
-            let adders = suspended(me, order.len())?;
+            let adders = match frames {
+                0 => suspended(me, order.len())?,
+                _ => order
+                    .iter()
+                    .map(|_| {
+                        let adder = deep_adder(me, frames)?;
+                        me.switch(&adder, 0)?;
+                        Ok(adder)
+                    })
+                    .collect::<Result<Vec<_>, Skip>>()?,
+            };
             let mut x = 0;
             let elapsed = time_warm(1, passes, || {
                 for &index in order {
@@ -227,6 +237,14 @@ impl Contender for Greenlets {
         })
     }
 
+    fn enter(&self, ops: u64) -> Outcome {
+        Ok(time(ops, || {
+            enter(|me: &Current<u64>| {
+                black_box(me);
+            });
+        }))
+    }
+
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
         enter(|me| {
             let start = Stopwatch::start();
@@ -238,13 +256,16 @@ impl Contender for Greenlets {
     }
 }
 
-fn deep_adder(me: &Current<u64>, frames: usize) -> Greenlet<u64> {
+fn deep_adder(me: &Current<u64>, frames: usize) -> Result<Greenlet<u64>, Skip> {
     let main = me.handle();
-    Greenlet::new(me, move |me, mut x: u64| {
-        loop {
-            x = work::deep(frames, &mut || me.switch(&main, x + 1))?;
-        }
-    })
+    Builder::new()
+        .stack_size(STACK_SIZE)
+        .build(me, move |me, mut x: u64| {
+            loop {
+                x = work::deep(frames, &mut || me.switch(&main, x + 1))?;
+            }
+        })
+        .map_err(Skip::because)
 }
 
 /// Told to one of `suspended`, it returns.

@@ -5,21 +5,34 @@ mod boost;
 mod corosensei;
 mod generator;
 mod greenlet;
-mod python;
+mod remote;
 mod wasmtime;
 
 use std::{fs, path::Path};
 
 use crate::contender::{Contender, Skip};
 
+pub use greenlet::Greenlets;
+pub use remote::serve;
+
 /// The one that everybody's ratio refers to, and the one that stands in where it has no figure.
 pub const REFERENCES: [&str; 2] = [corosensei::NAME, corosensei::NAME_ON_SLAB];
 
-/// All of them, in the order of the table's columns. `python` is the interpreter to use.
-pub fn all(python: &Path) -> Vec<Box<dyn Contender>> {
-    vec![
-        Box::new(greenlet::Greenlets),
-        Box::new(corosensei::Corosensei::<corosensei::Mapped>::new()),
+const PYTHON: &[&str] = &[concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/src/contenders/python.py"
+)];
+
+/// All of them, in the order of the table's columns. `python` is the interpreter to use, and
+/// `fp_control` this program, built with that feature, if there is one.
+pub fn all(python: &Path, fp_control: Option<&Path>) -> Vec<Box<dyn Contender>> {
+    let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Greenlets)];
+    if let Some(program) = fp_control {
+        let name = greenlet::NAME_WITH_FP_CONTROL;
+        all.push(Box::new(remote::Remote::new(name, program, &["--serve"])));
+    }
+    all.extend([
+        Box::new(corosensei::Corosensei::<corosensei::Mapped>::new()) as Box<dyn Contender>,
         Box::new(corosensei::Corosensei::<corosensei::OnSlab>::new()),
         Box::new(generator::Generators),
         Box::new(wasmtime::Fibers),
@@ -27,8 +40,9 @@ pub fn all(python: &Path) -> Vec<Box<dyn Contender>> {
         Box::new(boost::FIBER),
         #[cfg(target_arch = "x86_64")]
         Box::new(bare::Bare),
-        Box::new(python::Python::new(python)),
-    ]
+        Box::new(remote::Remote::new("Python greenlet", python, PYTHON)),
+    ]);
+    all
 }
 
 /// Refuses before the system does if every stack takes two mappings: a process that cannot map

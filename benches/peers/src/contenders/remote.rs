@@ -1,23 +1,28 @@
-//! Python's greenlet, in a process of its own that waits for work. It runs `python.py`, whose
-//! functions are these, and inherits the core that this program is pinned to.
+//! A contender in a process of its own that waits for work and inherits the core that this program
+//! is pinned to: Python's greenlet, which runs `python.py`, and this program as it is built with
+//! other features.
+//!
+//! Each line that the process reads is a workload and its arguments, each line that it prints what
+//! came of it, as [`Answer`] has it. If it is started with arguments, they are the one line.
 
 use std::{
     cell::RefCell,
-    io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    io::{self, BufRead, BufReader, Write},
+    path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use crate::{
     contender::{Contender, Outcome, Skip},
     mxcsr::Status,
-    population::{Answer, Watch},
+    population::{self, Answer, Watch},
+    workload,
 };
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/contenders/python.py");
-
-pub struct Python {
-    interpreter: PathBuf,
+pub struct Remote {
+    name: &'static str,
+    program: PathBuf,
+    arguments: &'static [&'static str],
     process: RefCell<Option<Process>>,
 }
 
@@ -27,17 +32,23 @@ struct Process {
     answers: BufReader<ChildStdout>,
 }
 
-impl Python {
-    pub fn new(interpreter: &Path) -> Self {
+impl Remote {
+    pub fn new(
+        name: &'static str,
+        program: impl Into<PathBuf>,
+        arguments: &'static [&'static str],
+    ) -> Self {
         Self {
-            interpreter: interpreter.into(),
+            name,
+            program: program.into(),
+            arguments,
             process: RefCell::new(None),
         }
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.interpreter);
-        command.arg(SCRIPT);
+        let mut command = Command::new(&self.program);
+        command.args(self.arguments);
         command
     }
 
@@ -50,7 +61,7 @@ impl Python {
         writeln!(process.requests, "{request}")?;
         let mut answer = String::new();
         process.answers.read_line(&mut answer)?;
-        Ok(Answer::read(&answer)?.elapsed())
+        Answer::read(&answer)?.outcome()
     }
 }
 
@@ -71,23 +82,22 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It only waits for requests, or is over.
+        // It only waits for requests, or has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Contender for Python {
+impl Contender for Remote {
     fn name(&self) -> &'static str {
-        "Python greenlet"
+        self.name
     }
 
-    /// Nothing in the interpreter's own loop would set a flag, and none is set here.
     fn flat(&self, ops: u64, status: Status) -> Outcome {
-        if status != Status::Clear {
-            return Err(Skip::NotOffered);
-        }
-        self.ask(format!("flat {ops}"))
+        self.ask(match status {
+            Status::Clear => format!("flat {ops}"),
+            Status::Inexact => format!("flat_inexact {ops}"),
+        })
     }
 
     fn message(&self, ops: u64) -> Outcome {
@@ -106,12 +116,17 @@ impl Contender for Python {
         self.ask(format!("ring {size} {ops}"))
     }
 
-    fn round_robin(&self, order: &[usize], passes: u64) -> Outcome {
-        self.ask(format!("round_robin {} {passes}", order.len()))
+    /// It makes the order itself.
+    fn round_robin(&self, order: &[usize], frames: usize, passes: u64) -> Outcome {
+        self.ask(format!("round_robin {} {frames} {passes}", order.len()))
     }
 
     fn pooled(&self, ops: u64) -> Outcome {
         self.ask(format!("pooled {ops}"))
+    }
+
+    fn fresh(&self, ops: u64) -> Outcome {
+        self.ask(format!("fresh {ops}"))
     }
 
     fn kill(&self, frames: usize, ops: u64) -> Outcome {
@@ -126,6 +141,10 @@ impl Contender for Python {
         self.ask(format!("panic {ops}"))
     }
 
+    fn enter(&self, ops: u64) -> Outcome {
+        self.ask(format!("enter {ops}"))
+    }
+
     fn populate(&self, _count: usize, _watch: &Watch) -> Skip {
         unreachable!("a process of its own does that")
     }
@@ -134,5 +153,49 @@ impl Contender for Python {
         let mut command = self.command();
         command.args(["populate", &count.to_string()]);
         Some(command)
+    }
+}
+
+/// The other side: answers requests with what `contender` comes to, the one in `words` if there are
+/// any, else those that it reads.
+pub fn serve(contender: &dyn Contender, words: &[String]) -> io::Result<()> {
+    if let [name, count] = words
+        && name == "populate"
+    {
+        let count = count.parse().map_err(io::Error::other)?;
+        population::measure(contender, count);
+    }
+    for request in io::stdin().lines() {
+        Answer::from(answer(contender, &request?)).print();
+    }
+    Ok(())
+}
+
+/// To one request, which is as [`Remote`] writes them.
+fn answer(contender: &dyn Contender, request: &str) -> Outcome {
+    let mut words = request.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let numbers = words
+        .map(str::parse)
+        .collect::<Result<Vec<u64>, _>>()
+        .map_err(Skip::because)?;
+    match (name, &numbers[..]) {
+        ("flat", &[ops]) => contender.flat(ops, Status::Clear),
+        ("flat_inexact", &[ops]) => contender.flat(ops, Status::Inexact),
+        ("message", &[ops]) => contender.message(ops),
+        ("deep", &[frames, ops]) => contender.deep(frames as usize, ops),
+        ("deep_on_both", &[frames, ops]) => contender.deep_on_both(frames as usize, ops),
+        ("ring", &[size, ops]) => contender.ring(size as usize, ops),
+        ("round_robin", &[count, frames, passes]) => {
+            let order = workload::order(count as usize);
+            contender.round_robin(&order, frames as usize, passes)
+        }
+        ("pooled", &[ops]) => contender.pooled(ops),
+        ("fresh", &[ops]) => contender.fresh(ops),
+        ("kill", &[frames, ops]) => contender.kill(frames as usize, ops),
+        ("throw", &[ops]) => contender.throw(ops),
+        ("panic", &[ops]) => contender.panic(ops),
+        ("enter", &[ops]) => contender.enter(ops),
+        _ => Err(Skip::because(format_args!("no workload is {request:?}"))),
     }
 }

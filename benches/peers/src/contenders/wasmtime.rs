@@ -68,7 +68,7 @@ impl Contender for Fibers {
     }
 
     fn ring(&self, size: usize, ops: u64) -> Outcome {
-        let ring = suspended(size)?;
+        let ring = suspended(size, adder)?;
         let mut x = 0;
         let mut turn = 0;
         let elapsed = time_warm(2 * size as u64, ops, || {
@@ -83,8 +83,11 @@ impl Contender for Fibers {
         Ok(elapsed)
     }
 
-    fn round_robin(&self, order: &[usize], passes: u64) -> Outcome {
-        let adders = suspended(order.len())?;
+    fn round_robin(&self, order: &[usize], frames: usize, passes: u64) -> Outcome {
+        let adders = match frames {
+            0 => suspended(order.len(), adder)?,
+            _ => suspended(order.len(), || deep_adder(frames))?,
+        };
         let mut x = 0;
         let elapsed = time_warm(1, passes, || {
             for &index in order {
@@ -155,7 +158,7 @@ impl Contender for Fibers {
 
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
         let start = Stopwatch::start();
-        match suspended(count) {
+        match suspended(count, adder) {
             Ok(_adders) => watch.report(start.elapsed()),
             Err(skip) => skip,
         }
@@ -210,7 +213,7 @@ fn adder_once(stack: FiberStack) -> Result<Adder, Skip> {
 }
 
 /// That many adders, each waiting for its second number.
-fn suspended(count: usize) -> Result<Vec<Adder>, Skip> {
+fn suspended(count: usize, adder: impl Fn() -> Result<Adder, Skip>) -> Result<Vec<Adder>, Skip> {
     check_mappings(count)?;
     (0..count)
         .map(|_| {
