@@ -19,8 +19,8 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # Not here: the tests that build examples and other programs, which would need the same flags.
-SUITE=(abort bad_input cases faults guard inspect limits model overflow pool reentrancy registers
-    rules signals unwind)
+SUITE=(abort bad_input cases faults guard inspect limits model overflow pool raw_runtime reentrancy
+    registers rules signals unwind)
 
 # What cargo_test runs under.
 limit=()
