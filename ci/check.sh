@@ -35,7 +35,7 @@ format() {
 lint() {
     cargo clippy --locked --all-targets -- -D warnings &&
         cargo clippy --locked --all-targets --all-features -- -D warnings &&
-        cargo clippy --locked --no-default-features --lib --test without_std -- -D warnings &&
+        cargo clippy --locked -p greenlet --no-default-features --lib --test without_std -- -D warnings &&
         cargo clippy --locked -p greenlet-hub-bench --all-targets -- -D warnings || return 1
     # Linting it compiles its C++ as well.
     if command -v c++ >/dev/null && [ -e /usr/include/boost/context/fiber.hpp ]; then
@@ -56,13 +56,13 @@ scripts() {
 document() {
     local features
     for features in --all-features --no-default-features; do
-        RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --locked --no-deps "$features" || return 1
+        RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --locked -p greenlet --no-deps "$features" || return 1
     done
 }
 
 package() {
     local listed patterns pattern surplus status=0
-    listed=$(cargo package --list --locked --allow-dirty) || return 1
+    listed=$(cargo package -p greenlet --list --locked --allow-dirty) || return 1
     patterns=$(sed '/^$/d; s/.*/^(&)$/' <<<"$PACKAGED")
     if surplus=$(grep -vE "$patterns" <<<"$listed"); then
         printf 'not for users:\n%s\n' "$surplus" >&2

@@ -42,7 +42,7 @@ tag() {
     fi
 }
 
-publish() { cargo publish --locked --dry-run; }
+publish() { cargo publish -p greenlet --locked --dry-run; }
 
 # The package that `publish` has made.
 examples() {

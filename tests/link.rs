@@ -127,7 +127,7 @@ fn a_target_without_elf_is_refused_with_a_word() {
         // There need be no `core` for it, and none is to be built: that fails too, and the build
         // script runs all the same.
         cargo.env_remove("CARGO_UNSTABLE_BUILD_STD");
-        cargo.args(["--keep-going", "--lib", "--no-default-features"]);
+        cargo.args(["--keep-going", "-p", "greenlet", "--no-default-features"]);
         let output = cargo.args(["--target", target]).output().unwrap();
         assert!(!output.status.success());
         let errors = String::from_utf8_lossy(&output.stderr);

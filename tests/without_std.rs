@@ -2,7 +2,7 @@
 //! would have to be ends the process, lest it unwind past what must be done.
 //!
 //! ```text
-//! cargo test --no-default-features --test without_std
+//! cargo test -p greenlet --no-default-features --test without_std
 //! ```
 
 #![cfg(not(feature = "std"))]
