@@ -89,11 +89,13 @@ impl Context {
         }
     }
 
-    /// Sets where unwinders go on at the bottom of this context's stack.
+    /// Sets where unwinders go on at the bottom of this context's stack: where `parent` is
+    /// suspended, or, if that is [`END`], nowhere.
     ///
     /// # Safety
     /// `parent` lives, unmoved, until another parent is set or this context is over, and the
-    /// parent links form no cycle.
+    /// parent links form no cycle. It is null only while this context has no stack that it was
+    /// prepared with.
     pub unsafe fn set_parent(&self, parent: *const Context) {
         self.parent.set(parent);
     }
@@ -108,9 +110,9 @@ impl Context {
     /// stack below `top`. With feature `fp-control` it starts with the caller's control words.
     ///
     /// # Safety
-    /// `top` is the end of writable memory that is large enough for `start`, unused by anybody
-    /// else until the context is over; this context stays where it is, and on this thread, as
-    /// long.
+    /// A parent has been set. `top` is the end of writable memory that is large enough for `start`,
+    /// unused by anybody else until the context is over; this context stays where it is, and on
+    /// this thread, as long.
     #[inline(always)]
     pub unsafe fn prepare(&self, top: *mut u8, start: Start, argument: *mut ()) {
         // SAFETY: the caller's word.
@@ -162,6 +164,29 @@ impl Context {
         self.parent.as_ptr().cast_const().cast()
     }
 }
+
+/// The end of a chain of parents: at the bottom of a stack whose context is under it unwinders stop,
+/// and a backtrace ends. Not to be switched to.
+///
+/// For runtimes in which nobody waits for the result of a context, or in which who does so cannot
+/// be told when it starts.
+///
+/// ```
+/// use greenlet::raw::{Context, END};
+///
+/// let context = Context::new();
+/// unsafe { context.set_parent(END) };
+/// assert_eq!(context.parent(), END);
+/// ```
+pub const END: *const Context = &raw const NOWHERE.0;
+
+static NOWHERE: Nowhere = Nowhere(Context::new());
+
+struct Nowhere(Context);
+
+// SAFETY: nobody writes to it. It is reached by a pointer to constant only, nothing switches to it,
+// and what else writes is called for contexts that run or are about to.
+unsafe impl Sync for Nowhere {}
 
 impl Default for Context {
     fn default() -> Self {

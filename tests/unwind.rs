@@ -9,10 +9,14 @@ use std::{
     backtrace::Backtrace,
     cell::{Cell, OnceCell},
     hint::black_box,
+    mem::MaybeUninit,
     rc::Rc,
 };
 
-use greenlet::{Current, Greenlet, Thrown, enter};
+use greenlet::{
+    Current, Greenlet, Thrown, enter,
+    raw::{self, Context, Departure, Message, Stack},
+};
 use order::assert_in_order;
 
 /// What the greenlets of a test share.
@@ -194,6 +198,77 @@ fn passes_through_a_dead_parent_that_had_entered_again() {
             "unwind::passes_through_a_dead_parent_that_had_entered_again",
         ],
     );
+}
+
+/// What the raw contexts of a test share.
+#[derive(Default)]
+struct Pair {
+    main: Context,
+    child: Context,
+    trace: Cell<String>,
+}
+
+const NOTHING: Message = Message {
+    word: MaybeUninit::uninit(),
+    kind: 0,
+};
+
+unsafe extern "C" fn raw_child_captures(
+    pair: *mut (),
+    _: MaybeUninit<usize>,
+    _: usize,
+    departure: *mut Departure,
+) {
+    // SAFETY: `raw_main_waits` has passed it, and waits.
+    let pair = unsafe { &*pair.cast::<Pair>() };
+    pair.trace.set(Backtrace::force_capture().to_string());
+    // SAFETY: it is `entry`'s.
+    unsafe {
+        departure.write(Departure {
+            to: MaybeUninit::new(&raw const pair.main),
+            message: MaybeUninit::new(NOTHING),
+        });
+    }
+}
+
+/// Runs a raw child under this parent, or under that of its caller.
+#[inline(never)]
+fn raw_main_waits(parent: Option<*const Context>) -> String {
+    let stack = Stack::map(256 * 1024, 4096).unwrap();
+    let pair = Pair::default();
+    // SAFETY: the two and the stack live until the child is over, which it is when the switch
+    // returns.
+    unsafe {
+        pair.child
+            .set_parent(parent.unwrap_or(&raw const pair.main));
+        pair.child.prepare(
+            stack.top(),
+            raw_child_captures,
+            (&raw const pair).cast_mut().cast(),
+        );
+        black_box(pair.main.switch(&pair.child, NOTHING));
+    }
+    pair.trace.take()
+}
+
+#[test]
+fn of_a_raw_context_goes_on_in_its_parent() {
+    assert_in_order(
+        &raw_main_waits(None),
+        &[
+            "unwind::raw_child_captures",
+            "unwind::raw_main_waits",
+            "test::",
+        ],
+    );
+}
+
+#[test]
+fn of_a_raw_context_ends_under_the_end() {
+    let trace = raw_main_waits(Some(raw::END));
+    let rest = assert_in_order(&trace, &["unwind::raw_child_captures"]);
+    assert!(!rest.contains("unwind::raw_main_waits"), "{trace}");
+    assert!(!rest.contains("test::"), "{trace}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use core::{
     ptr,
 };
 
-use greenlet::raw::{Departure, Message};
+use greenlet::raw::{self, Departure, Message};
 use pyo3_ffi::{
     Py_FatalError, Py_REFCNT, PyErr_Format, PyErr_WriteUnraisable, PyExc_SystemError, PyObject,
     PyObject_GetAttr,
@@ -346,7 +346,8 @@ unsafe fn start(thread: &Thread, green: &Green, content: Content) -> Start {
         green.saved.prepare(low, top, end);
         let main = Green::of(thread.main.get());
         green.main.set(Some(Owned::from_borrowed(main.object)));
-        green.context.set_parent(&raw const main.context);
+        // Who gets its result may be another at each time: its stack is shown by itself.
+        green.context.set_parent(raw::END);
         green
             .context
             .prepare(top, bottom, ptr::from_ref(green).cast_mut().cast());

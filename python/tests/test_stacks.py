@@ -12,9 +12,11 @@ import greenlet
 
 
 def run(program, **environment):
-    """Runs a program in a process of its own."""
+    """Runs a program in a process of its own. One that takes memory without end harms itself only."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
     return subprocess.run([sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program)],
-                          capture_output=True, text=True, timeout=120,
+                          capture_output=True, text=True, timeout=120, preexec_fn=limit,
                           env=dict(os.environ, **environment))
 
 
@@ -128,7 +130,7 @@ class Depth(unittest.TestCase):
     """Recursion ends in an exception, not in a fault."""
 
     PATTERNS = {
-        "python": "def f(n=0):\n    return f()\ncall = f",
+        "python": "def f(n): return f(n + 1)\ncall = lambda: f(0)",
         "repr": "a = []\nfor _ in range(100_000): a = [a]\ncall = lambda: repr(a)",
         "getattr": "class C:\n    def __getattr__(self, name): return getattr(self, name + 'x')\n"
                    "call = lambda: C().y",

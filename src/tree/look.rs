@@ -11,7 +11,13 @@
 use core::{mem::MaybeUninit, ptr};
 
 use super::{Block, State, kill, message, root};
-use crate::{arch::Departure, host, raw::Context, stack, thread, tools::Fiber};
+use crate::{
+    arch::Departure,
+    host,
+    raw::{self, Context},
+    stack, thread,
+    tools::Fiber,
+};
 
 /// Where an unwinder ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,16 +54,15 @@ pub(crate) fn look<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) 
         };
         let context = Context::under(ptr::from_ref(kill::top_of_stack(block)).cast());
         let bottom = kill::bottom_of_stack(block).context();
-        let (end, parent) = (Context::new(), bottom.parent());
+        let parent = bottom.parent();
         let cuts = reach == Reach::OwnStack && !parent.is_null();
         thread::set_inspects(true);
         thread::set_current(None);
         // SAFETY: the asker runs; the context is made ready on a stack that nothing else uses, and
-        // is over when this goes on. `end` is there as long as it is a parent, and nothing uses the
-        // parent of a block while `inspects` is set.
+        // is over when this goes on. Nothing uses the parent of a block while `inspects` is set.
         unsafe {
             if cuts {
-                bottom.set_parent(&raw const end);
+                bottom.set_parent(raw::END);
             }
             context.prepare(stack, start, (&raw mut look).cast());
             asker.fiber().leave(&fiber);
