@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks what only a release asks: that the change log has a heading for it, that a tag has its
-# version, that the package builds and its examples run without the rest of the repository, that
-# no dependency has an unwanted licence or a known fault, and that nothing public has changed that
-# the version does not admit.
+# Checks what only a release asks: that the change log has a heading for it, that the address of the
+# repository is set, that a tag has its version, that the package builds and its examples run without
+# the rest of the repository, that docs.rs will build its pages, that no dependency has an unwanted
+# licence or a known fault, and that nothing public has changed that the version does not admit.
 # Publishes nothing.
 #
 #   ci/release.sh
@@ -32,6 +32,14 @@ changelog() {
     fi
 }
 
+# crates.io links to it.
+repository() {
+    if ! grep -qE '^repository = "https://[^"…]+"$' Cargo.toml; then
+        echo 'Cargo.toml has no repository = "https://..."' >&2
+        return 1
+    fi
+}
+
 # A commit that is tagged as a version has that one.
 tag() {
     local tags
@@ -49,6 +57,12 @@ examples() {
     cargo test --doc --all-features --manifest-path "$target/package/greenlet-$version/Cargo.toml"
 }
 
+# As docs.rs does, which has a nightly Rust for the marks of features.
+pages() {
+    RUSTDOCFLAGS='--cfg docsrs -D warnings' \
+        cargo "+${GREENLET_TOOLCHAIN:-nightly}" doc --locked -p greenlet --no-deps --all-features
+}
+
 dependencies() { install_tool cargo-deny && cargo deny --config ci/deny.toml --all-features check; }
 
 compatibility() {
@@ -60,5 +74,5 @@ compatibility() {
     install_tool cargo-semver-checks && cargo semver-checks --baseline-rev "$last"
 }
 
-for check in changelog tag publish examples dependencies compatibility; do step "$check"; done
+for check in changelog repository tag publish examples pages dependencies compatibility; do step "$check"; done
 all_passed 'ready for a release'

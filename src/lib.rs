@@ -1,6 +1,7 @@
 #![cfg_attr(feature = "std", doc = include_str!("guide/crate.md"))]
 #![cfg_attr(not(feature = "std"), doc = include_str!("guide/boards.md"))]
 #![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 // For gdb: goes into programs that have debug information, where it is mapped and not read.
 #![cfg_attr(
