@@ -21,18 +21,27 @@ static TYPE: Static<PyTypeObject> = Static::new(
     // SAFETY: a slot that is null is not there.
     unsafe { mem::zeroed() },
 );
+/// One of the two things that it can pretend, as its attribute's closure.
+struct Pretence {
+    of: fn(&mut Fails) -> &mut bool,
+    refusal: &'static CStr,
+}
+
+static SWITCH: Pretence = Pretence {
+    of: |fails| &mut fails.switch,
+    refusal: c"Cannot delete force_switch_error",
+};
+static STACK_SWITCH: Pretence = Pretence {
+    of: |fails| &mut fails.stack_switch,
+    refusal: c"Cannot delete force_slp_switch_error",
+};
+
 static ATTRIBUTES: Static<[PyGetSetDef; 3]> = Static::new([
-    attribute(
-        c"force_switch_error",
-        c"The switch is refused.",
-        get_switch,
-        set_switch,
-    ),
+    attribute(c"force_switch_error", c"The switch is refused.", &SWITCH),
     attribute(
         c"force_slp_switch_error",
         c"The switch itself fails, which ends the process.",
-        get_stack_switch,
-        set_stack_switch,
+        &STACK_SWITCH,
     ),
     // SAFETY: the end of the list is all zeros.
     unsafe { mem::zeroed() },
@@ -41,15 +50,14 @@ static ATTRIBUTES: Static<[PyGetSetDef; 3]> = Static::new([
 const fn attribute(
     name: &'static CStr,
     doc: &'static CStr,
-    get: ffi::getter,
-    set: ffi::setter,
+    pretence: &'static Pretence,
 ) -> PyGetSetDef {
     PyGetSetDef {
         name: name.as_ptr(),
         get: Some(get),
         set: Some(set),
         doc: doc.as_ptr(),
-        closure: ptr::null_mut(),
+        closure: ptr::from_ref(pretence).cast_mut().cast(),
     }
 }
 
@@ -72,21 +80,25 @@ pub(crate) unsafe fn make_ready() -> Option<*mut PyObject> {
     }
 }
 
-unsafe fn answer(yes: bool) -> *mut PyObject {
-    // SAFETY: the GIL is held.
-    unsafe { Owned::from_borrowed(if yes { Py_True() } else { Py_False() }).into_ptr() }
+unsafe extern "C" fn get(this: *mut PyObject, pretence: *mut c_void) -> *mut PyObject {
+    // SAFETY: CPython's call, with the closure of one of the attributes.
+    unsafe {
+        let pretence = &*pretence.cast::<Pretence>();
+        let yes = *(pretence.of)(&mut Green::of(this).fails.get());
+        Owned::from_borrowed(if yes { Py_True() } else { Py_False() }).into_ptr()
+    }
 }
 
-unsafe fn set(
+unsafe extern "C" fn set(
     this: *mut PyObject,
     value: *mut PyObject,
-    refusal: &CStr,
-    change: fn(&mut Fails, bool),
+    pretence: *mut c_void,
 ) -> c_int {
-    // SAFETY: CPython's call.
+    // SAFETY: CPython's call, with the closure of one of the attributes.
     unsafe {
+        let pretence = &*pretence.cast::<Pretence>();
         if value.is_null() {
-            exceptions::raise(PyExc_AttributeError, refusal);
+            exceptions::raise(PyExc_AttributeError, pretence.refusal);
             return -1;
         }
         let yes = match PyObject_IsTrue(value) {
@@ -95,50 +107,8 @@ unsafe fn set(
         };
         let fails = &Green::of(this).fails;
         let mut changed = fails.get();
-        change(&mut changed, yes);
+        *(pretence.of)(&mut changed) = yes;
         fails.set(changed);
     }
     0
-}
-
-unsafe extern "C" fn get_switch(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: CPython's call.
-    unsafe { answer(Green::of(this).fails.get().switch) }
-}
-
-unsafe extern "C" fn set_switch(
-    this: *mut PyObject,
-    value: *mut PyObject,
-    _: *mut c_void,
-) -> c_int {
-    // SAFETY: CPython's call.
-    unsafe {
-        set(
-            this,
-            value,
-            c"Cannot delete force_switch_error",
-            |fails, yes| fails.switch = yes,
-        )
-    }
-}
-
-unsafe extern "C" fn get_stack_switch(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: CPython's call.
-    unsafe { answer(Green::of(this).fails.get().stack_switch) }
-}
-
-unsafe extern "C" fn set_stack_switch(
-    this: *mut PyObject,
-    value: *mut PyObject,
-    _: *mut c_void,
-) -> c_int {
-    // SAFETY: CPython's call.
-    unsafe {
-        set(
-            this,
-            value,
-            c"Cannot delete force_slp_switch_error",
-            |fails, yes| fails.stack_switch = yes,
-        )
-    }
 }

@@ -94,7 +94,7 @@ def source(work, project, version):
     found = list(folder.glob(f"{project}-{version}/"))
     if not found:
         run(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-            "--no-deps", "--no-binary", ":all:", "--dest", folder,
+            "--no-deps", "--no-binary", project, "--dest", folder,
             f"{project}=={version}")
         archive, = folder.glob(f"{project}-{version}.tar.gz")
         with tarfile.open(archive) as tar:
