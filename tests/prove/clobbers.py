@@ -1,103 +1,20 @@
-"""The `asm!` blocks: what the compiler keeps in registers over a switch is saved by the core.
+"""The clobbers of the `asm!` blocks: what the compiler keeps in registers over a switch is saved.
 
 The core gives back what a variant's `kept` says, which is proved. All other registers that the
 compiler may keep a value in must be declared clobbered by the `asm!`. Which these are, for a target and
-a processor, rustc says itself: pressure/src/lib.rs is compiled, and LLVM's dump of the functions after
-register allocation shows what lives in which register over the block.
+a processor, LLVM says itself: its dump of the functions of pressure/src/lib.rs after register allocation
+shows what lives in which register over the block.
 """
 
-import os
 import re
-import subprocess
-import time
 
-from variants import VARIANTS
-
-PRESSURE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pressure")
-
-# Target, processor or features, the variant whose promises hold, and compilers for build.rs. The
-# processors are those with the most registers that the target allows, above all those with registers
-# that its ABI does not know.
-ROWS = [
-    ("x86_64-unknown-linux-gnu", "-Ctarget-cpu=x86-64", "x86_64", {}),
-    ("x86_64-unknown-linux-gnu", "-Ctarget-cpu=sapphirerapids", "x86_64-fp-control", {}),
-    ("x86_64-unknown-linux-gnu", "-Ctarget-cpu=diamondrapids", "x86_64", {}),
-    (
-        "aarch64-unknown-linux-gnu",
-        "-Ctarget-cpu=generic",
-        "aarch64",
-        {"CC": "aarch64-linux-gnu-gcc"},
-    ),
-    (
-        "aarch64-unknown-linux-gnu",
-        "-Ctarget-cpu=neoverse-v2",
-        "aarch64",
-        {"CC": "aarch64-linux-gnu-gcc"},
-    ),
-    (
-        "riscv64gc-unknown-linux-gnu",
-        "-Ctarget-cpu=generic-rv64",
-        "riscv64-lp64d",
-        {"CC": "riscv64-linux-gnu-gcc"},
-    ),
-    (
-        "riscv64gc-unknown-linux-gnu",
-        "-Ctarget-cpu=sifive-x280",
-        "riscv64-lp64d",
-        {"CC": "riscv64-linux-gnu-gcc"},
-    ),
-    ("riscv64imac-unknown-none-elf", "-Ctarget-cpu=generic-rv64", "riscv64-lp64", {}),
-    ("riscv64imac-unknown-none-elf", "-Ctarget-cpu=sifive-u74", "riscv64-lp64", {}),
-    ("riscv32imac-unknown-none-elf", "-Ctarget-cpu=generic-rv32", "riscv32-ilp32", {}),
-    ("riscv32imac-unknown-none-elf", "-Ctarget-cpu=sifive-e76", "riscv32-ilp32", {}),
-    (
-        "armv7-unknown-linux-gnueabihf",
-        "-Ctarget-cpu=cortex-a5",
-        "arm-v7-hf",
-        {"CC": "arm-linux-gnueabihf-gcc"},
-    ),
-    (
-        "armv7-unknown-linux-gnueabihf",
-        "-Ctarget-cpu=cortex-a72",
-        "arm-v7-hf",
-        {"CC": "arm-linux-gnueabihf-gcc"},
-    ),
-    ("thumbv6m-none-eabi", "-Ctarget-cpu=cortex-m0", "arm-cortex-m0", {}),
-    ("thumbv6m-none-eabi", "-Ctarget-cpu=cortex-m4", "arm-cortex-m0", {}),
-    ("thumbv7em-none-eabihf", "-Ctarget-cpu=cortex-m7", "arm-cortex-m4f", {}),
-]
-
-
-def dump(target, flags, compilers, fp_control):
-    """LLVM's text of the functions, or None and the reason if the crate is not to be had there."""
-    name = target.replace("-", "_")
-    environment = {
-        **os.environ,
-        "RUSTFLAGS": flags,
-        **{f"{key}_{name}": value for key, value in compilers.items()},
-    }
-    work = os.path.join(os.environ["GREENLET_PROVE_TARGET"], "pressure")
-    command = [
-        "cargo",
-        "rustc",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--target",
-        target,
-        "--target-dir",
-        work,
-        "--manifest-path",
-        os.path.join(PRESSURE, "Cargo.toml"),
-        *(["--features=fp-control"] if fp_control else []),
-        # Another name each time, so that it is compiled each time: the dump is not kept.
-        "--",
-        "-Cllvm-args=-print-after=virtregrewriter",
-        "-Ccodegen-units=1",
-        f"-Cmetadata={os.getpid()}-{time.time_ns()}",
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stderr
+# Registers that hold no value, or that are not the compiler's to keep one in.
+SPECIAL = {
+    "x86_64": {"rsp", "rip"},
+    "aarch64": {"sp", "xzr"},
+    "riscv": {"x2", "x0"},
+    "arm": {"sp", "pc", "cpsr", "itstate"},
+}
 
 
 def unit(register, architecture):
@@ -168,7 +85,7 @@ def saved(variant):
     """What the core gives back, as in `unit`."""
     abi = variant.abi
     found = {}
-    for register in variant.places.kept:
+    for register in variant.core.kept:
         name, bits = register.lower(), 64
         if abi.name == "riscv":
             number = {value: key for key, value in abi.dwarf.items()}[register]
@@ -179,47 +96,29 @@ def saved(variant):
     return found
 
 
-def check(row):
-    """One row of the table: whether all is saved or clobbered, and what to print."""
-    target, flags, name, compilers = row
-    variant = next(it for it in VARIANTS if it.name == name)
-    head = f"asm! for {target}, {flags.split('=')[-1]}"
-    code, text = dump(target, flags, compilers, "fp-control" in name)
-    if code:
-        refusal = re.search(r"greenlet cannot be built with .*", text)
-        if refusal:
-            return True, f"{head}: not built, {refusal[0]}"
-        return False, f"{head}: it cannot be compiled\n  " + "\n  ".join(text.splitlines()[-15:])
-    functions = around(text, variant.abi.name)
+def check(text, variant):
+    """text: LLVM's. Returns whether all is saved or clobbered, and what to print."""
+    architecture = variant.abi.name
+    functions = around(text, architecture)
     kept = {it: functions[it][0] for it in functions if it.startswith("keep_")}
     switched = {it: functions[it] for it in functions if it.startswith("switch_")}
     if len(kept) < 3 or len(switched) < 3:
-        return False, f"{head}: {len(kept)} and {len(switched)} functions in the compiler's dump"
+        return False, f"{len(kept)} and {len(switched)} functions in the compiler's dump"
     may = set().union(*kept.values())
     clobbered = {it[0] for it in set.intersection(*(it[1] for it in switched.values()))}
     live = set().union(*(it[0] for it in switched.values()))
     back = saved(variant)
-    special = (
-        {"rsp", "rip", "sp", "x2", "zero", "x0", "pc", "cpsr", "itstate", "xzr"}
-        if variant.abi.name != "aarch64"
-        else {"sp", "xzr"}
-    )
+    not_clobbered = {it for it in may if it[0] not in clobbered} | live
     wrong = {
         register
-        for register, bits in may
-        if register not in special and register not in clobbered and back.get(register, 0) < bits
-    } | {
-        register
-        for register, bits in live
-        if register not in special and back.get(register, 0) < bits
+        for register, bits in not_clobbered
+        if register not in SPECIAL[architecture] and back.get(register, 0) < bits
     }
     sizes = f"{len({it[0] for it in may})} registers hold values, {len(live)} over a switch, {len(clobbered)} clobbered"
     if wrong:
-        return (
-            False,
-            f"{head}: NOT SAVED and not clobbered: {' '.join(sorted(wrong, key=order))} ({sizes})",
-        )
-    return True, f"{head}: {sizes}; saved {' '.join(sorted(back, key=order))}"
+        names = " ".join(sorted(wrong, key=order))
+        return False, f"NOT SAVED and not clobbered: {names} ({sizes})"
+    return True, f"{sizes}, saved {' '.join(sorted(back, key=order))}"
 
 
 def order(register):

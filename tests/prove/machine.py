@@ -6,6 +6,8 @@ that do not overlap; that is an assumption of the proof. What has not been writt
 when it is first read, so nothing is known of it.
 """
 
+import functools
+
 import pypcode
 import z3
 
@@ -183,19 +185,26 @@ class State:
         }
 
 
+@functools.cache
+def sleigh(language, thumb):
+    context = pypcode.Context(language)
+    if thumb:
+        context.setVariableDefault("TMode", 1)
+    return context
+
+
 class Processor:
     """The instructions of one image."""
 
     def __init__(self, image, language, stack_pointer, thumb=False):
         self.image, self.thumb = image, thumb
-        self.sleigh = pypcode.Context(language)
-        if thumb:
-            self.sleigh.setVariableDefault("TMode", 1)
+        self.sleigh = sleigh(language, thumb)
         self.names = self.sleigh.registers
         self.stack_pointer = stack_pointer
         self.returns = lambda state: None  # a called function whose effect is known
         self.stops = ()  # addresses behind the code, as far as they are in the image
         self.instructions = {}
+        self.answers = {}  # of `implied`
         # The widest register that each byte of the register space is in.
         self.widest = {}
         for name, where in sorted(self.names.items(), key=lambda it: (it[1].size, it[0])):
@@ -236,7 +245,11 @@ class Processor:
         return "?"
 
     def implied(self, path, claim):
-        return not self.feasible([*path, z3.Not(claim)])
+        key = (*(it.get_id() for it in path), claim.get_id())
+        if key not in self.answers:
+            # The terms are kept, so that no others get their ids.
+            self.answers[key] = not self.feasible([*path, z3.Not(claim)]), path, claim
+        return self.answers[key][0]
 
     def run(self, state, limit=400):
         """All states in which the code reaches a jump to an address that is not known, or a call of

@@ -36,6 +36,7 @@ NUMBERED = {
 OTHERS = {  # pattern: replacements
     "x86_64": {
         r"jmp rax": ["call rax", "push rax; ret", "jmp rdx"],
+        r"notrack jmp": ["jmp"],
         r"\bje\b": ["jne", "jmp"],
         r"\bjne\b": ["je", "jmp"],
         r"\bjz\b": ["jnz"],
@@ -58,6 +59,7 @@ OTHERS = {  # pattern: replacements
         r"\bldp d(\d+), d(\d+)": [r"ldp s\1, s\2"],
         r"\bstp d(\d+), d(\d+)": [r"stp s\1, s\2"],
         r"\bstr x": ["str w"],
+        r"hint #36": ["hint #34", "nop"],
         r"\bldr x": ["ldr w"],
     },
     "riscv": {
@@ -162,13 +164,7 @@ def mutants(text, abi, in_line):
             routine = begin[1] or begin[2]
             if begin[2] and begin[2] not in wanted:
                 routine = None
-        if (
-            code == ".endm"
-            or code.startswith("FUNCTION greenlet_")
-            and code.split(",")[0].endswith("site")
-        ):
-            routine = None
-        if code.startswith("END_FUNCTION"):
+        if code == ".endm" or code.startswith("END_FUNCTION") or routine in ("site", "odd"):
             routine = None
         if (
             begin
@@ -257,13 +253,13 @@ def mutants(text, abi, in_line):
 
 
 def equivalents():
-    """(architecture, pattern of the name, reason)"""
+    """(pattern of the variants, pattern of the mutants, reason)"""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "equivalent.txt")
     rows = []
     with open(path) as file:
         for line in file:
             line = line.rstrip("\n")
             if line and not line.startswith("#"):
-                architecture, pattern, reason = line.split(" | ")
-                rows.append((architecture, re.compile(pattern), reason))
+                variants, pattern, reason = line.split(" | ")
+                rows.append((re.compile(variants), re.compile(pattern), reason))
     return rows

@@ -215,7 +215,7 @@ def one(prover, machine, number, registers, pc, chance):
     for register, value in expected.items():
         found = machine.reg_read(number(register))
         # SLEIGH leaves the upper half as it was where flw fills it with ones.
-        mask = (1 << prover.kept(register)) - 1
+        mask = (1 << prover.bits_kept(register)) - 1
         if found & mask != value & mask:
             differences.append(f"{register} {found:#x} {value:#x}")
     after = bytearray(memory)

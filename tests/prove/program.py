@@ -1,7 +1,6 @@
-"""The core inside a linked program: the text of the switch in each place where it was compiled in
-line, and `entry` with what belongs to it."""
+"""The core inside a linked program: the text of the switch in each place where rustc has compiled it in
+line, and `entry` with what belongs to it, as the linker has left them."""
 
-import copy
 import re
 
 from contract import Prover
@@ -13,88 +12,100 @@ MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64", "EM_RISCV": "riscv",
 
 
 def listing(processor, start, end):
-    """The instructions as text, without what the linker fills in: numbers that are no displacement."""
+    """The instructions as text, with an N for what differs between linkers and assemblers: numbers but for
+    those that are added to a register, and nops."""
     found, pc = [], start
     while pc < end:
-        text = re.sub(r"(?<![+-] )(?<![+-])-?0x[0-9a-f]+", "N", processor.text(pc))
+        text = re.sub(r"(?<![+-] )(?<![+#-])-?0x[0-9a-f]+\b(?!\()", "N", processor.text(pc))
         length = processor.instruction(pc)[0]
+        text = "N" if text.strip() in ("nop", "mov r8,r8") else text
         found.append((pc, length, text))
         pc += length
     return found
 
 
-def sites(prover, own):
-    """Where the text of `own`, a core that was assembled alone, is in the program: {address of its
-    longest piece in which the linker fills in nothing: (first, last address), or None if only that
-    piece is the same}."""
-    start, size = own.image.code("site"), own.image.size("site")
-    text = listing(own.processor, start, start + size)
+def texts(prover, own, start, end):
+    """Looks in the program for the text that is from `start` to `end` in `own`, a core that was assembled
+    alone. Returns the ranges where it is, and where there is its longest piece that has no N."""
+    lines = listing(own.processor, start, end)
     runs, run = [], []
-    for line in [*text, (0, 0, "N")]:
+    for line in [*lines, (0, 0, "N")]:
         if "N" in line[2]:
             runs, run = [*runs, run], []
         else:
             run.append(line)
-    longest = max(runs, key=lambda it: sum(line[1] for line in it))
-    first, length = longest[0][0], sum(it[1] for it in longest)
-    needle, found = own.image.constant(first, length), {}
+    longest = max(runs, key=lambda it: sum(length for _, length, _ in it))
+    first, length = longest[0][0], sum(length for _, length, _ in longest)
+    piece, ranges, pieces = own.image.constant(first, length), [], []
     for base, data, writable in prover.image.segments:
-        at = data.find(needle) if not writable else -1
+        at = -1 if writable else data.find(piece)
         while at >= 0:
+            pieces.append(base + at)
             begin = base + at - (first - start)
             try:
-                lines = [it[2] for it in listing(prover.processor, begin, begin + size)]
+                there = listing(prover.processor, begin, begin + end - start)
             except Unknown:
-                lines = None
-            same = lines == [it[2] for it in text]
-            found[base + at] = (begin, begin + size) if same else None
-            at = data.find(needle, at + 1)
-    return found
+                there = []
+            if [it[2] for it in there] == [it[2] for it in lines]:
+                ranges.append(range(begin, begin + end - start))
+            at = data.find(piece, at + 1)
+    return ranges, pieces
+
+
+def is_for(image, variant):
+    """Returns `true` if the program has that variant's ABI and instruction set."""
+    if variant.abi.name != MACHINES[image.machine]:
+        return False
+    flags = image.elf["e_flags"]
+    if variant.abi.name == "riscv":  # EF_RISCV_FLOAT_ABI
+        floats = {0: 0, 2: 4, 4: 8}[flags & 6]
+        return (variant.abi.word, variant.abi.floats) == (image.elf.elfclass // 8, floats)
+    if variant.abi.name == "arm":  # EF_ARM_ABI_FLOAT_HARD; the mode of entry is that of the code
+        hard, thumb = bool(flags & 0x400), bool(image.symbol("entry") & 1)
+        return ("d8" in variant.abi.kept, variant.thumb) == (hard, thumb)
+    return True
 
 
 def prove(path, wanted):
-    """Proves the core in the program. Returns what to print."""
+    """Proves the core in the program, with the variants `wanted` or those for it. Returns what to print."""
     with open(path, "rb") as file:
         image = Image(file.read())
     if image.machine not in MACHINES:
         raise Failure(f"there is no core for {image.machine}")
-    architecture = MACHINES[image.machine]
-    tried = [
-        it
-        for it in VARIANTS
-        if it.abi.name == architecture
-        and 8 * it.abi.word == image.elf.elfclass
-        and it.name in (wanted or [it.name])
-        and not it.places.shared
-    ]
-    if architecture == "arm":  # the mode of entry is that of the code
-        tried = [it for it in tried if it.thumb == bool(image.symbol("entry") & 1)]
+    tried = [it for it in VARIANTS if is_for(image, it) and it.name in (wanted or [it.name])]
 
-    def prover(variant, of, place=None):
-        places = copy.copy(variant.places)
-        return Prover(of, variant.abi, places, variant.sleigh, variant.thumb, place)
+    def prover(variant, of, text=None):
+        return Prover(of, variant.abi, variant.core, variant.sleigh, variant.thumb, text)
 
-    looks, places = set(), {}
+    found, pieces = {}, set()
     for variant in tried:
         own = prover(variant, variant.image(variant.preprocessed()))
-        found = sites(prover(variant, image, (0, 0)), own)
-        looks |= found.keys()
-        places.update({at: (variant, it) for at, it in found.items() if it and at not in places})
-    for at in sorted(looks - places.keys()):
-        raise Failure(f"{at:#x}: it looks like the switch, but is the text of no variant")
-    if not places:
-        raise Failure(f"the text of no variant of {architecture} is in it")
-    provers = {}
-    for at, (variant, place) in sorted(places.items()):
-        whole = variant.name not in provers
-        it = provers.setdefault(variant.name, prover(variant, image, place))
-        it.at(place)
-        it.prove(whole)
-    text = ", ".join(
-        f"{name} in {sum(it[0].name == name for it in places.values())} places" for name in provers
-    )
+        there = prover(variant, image, (0, 1))
+        for start, end in own.texts:
+            ranges, more = texts(there, own, start, end)
+            pieces.update(more)
+            for text in ranges:
+                found.setdefault((text.start, text.stop), variant)
+    # The end of HOP is the same as SWITCH without the thread's words.
+    whole = {
+        text: variant
+        for text, variant in found.items()
+        if not any(it != text and it[0] <= text[0] and text[1] <= it[1] for it in found)
+    }
+    routines = (there.routine(it) for it in ("entry", "resume"))  # they end as SWITCH does
+    known = [*(range(*it) for it in whole), *routines]
+    for at in sorted(pieces):
+        if not any(at in it for it in known):
+            raise Failure(f"{at:#x}: it looks like the switch, but is the text of no variant")
+    if not whole:
+        raise Failure("the text of no variant is in it")
+    provers, places = {}, {}
+    for text, variant in sorted(whole.items()):
+        it = provers.setdefault(variant.name, prover(variant, image, text))
+        it.look_at(*text)
+        it.prove_text(whole=variant.name not in places)
+        places[variant.name] = places.get(variant.name, 0) + 1
+    where = ", ".join(f"{name} in {count} places" for name, count in places.items())
     instructions = len(set().union(*(it.covered for it in provers.values())))
-    checks, asked = (
-        sum(getattr(it, what) for it in provers.values()) for what in ("checks", "asked")
-    )
-    return f"{path}: {text}, {instructions} instructions, {checks} checks, {asked} solver calls, proved"
+    checks, asked = (sum(getattr(it, of) for it in provers.values()) for of in ("checks", "asked"))
+    return f"{where}, {instructions} instructions, {checks} checks, {asked} solver calls, proved"

@@ -7,7 +7,7 @@ import random
 import sys
 import time
 
-import clobbers
+import compiled
 import opinion
 import program
 from contract import Prover
@@ -16,11 +16,12 @@ from mutants import equivalents, mutants
 from variants import VARIANTS
 
 STATES = 4  # random ones, for each instruction
-SAMPLE = 6  # mutants of each variant
+SAMPLE = 4  # mutants of each variant
+COUNTED = ("made", "refused", "equivalent")
 
 
 def prover(variant, image):
-    return Prover(image, variant.abi, variant.places, variant.sleigh, variant.thumb)
+    return Prover(image, variant.abi, variant.core, variant.sleigh, variant.thumb)
 
 
 def prove(name):
@@ -60,35 +61,53 @@ def variant_named(name):
     return next(it for it in VARIANTS if it.name == name)
 
 
-def judge_mutants(pool, names, all_of_them):
-    """Prints a line for each architecture; returns the survivors that nobody has given a reason for."""
-    known, survivors, counts = equivalents(), [], {}
-    chosen = []
+def chosen_mutants(names, all_of_them):
+    """(variant's name, mutant): of each text once, or a sample for each variant."""
+    chosen, seen = [], set()
     for name in names:
         variant = variant_named(name)
-        made = list(mutants(variant.preprocessed(), variant.abi, variant.text))
+        text = variant.preprocessed()
+        made = mutants(text, variant.abi, variant.text)
+        if variant.core.marks == "ibt":  # the rest is the text of another variant
+            made = [it for it in made if "notrack" in it.name]
         if not all_of_them:
+            made = list(made)
             made = random.Random(name).sample(made, min(SAMPLE, len(made)))
+        elif text in seen:
+            continue
+        seen.add(text)
         chosen += [(name, it) for it in made]
+    return chosen
+
+
+def judge_mutants(pool, names, all_of_them):
+    """Prints a line for each architecture; returns how many survivors nobody has given a reason for, and
+    with `all_of_them` how many reasons are for no survivor."""
+    known, failures, counts, used = equivalents(), 0, {}, set()
+    chosen = chosen_mutants(names, all_of_them)
     verdicts = pool.imap(judge, [(name, it.text) for name, it in chosen], chunksize=4)
     for (name, it), refused in zip(chosen, verdicts):
         if refused is None:
             continue
-        architecture = variant_named(name).abi.name
-        count = counts.setdefault(architecture, {"made": 0, "refused": 0, "equivalent": 0})
+        count = counts.setdefault(variant_named(name).abi.name, dict.fromkeys(COUNTED, 0))
         count["made"] += 1
+        reasons = [row for row in known if row[0].fullmatch(name) and row[1].fullmatch(it.name)]
         if refused:
             count["refused"] += 1
-        elif any(row[0] == architecture and row[1].fullmatch(it.name) for row in known):
+        elif reasons:
             count["equivalent"] += 1
+            used.update(reasons)
         else:
-            survivors.append(it.name)
+            failures += 1
             print(f"{name}: a mutant was proved ({it.kind})\n    {it.name}", flush=True)
     for architecture, count in counts.items():
-        print(
-            f"mutants of {architecture}: {count['made']} made, {count['refused']} refused, {count['equivalent']} equivalent"
-        )
-    return survivors
+        print(f"mutants of {architecture}: " + ", ".join(f"{count[it]} {it}" for it in COUNTED))
+    if all_of_them:
+        for row in known:
+            if row not in used and any(row[0].fullmatch(it) for it in names):
+                failures += 1
+                print(f"equivalent.txt: no mutant that was proved: {row[1].pattern}")
+    return failures
 
 
 def main():
@@ -105,23 +124,23 @@ def main():
             parser.error(f"no variant {name}")
     if arguments.elf:
         try:
-            print(program.prove(arguments.elf, arguments.variants))
+            print(f"{arguments.elf}: {program.prove(arguments.elf, arguments.variants)}")
         except (Failure, Unknown, LookupError, ValueError) as failure:
             print(f"{arguments.elf}: NOT PROVED\n  {failure}")
             sys.exit(1)
         sys.exit(0)
     passed = failed = 0
-    with multiprocessing.Pool(os.cpu_count()) as pool:
+    with multiprocessing.Pool(len(os.sched_getaffinity(0))) as pool:
         for proved, line in pool.imap(prove, names):
             print(line, flush=True)
             passed, failed = passed + proved, failed + (not proved)
         for covered, line in pool.imap(
-            clobbers.check, [it for it in clobbers.ROWS if it[2] in names]
+            compiled.check, [it for it in compiled.ROWS if it[2] in names]
         ):
             print(line, flush=True)
             passed, failed = passed + covered, failed + (not covered)
         if not failed:
-            failed += len(judge_mutants(pool, names, arguments.all))
+            failed += judge_mutants(pool, names, arguments.all)
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed > 0)
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 import abi
-from places import Contexts
+from core import Core, Hop
 from image import Image
 
 ASM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../asm")
@@ -16,9 +16,13 @@ PREFIX = "greenlet_0_0_0_"
 
 # SWITCH, as build.rs hands it to an `asm!`.
 SITE = """
-FUNCTION PREFIXsite, 4
-    SWITCH
-END_FUNCTION PREFIXsite
+    .section .text.{symbol}, "ax", %progbits
+    .p2align 4
+    {before}
+    .type {symbol}, %function
+LABEL {symbol}
+    {text}
+END_FUNCTION {symbol}
 """
 
 
@@ -28,9 +32,9 @@ class Variant:
     sleigh    the language's name in pypcode, of the least processor that the variant is for
     """
 
-    def __init__(self, name, source, gnu, flags, abi, places, sleigh, thumb=False, text="SWITCH"):
+    def __init__(self, name, source, gnu, flags, abi, core, sleigh, thumb=False, text="SWITCH"):
         self.name, self.source, self.gnu, self.flags = name, source, gnu, flags.split()
-        self.abi, self.places, self.sleigh, self.thumb, self.text = abi, places, sleigh, thumb, text
+        self.abi, self.core, self.sleigh, self.thumb, self.text = abi, core, sleigh, thumb, text
 
     def preprocessed(self):
         command = [
@@ -42,7 +46,15 @@ class Variant:
             os.path.join(ASM, self.source),
         ]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return text + SITE.replace("PREFIX", PREFIX).replace("SWITCH", self.text)
+        sites = {"site": ""}
+        if self.thumb:  # in Thumb code it may lie at no multiple of 4, and then differs
+            sites["odd"] = "nop"
+        for name, before in sites.items():
+            text += SITE.format(symbol=PREFIX + name, before=before, text=self.text)
+        return text
+
+    def linker(self):
+        return [self.gnu + "ld", *(["-melf32lriscv"] if self.name.startswith("riscv32") else [])]
 
     def image(self, text):
         """What the assembler and the linker make of it; None if they refuse."""
@@ -52,15 +64,14 @@ class Variant:
                 file.write(text)
             assemble = [self.gnu + "gcc", *self.flags, "-c", source, "-o", core]
             link = [
-                self.gnu + "ld",
+                *self.linker(),
                 "--entry=0",
                 # Where half of an address does not do for all of it.
                 "-Ttext=0x10000" if self.abi.word == 4 else "-Ttext-segment=0x3f00000000",
-                *(["-melf32lriscv"] if self.name.startswith("riscv32") else []),
                 core,
                 "-o",
                 program,
-                *(["-shared"] if self.places.shared else []),
+                *(["-shared"] if self.core.shared else []),
                 *(f"--defsym=__aeabi_unwind_cpp_pr{number}=0" for number in (0, 1)),
             ]
             for command in (assemble, link):
@@ -72,76 +83,97 @@ class Variant:
                 return Image(file.read())
 
 
-WORDS = "-DGREENLET_THREAD_WORDS"
-
-
-def x86_64(name, fp_control, flags="", shared=False, text="SWITCH"):
-    flags += " -DGREENLET_FP_CONTROL" if fp_control else ""
+def x86_64(fp_control, words="", ibt=False, hop=False):
+    """words: whether the core has the thread's words, and how they are reached: "" (it has none),
+    "words" (the linker makes an offset from fs of it) or "shared" (a descriptor is called)."""
+    parts = ["hop" * hop, "fp-control" * fp_control, words, "ibt" * ibt]
+    flags = [
+        "-DGREENLET_FP_CONTROL" * fp_control,
+        "-DGREENLET_THREAD_WORDS" * bool(words),
+        "-fcf-protection=branch" if ibt else "-fcf-protection=none",
+    ]
     size = 40 if fp_control else 32
-    it = Contexts("RDI RSI RDX RCX RBX", size, "RBP RSP RBX", 3, shared=shared)
-    if text == "HOP":
-        it.hop = {"state": size + 8, "active": 1, "refused": 64}
-    sleigh = "x86:LE:64:default"
+    core = Core(
+        *"RDI RSI RDX RCX RBX".split(),
+        size,
+        "RBP RSP RBX".split(),
+        window=3,
+        marks="ibt" * ibt,
+        words=bool(words),
+        shared=words == "shared",
+        hop=Hop(state=size + 8, active=1, refused=64) if hop else None,
+    )
     return Variant(
-        "x86_64" + name, "x86_64.S", "", flags, abi.x86_64(fp_control), it, sleigh, text=text
+        "-".join(["x86_64", *filter(None, parts)]),
+        "x86_64.S",
+        "",
+        " ".join(flags),
+        abi.x86_64(fp_control),
+        core,
+        "x86:LE:64:default",
+        text="HOP" if hop else "SWITCH",
     )
 
 
 def aarch64(name, flags=""):
-    it = Contexts("x0 x1 x2 x3 x19", 32, "x29 sp x19", 3, bti="-mbranch-protection" in flags)
+    core = Core(
+        *"x0 x1 x2 x3 x19".split(),
+        32,
+        "x29 sp x19".split(),
+        window=3,
+        marks="bti" * ("-mbranch-protection" in flags),
+    )
     return Variant(
         "aarch64" + name,
         "aarch64.S",
         "aarch64-linux-gnu-",
         flags,
         abi.aarch64(),
-        it,
+        core,
         "AARCH64:LE:64:v8A",
     )
 
 
-def riscv64(name, floats, flags, gnu="riscv64-linux-gnu-"):
-    it = Contexts("a0 a1 a2 a3 s1", 32, "s0 sp s1", 4)
+def riscv(bits, name, floats, flags, gnu="riscv64-unknown-elf-"):
+    core = Core(*"a0 a1 a2 a3 s1".split(), bits // 2, "s0 sp s1".split(), window=4)
     return Variant(
-        "riscv64-" + name, "riscv.S", gnu, flags, abi.riscv(8, floats), it, "RISCV:LE:64:RV64GC"
-    )
-
-
-def riscv32(name, floats, flags):
-    it = Contexts("a0 a1 a2 a3 s1", 16, "s0 sp s1", 4)
-    gnu = "riscv64-unknown-elf-"
-    return Variant(
-        "riscv32-" + name, "riscv.S", gnu, flags, abi.riscv(4, floats), it, "RISCV:LE:32:RV32GC"
+        f"riscv{bits}-{name}",
+        "riscv.S",
+        gnu,
+        flags,
+        abi.riscv(bits // 8, floats),
+        core,
+        f"RISCV:LE:{bits}:RV{bits}GC",
     )
 
 
 def arm(name, vfp, flags, sleigh, gnu="arm-none-eabi-", thumb=True):
-    it = Contexts("r0 r1 r2 r3 r6", 24, "r11 sp r6 r7 r9", 9)
+    kept, ehabi = "r11 sp r6 r7 r9".split(), "linux" in gnu
+    core = Core(*"r0 r1 r2 r3 r6".split(), 24, kept, window=9, ehabi=ehabi)
     return Variant(
-        "arm-" + name, "arm.S", gnu, flags, abi.arm(vfp), it, "ARM:LE:32:" + sleigh, thumb
+        "arm-" + name, "arm.S", gnu, flags, abi.arm(vfp), core, "ARM:LE:32:" + sleigh, thumb
     )
 
 
 VARIANTS = [
-    x86_64("", False),
-    x86_64("-ibt", False, "-fcf-protection"),
-    x86_64("-fp-control", True),
-    x86_64("-fp-control-ibt", True, "-fcf-protection"),
-    x86_64("-words", True, WORDS),
-    x86_64("-hop", False, WORDS, text="HOP"),
-    x86_64("-hop-fp-control", True, WORDS, text="HOP"),
-    x86_64("-hop-shared", True, WORDS, shared=True, text="HOP"),
+    *(
+        x86_64(fp_control, words, ibt, hop)
+        for hop in (False, True)
+        for words in (("words", "shared") if hop else ("", "words", "shared"))
+        for fp_control in (False, True)
+        for ibt in (False, True)
+    ),
     aarch64(""),
     aarch64("-bti", "-mbranch-protection=bti"),
     aarch64("-bti-pac", "-mbranch-protection=standard"),
-    riscv64("lp64d", 8, ""),
-    riscv64("lp64d-without-c", 8, "-march=rv64g -mabi=lp64d"),
-    riscv64("lp64f", 4, "-march=rv64imafc -mabi=lp64f", "riscv64-unknown-elf-"),
-    riscv64("lp64", 0, "-march=rv64imac -mabi=lp64", "riscv64-unknown-elf-"),
-    riscv32("ilp32d", 8, "-march=rv32gc -mabi=ilp32d"),
-    riscv32("ilp32f", 4, "-march=rv32imafc -mabi=ilp32f"),
-    riscv32("ilp32", 0, "-march=rv32imac -mabi=ilp32"),
-    riscv32("ilp32-without-c", 0, "-march=rv32ima -mabi=ilp32"),
+    riscv(64, "lp64d", 8, "", "riscv64-linux-gnu-"),
+    riscv(64, "lp64d-without-c", 8, "-march=rv64g -mabi=lp64d", "riscv64-linux-gnu-"),
+    riscv(64, "lp64f", 4, "-march=rv64imafc -mabi=lp64f"),
+    riscv(64, "lp64", 0, "-march=rv64imac -mabi=lp64"),
+    riscv(32, "ilp32d", 8, "-march=rv32gc -mabi=ilp32d"),
+    riscv(32, "ilp32f", 4, "-march=rv32imafc -mabi=ilp32f"),
+    riscv(32, "ilp32", 0, "-march=rv32imac -mabi=ilp32"),
+    riscv(32, "ilp32-without-c", 0, "-march=rv32ima -mabi=ilp32"),
     arm("v5te", False, "-marm -march=armv5te", "v5t", "arm-linux-gnueabi-", thumb=False),
     arm(
         "v6-hf",

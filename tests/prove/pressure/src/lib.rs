@@ -6,7 +6,17 @@
 
 use core::{arch::asm, array, mem::MaybeUninit};
 
-use greenlet::raw::{Context, Message};
+use greenlet::raw::{Context, Message, Start};
+
+/// Brings `entry` into what is linked.
+///
+/// # Safety
+/// See [`Context::prepare`].
+#[unsafe(no_mangle)]
+pub unsafe fn prepare(context: &Context, top: *mut u8, start: Start, argument: *mut ()) {
+    // SAFETY: the caller's.
+    unsafe { context.prepare(top, start, argument) }
+}
 
 macro_rules! pressure {
     ($value:ty, $keep:ident, $switch:ident) => {

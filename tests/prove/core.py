@@ -1,0 +1,103 @@
+"""What a core promises to keep, and which memory it may use for that: asm/README.md, "Contract" and
+"Registers"."""
+
+import dataclasses
+
+import z3
+
+
+@dataclasses.dataclass
+class Hop:
+    """HOP switches only if a byte at `state` behind the context to resume is `active`; otherwise it
+    answers `refused` as the kind."""
+
+    state: int
+    active: int
+    refused: int
+
+
+@dataclasses.dataclass
+class Core:
+    """
+    me to word kind   the registers of SWITCH: both contexts, the message
+    argument          the register of a new context that holds the argument of `start`
+    size              bytes of saved registers, which are the beginning of a context
+    kept              the registers that SWITCH gives back; all others are left to the compiler
+    window            instructions at the end of SWITCH in which the unwind table around it is wrong
+    marks             "bti" or "ibt": indirect jumps are checked by the processor
+    words             the thread's words are used; shared: from a shared object
+    ehabi             the program has EHABI tables for `entry`
+    hop               Hop, if the text is HOP instead of SWITCH
+    """
+
+    me: str
+    to: str
+    word: str
+    kind: str
+    argument: str
+    size: int
+    kept: list
+    window: int
+    marks: str = ""
+    words: bool = False
+    shared: bool = False
+    ehabi: bool = False
+    hop: Hop = None
+
+    # What `entry` uses of the new stack, below the word that holds `start`: a departure of three
+    # words, two control words, a return address.
+    entry_frame = 48
+
+
+class Memory:
+    """Which memory belongs to an actor of contract.py. `first(name, register)` is the value that a
+    register of an actor has at first; each such value that is an address is a region."""
+
+    def __init__(self, abi, core, image, first):
+        self.abi, self.core, self.image, self.first = abi, core, image, first
+
+    def symbol(self, name):
+        return z3.BitVec(name, 8 * self.abi.word)
+
+    def context(self, name):
+        return self.symbol("P.context") if name == "P" else self.first(name, self.core.me)
+
+    def is_in(self, region, start, end, symbol, offset, size=1):
+        return symbol.eq(region) and start <= offset and offset + size <= end
+
+    def owns(self, name, symbol, offset):
+        """Returns `true` if nobody else changes that byte while `name` is suspended: it is one of its
+        registers in its context, or on its stack."""
+        if self.is_in(self.context(name), 0, self.core.size, symbol, offset):
+            return True
+        return symbol.eq(self.first(name, self.abi.sp)) and offset >= 0
+
+    def is_own(self, name, symbol, offset, size):
+        """`name` switches: its registers go to its context. P, which is new, has the frame of `entry`."""
+        if name == "P":
+            top, end = self.symbol("P.top"), -self.abi.align
+            return self.is_in(top, end - self.core.entry_frame, end, symbol, offset, size)
+        return self.is_in(self.context(name), 0, self.core.size, symbol, offset, size)
+
+    def may_load(self, resumed, symbol, offset, size):
+        """The registers of the context that is resumed, and of a new one the word with `start`."""
+        return self.is_in(resumed, 0, self.core.size, symbol, offset, size) or self.is_in(
+            self.symbol("P.top"), -self.abi.align, 0, symbol, offset, size
+        )
+
+    def is_thread_word(self, symbol, offset, size):
+        """x86_64: the running context, which HOP reads and writes, or behind it the hint which context is
+        resumed. They lie at an offset from fs, or from where the descriptor says."""
+        if not self.core.words or size != self.abi.word:
+            return False
+        parts = {str(it).split(".", 1)[-1] for it in symbol.children() or [symbol]}
+        if self.core.shared:
+            base, expected = 0, {"FS_OFFSET", "RAX of the descriptor"}
+        else:
+            base, expected = self.image.thread_local("words"), {"FS_OFFSET"}
+        return parts == expected and offset - base in ((0, 8) if self.core.hop else (8,))
+
+    def is_state(self, to, symbol, offset, size):
+        """The byte that HOP looks at."""
+        hop = self.core.hop
+        return hop is not None and symbol.eq(to) and (offset, size) == (hop.state, 1)
