@@ -79,11 +79,12 @@ class Prover(Questions):
         self.all_is_covered()
 
     def leaves(self, name):
-        """`name` switches away. The message arrives, only its context is written to, and the unwind tables
-        are true. Returns the states in which others have run then, one for each that differs."""
+        """`name` switches away. Its registers are in its context, nothing else is written to, the message
+        arrives, and the unwind tables are true. Returns the states in which others have run then, one for each that differs."""
         found = []
         for end in self.switch(name):
             self.memory_is_its_own(end, name, resumed=self.first(name, self.core.to))
+            self.context_is_filled(end, name)
             self.message_arrives(end, name)
             self.unwinding.around_switch(end, name)
             self.unwinding.in_resume(end)
@@ -183,34 +184,24 @@ class Prover(Questions):
                 state.target = None
 
     def prepare(self, state):
-        """P is as `Registers::prepare` of src/arch/mod.rs makes it, with Q as its parent. Where each
-        register lies in a context is seen from where it lies in that of Q."""
-        symbol, content, sp = self.memory.symbol, state.memory.content, self.abi.sp
-        parent, context, start = self.memory.context("Q"), symbol("P.context"), symbol("P.top")
-        start = start - self.abi.align
+        """P is as `Registers::prepare` of src/arch/mod.rs makes it, with Q as its parent."""
+        symbol, core, sp = self.memory.symbol, self.core, self.abi.sp
+        context, start = symbol("P.context"), symbol("P.top") - self.abi.align
         values = {
-            self.first("Q", self.abi.fp): symbol("P.link"),
-            self.resume_address: self.address(self.image.symbol("entry_pc")),
-            self.first("Q", sp): start,
-            self.first("Q", self.core.argument): symbol("P.argument"),
+            self.abi.fp: symbol("P.link"),
+            "resume": self.address(self.image.symbol("entry_pc")),
+            sp: start,
+            core.argument: symbol("P.argument"),
+            # As new ones have them, whatever that is.
+            **{it: self.first("P", it) for it in self.abi.kept_bits},
         }
-        for register in self.abi.kept_bits:  # as new ones have them, whatever that is
-            values[self.first("Q", register)] = self.first("P", register)
         for region in (symbol("P.top"), context):
             state.knows(region)
-        for old, value in values.items():
-            places = [
-                (offset, index)
-                for (region, offset), (term, index) in content.items()
-                if region == parent.get_id() and term.eq(old)
-            ]
-            if not places:
-                raise Failure(f"no place for {old} in the context")
-            for offset, index in places:
-                content[context.get_id(), offset] = z3.simplify(value), index
+        for register, value in values.items():
+            state.store(context + core.offsets[register], value, logged=False)
         state.store(start, symbol("P.start"), logged=False)
-        state.store(symbol("P.link"), parent, logged=False)
-        state.set(self.core.to, context)
+        state.store(symbol("P.link"), self.memory.context("Q"), logged=False)
+        state.set(core.to, context)
 
     def start_is_called(self, end):
         """`end` is at the call of `start`, with its arguments and a departure to be filled in. Returns the
@@ -303,6 +294,15 @@ class Prover(Questions):
         self.equal("the target", pc, end.target, self.resume_address, path)
         self.leaves_the_threads_alone(end, name)
         return True
+
+    def context_is_filled(self, end, name):
+        """Each register is where asm/README.md says."""
+        for register, offset in self.core.offsets.items():
+            resumes = register == "resume"
+            value = self.resume_address if resumes else self.first(name, register)
+            place = self.memory.context(name) + offset
+            stored = end.copy().load(place, value.size() // 8, logged=False)
+            self.equal(f"{register} in the context", end.left_from, stored, value, end.path)
 
     def message_arrives(self, end, name):
         self.message_is(end, *(self.first(name, it) for it in (self.core.word, self.core.kind)))

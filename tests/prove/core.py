@@ -5,6 +5,7 @@ import dataclasses
 
 import z3
 
+from guide import CONTROL_WORDS
 
 @dataclasses.dataclass
 class Hop:
@@ -21,8 +22,7 @@ class Core:
     """
     me to word kind   the registers of SWITCH: both contexts, the message
     argument          the register of a new context that holds the argument of `start`
-    size              bytes of saved registers, which are the beginning of a context
-    kept              the registers that SWITCH gives back; all others are left to the compiler
+    offsets size      where the saved registers and "resume" lie in a context, and the bytes of all
     window            instructions at the end of SWITCH in which the unwind table around it is wrong
     marks             "bti" or "ibt": indirect jumps are checked by the processor
     words             the thread's words are used; shared: from a shared object
@@ -35,14 +35,19 @@ class Core:
     word: str
     kind: str
     argument: str
+    offsets: dict
     size: int
-    kept: list
     window: int
     marks: str = ""
     words: bool = False
     shared: bool = False
     ehabi: bool = False
     hop: Hop = None
+
+    @property
+    def kept(self):
+        """The registers that SWITCH gives back; all others are left to the compiler."""
+        return [it for it in self.offsets if it not in ("resume", *CONTROL_WORDS.values())]
 
     # What `entry` uses of the new stack, below the word that holds `start`: a departure of three
     # words, two control words, a return address.

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 
 import abi
+import guide
 from core import Core, Hop
 from image import Image
 
@@ -92,11 +93,11 @@ def x86_64(fp_control, words="", ibt=False, hop=False):
         "-DGREENLET_THREAD_WORDS" * bool(words),
         "-fcf-protection=branch" if ibt else "-fcf-protection=none",
     ]
-    size = 40 if fp_control else 32
+    offsets, size = guide.context("x86_64", control_words=fp_control)
     core = Core(
         *"RDI RSI RDX RCX RBX".split(),
+        offsets,
         size,
-        "RBP RSP RBX".split(),
         window=3,
         marks="ibt" * ibt,
         words=bool(words),
@@ -118,8 +119,7 @@ def x86_64(fp_control, words="", ibt=False, hop=False):
 def aarch64(name, flags=""):
     core = Core(
         *"x0 x1 x2 x3 x19".split(),
-        32,
-        "x29 sp x19".split(),
+        *guide.context("aarch64"),
         window=3,
         marks="bti" * ("-mbranch-protection" in flags),
     )
@@ -135,7 +135,7 @@ def aarch64(name, flags=""):
 
 
 def riscv(bits, name, floats, flags, gnu="riscv64-unknown-elf-"):
-    core = Core(*"a0 a1 a2 a3 s1".split(), bits // 2, "s0 sp s1".split(), window=4)
+    core = Core(*"a0 a1 a2 a3 s1".split(), *guide.context(f"riscv{bits}"), window=4)
     return Variant(
         f"riscv{bits}-{name}",
         "riscv.S",
@@ -148,8 +148,8 @@ def riscv(bits, name, floats, flags, gnu="riscv64-unknown-elf-"):
 
 
 def arm(name, vfp, flags, sleigh, gnu="arm-none-eabi-", thumb=True):
-    kept, ehabi = "r11 sp r6 r7 r9".split(), "linux" in gnu
-    core = Core(*"r0 r1 r2 r3 r6".split(), 24, kept, window=9, ehabi=ehabi)
+    ehabi = "linux" in gnu
+    core = Core(*"r0 r1 r2 r3 r6".split(), *guide.context("arm"), window=9, ehabi=ehabi)
     return Variant(
         "arm-" + name, "arm.S", gnu, flags, abi.arm(vfp), core, "ARM:LE:32:" + sleigh, thumb
     )
