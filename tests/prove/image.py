@@ -9,7 +9,7 @@ class Image:
     def __init__(self, content):
         """`content`: the file's bytes."""
         elf = ELFFile(io.BytesIO(content))
-        self.elf, self.content = elf, content
+        self.elf = elf
         self.machine = elf["e_machine"]
         self.segments = []  # address, bytes as loaded, may it be written to?
         for segment in elf.iter_segments():
@@ -60,15 +60,3 @@ class Image:
             if start <= address and address + size <= start + len(data) and not writable:
                 return bytes(data[address - start : address - start + size])
         return None
-
-    def patched(self, address, new):
-        """A copy with other code bytes: a mutant."""
-        other = object.__new__(Image)
-        other.__dict__.update(self.__dict__)
-        other.segments = [
-            [start, bytearray(data), writable] for start, data, writable in self.segments
-        ]
-        for start, data, _ in other.segments:
-            if start <= address < start + len(data):
-                data[address - start : address - start + len(new)] = new
-        return other

@@ -29,7 +29,6 @@ NUMBERED = {
     "arm": [
         "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12",
         "sp r12",
-        "lr r12",
         "d8 d9 d10 d11 d12 d13 d14 d15",
     ],
 }
@@ -39,7 +38,6 @@ OTHERS = {  # pattern: replacements
         r"notrack jmp": ["jmp"],
         r"\bje\b": ["jne", "jmp"],
         r"\bjne\b": ["je", "jmp"],
-        r"\bjz\b": ["jnz"],
         r"\bjnz\b": ["jz"],
         r"\bldmxcsr\b": ["stmxcsr"],
         r"\bstmxcsr\b": ["ldmxcsr"],
@@ -53,12 +51,8 @@ OTHERS = {  # pattern: replacements
     "aarch64": {
         r"\bbr x9": ["ret x9", "blr x9", "br x2"],
         r"\b([ls])tp x": [r"\1tp w"],
-        r"\b([ls]t?[rp]) d": [r"\1 s"],
         r"\bldp x(\d+), x(\d+)": [r"ldp w\1, w\2"],
         r"\bstp x(\d+), x(\d+)": [r"stp w\1, w\2"],
-        r"\bldp d(\d+), d(\d+)": [r"ldp s\1, s\2"],
-        r"\bstp d(\d+), d(\d+)": [r"stp s\1, s\2"],
-        r"\bstr x": ["str w"],
         r"hint #36": ["hint #34", "nop"],
         r"\bldr x": ["ldr w"],
     },
@@ -67,10 +61,6 @@ OTHERS = {  # pattern: replacements
         r"\bld\b": ["lw"],
         r"\bsw\b": ["sh"],
         r"\blw\b": ["lh"],
-        r"\bfsd\b": ["fsw"],
-        r"\bfld\b": ["flw"],
-        r"\bfsw\b": ["fsd"],
-        r"\bflw\b": ["fld"],
         r"\bjr t2": ["jr ra", "jalr t2", "jr t1"],
     },
     "arm": {

@@ -1,4 +1,21 @@
-"""Proves the switch cores. ci/prove.sh starts it; asm/README.md says what is proved, and what not."""
+"""Proves the switch cores. ci/prove.sh starts it; asm/README.md, "Proof", says what is proved, and what
+is not.
+
+To be read in this order:
+    abi.py        what the ABIs give to the caller: tables, from their documents
+    guide.py      what asm/README.md says of a context
+    core.py       what a core keeps, and which memory it may use
+    contract.py   the properties
+    unwinding.py  the properties of the unwind tables
+    questions.py  when a property holds: the solver, and what is printed if one does not
+    machine.py    runs instructions on symbols
+    image.py      object code; cfi.py its unwind tables
+    variants.py   the cores that are proved, as assembled
+    compiled.py   the same as rustc compiles them in line; clobbers.py what it keeps in registers there
+    program.py    the core in a linked program
+    opinion.py    another model of each instruction, on random states
+    mutants.py    cores with a fault, which must be refused; equivalent.txt those that have none
+"""
 
 import argparse
 import multiprocessing
