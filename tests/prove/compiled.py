@@ -11,6 +11,7 @@ import time
 
 import clobbers
 import program
+from image import Image
 from machine import Failure, Unknown
 from variants import VARIANTS
 
@@ -132,6 +133,8 @@ def check(row):
             return False, f"{head}: {done.stderr}"
         try:
             proved = program.prove(linked, [name])
+            with open(linked, "rb") as file:
+                program.prove_prepare(Image(file.read()), variant)
         except (Failure, Unknown, LookupError, ValueError) as failure:
             return False, f"{head}: NOT PROVED\n  {failure}"
     return True, f"{head}: {line}; {proved}"

@@ -203,6 +203,25 @@ class Prover(Questions):
         state.store(symbol("P.link"), self.memory.context("Q"), logged=False)
         state.set(core.to, context)
 
+    def prepare_is_true(self, pc):
+        """The function at `pc` is `Context::prepare` as compiled. It does what `prepare` takes for granted."""
+        core, size, state = self.core, self.abi.word, State(self.processor, "C")
+        context, top, start, argument = (self.first("C", it) for it in self.abi.arguments)
+        state.pc = pc
+        (end,) = self.processor.run(state)
+        pc, stack = end.left_from, (top & -self.abi.align) - self.abi.align
+        values = {
+            self.abi.fp: context + core.size,  # the parent link
+            "resume": self.address(self.image.symbol("entry_pc")),
+            self.abi.sp: stack,
+            core.argument: argument,
+            **{it: self.first("C", it) for it in self.abi.kept_bits},
+        }
+        for register, value in values.items():
+            stored = end.load(context + core.offsets[register], value.size() // 8)
+            self.equal(f"{register} of a new context", pc, stored, value, end.path)
+        self.equal("start at the stack pointer", pc, end.load(stack, size), start, end.path)
+
     def start_is_called(self, end):
         """`end` is at the call of `start`, with its arguments and a departure to be filled in. Returns the
         state in which it has returned; `departure` says where that is."""

@@ -66,6 +66,15 @@ def is_for(image, variant):
     return True
 
 
+def prove_prepare(image, variant):
+    """The function `prepare` of pressure/ makes a new context as the prover believes."""
+    table = image.elf.get_section_by_name(".got")
+    if table is not None:  # the linker has filled it in, for good in a static program
+        image.segments.append([table["sh_addr"], table.data(), False])
+    it = Prover(image, variant.abi, variant.core, variant.sleigh, variant.thumb, (0, 1))
+    it.prepare_is_true(image.symbols["prepare"] & ~variant.thumb)
+
+
 def prove(path, wanted):
     """Proves the core in the program, with the variants `wanted` or those for it. Returns what to print."""
     with open(path, "rb") as file:

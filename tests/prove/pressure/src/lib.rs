@@ -8,12 +8,12 @@ use core::{arch::asm, array, mem::MaybeUninit};
 
 use greenlet::raw::{Context, Message, Start};
 
-/// Brings `entry` into what is linked.
+/// What the prover takes for granted of a new context is compared with this.
 ///
 /// # Safety
 /// See [`Context::prepare`].
 #[unsafe(no_mangle)]
-pub unsafe fn prepare(context: &Context, top: *mut u8, start: Start, argument: *mut ()) {
+pub unsafe extern "C" fn prepare(context: &Context, top: *mut u8, start: Start, argument: *mut ()) {
     // SAFETY: the caller's.
     unsafe { context.prepare(top, start, argument) }
 }
