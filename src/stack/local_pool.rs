@@ -8,7 +8,7 @@
 use core::{
     cell::{Cell, RefCell},
     mem::ManuallyDrop,
-    ptr,
+    ptr::NonNull,
 };
 
 use super::{Pool, PooledStack, StackError, StackLimits, shape::Shape};
@@ -19,11 +19,11 @@ use crate::host::per_thread;
 const DEFAULT_IDLE: usize = 256;
 
 struct Local {
-    pool: RefCell<ManuallyDrop<Pool>>,
     /// The stack that was given back last, if it is not in use again. The pool counts it as in
     /// use: where one greenlet ends before the next begins, it goes from one to the other in a few
     /// instructions.
-    spare: Cell<Option<ManuallyDrop<Lease>>>,
+    spare: Spare,
+    pool: RefCell<ManuallyDrop<Pool>>,
     /// What was last asked of the pool: size and guard, bytes, and the shape that they have.
     /// Rounding them takes longer than comparing.
     asked: Cell<((usize, usize), Option<Shape>)>,
@@ -32,10 +32,51 @@ struct Local {
     is_ending: Cell<bool>,
 }
 
+/// A stack or none. In two words with another between them: a stack that has just been stored in two is
+/// then not loaded as one, for which the processor would wait until both are in the cache.
+#[repr(C)]
+struct Spare {
+    top: Cell<Option<NonNull<u8>>>,
+    _between: usize,
+    shape: Cell<Option<Shape>>,
+}
+
+impl Spare {
+    const fn none() -> Self {
+        Self {
+            top: Cell::new(None),
+            _between: 0,
+            shape: Cell::new(None),
+        }
+    }
+
+    #[inline(always)]
+    fn take(&self) -> Option<ManuallyDrop<Lease>> {
+        let top = self.top.take()?;
+        let shape = self.shape.get()?;
+        Some(ManuallyDrop::new(Lease(PooledStack::from_parts(
+            top, shape,
+        ))))
+    }
+
+    #[inline(always)]
+    fn set(&self, lease: ManuallyDrop<Lease>) {
+        let (top, shape) = lease.0.parts();
+        self.shape.set(Some(shape));
+        self.top.set(Some(top));
+    }
+
+    fn replace(&self, lease: ManuallyDrop<Lease>) -> Option<ManuallyDrop<Lease>> {
+        let before = self.take();
+        self.set(lease);
+        before
+    }
+}
+
 per_thread! {
     static LOCAL: Local = Local {
         pool: RefCell::new(ManuallyDrop::new(Pool::new())),
-        spare: Cell::new(None),
+        spare: Spare::none(),
         asked: Cell::new(((0, 0), None)),
         idle: Cell::new(DEFAULT_IDLE),
         is_ending: Cell::new(false),
@@ -130,7 +171,7 @@ impl Lease {
             if local.idle.get() == 0 {
                 return local.put(self);
             }
-            if let Some(before) = local.spare.replace(Some(ManuallyDrop::new(self))) {
+            if let Some(before) = local.spare.replace(ManuallyDrop::new(self)) {
                 local.put(ManuallyDrop::into_inner(before));
             }
         });
@@ -148,13 +189,12 @@ impl Lease {
             if local.idle.get() == 0 {
                 return false;
             }
-            if let Some(before) = local.spare.take() {
-                local.spare.set(Some(before));
+            if local.spare.top.get().is_some() {
                 return false;
             }
-            // SAFETY: this is the only one that is used from here on (contract).
-            let stack = unsafe { ptr::read(self) };
-            local.spare.set(Some(ManuallyDrop::new(stack)));
+            let (top, shape) = self.0.parts();
+            local.spare.shape.set(Some(shape));
+            local.spare.top.set(Some(top));
             true
         })
     }
@@ -168,7 +208,7 @@ pub(crate) fn take_spare(size: usize, guard: usize) -> Option<Lease> {
         if local.asked.get() == ((size, guard), Some(lease.0.shape())) {
             return Some(ManuallyDrop::into_inner(lease));
         }
-        local.spare.set(Some(lease));
+        local.spare.set(lease);
         None
     })
 }

@@ -143,6 +143,16 @@ impl PooledStack {
         StackLimits::new(guard, bottom, self.top())
     }
 
+    #[inline(always)]
+    pub(super) fn parts(&self) -> (NonNull<u8>, Shape) {
+        (self.top, self.shape)
+    }
+
+    #[inline(always)]
+    pub(super) fn from_parts(top: NonNull<u8>, shape: Shape) -> Self {
+        Self { top, shape }
+    }
+
     pub(super) fn shape(&self) -> Shape {
         self.shape
     }

@@ -1,5 +1,7 @@
 //! Sizes of stacks, in steps: however many sizes are asked for, there are few kinds of stack.
 
+use core::num::NonZeroU64;
+
 use super::StackError;
 
 /// Bytes in units of 4 KiB, rounded up: to the next unit up to 8 of them, then in four steps to
@@ -32,38 +34,41 @@ impl Step {
     }
 }
 
-/// What stacks that can stand for each other have in common.
+/// What stacks that can stand for each other have in common. In one word, so that comparing two is
+/// one instruction: from the lowest bits up a byte that is 1, the steps of the usable bytes and of the
+/// guard, 8 bits each, and the bytes above the stack, 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
-    usable: Step,
-    guard: Step,
-    above: u32,
-}
+pub(super) struct Shape(NonZeroU64);
 
 impl Shape {
     /// At least `size` usable bytes over at least `guard` bytes of guard, below `above` bytes.
     pub(super) fn of(size: usize, guard: usize, above: u32) -> Result<Self, StackError> {
         match (Step::of(size), Step::of(guard)) {
-            (Some(usable), Some(guard)) => Ok(Self {
-                usable,
-                guard,
-                above,
-            }),
+            (Some(usable), Some(guard)) => {
+                let [a, b, c, d] = above.to_le_bytes();
+                let bytes = [1, usable.0, guard.0, 0, a, b, c, d];
+                let word = NonZeroU64::new(u64::from_le_bytes(bytes));
+                Ok(Self(word.expect("a byte is 1")))
+            }
             _ => Err(StackError::TooLarge { bytes: size }),
         }
     }
 
     pub(super) fn usable(self) -> usize {
-        self.usable.bytes()
+        self.step(1).bytes()
     }
 
     pub(super) fn guard(self) -> usize {
-        self.guard.bytes()
+        self.step(2).bytes()
     }
 
     /// Bytes above the stack that belong to it.
     pub(super) fn above(self) -> usize {
-        self.above as usize
+        (self.0.get() >> 32) as usize
+    }
+
+    fn step(self, byte: usize) -> Step {
+        Step(self.0.get().to_le_bytes()[byte])
     }
 }
 

@@ -247,7 +247,7 @@ impl Block {
 
     pub(crate) fn parent(&self) -> Option<&Block> {
         // SAFETY: null, or a block that this one's count keeps (invariant of `parent`).
-        unsafe { self.context.parent().cast::<Block>().as_ref() }
+        unsafe { self.parent_link().as_ref() }
     }
 
     fn set_parent_link(&self, parent: *const Block) {
@@ -255,11 +255,17 @@ impl Block {
         unsafe { self.context.set_parent(parent.cast()) };
     }
 
+    /// The parent, or null.
+    #[inline(always)]
+    pub(super) fn parent_link(&self) -> *const Block {
+        self.context.parent().cast()
+    }
+
     /// Cuts this greenlet, which is dead, off from its parent: unwinders go no further. Returns
     /// the parent, or null; the count of it goes to the caller.
     #[inline(always)]
     pub(super) fn take_parent(&self) -> *const Block {
-        let parent = self.context.parent().cast();
+        let parent = self.parent_link();
         self.set_parent_link(ptr::null());
         self.context.lead_to_parent();
         parent

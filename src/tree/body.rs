@@ -222,19 +222,20 @@ unsafe extern "C" fn start<I, P, F>(
     }
 }
 
-/// As [`die`], for a value. Usually the parent is suspended, there is nothing to be told to it,
-/// and nothing is left to be dropped: then it has the value at once.
+/// As [`die`], for a value. Usually the parent is suspended, there is nothing to be told to this one,
+/// and nothing is left to be dropped: then the parent has the value at once, as in a switch to it.
 ///
 /// # Safety
 /// As for [`die`].
 #[inline(never)]
 unsafe fn bequeath(block: &Block, value: Message, departure: *mut Departure) {
     let heir = block.parent().filter(|parent| {
-        parent.state() == State::Active
-            && !parent.needs_attention()
+        thread::runs_undisturbed(block)
+            && parent.state() == State::Active
             && block.killer().is_none()
             && block.locals().are_none()
     });
+    debug_assert!(heir.is_none_or(|parent| !parent.needs_attention()));
     // SAFETY: the caller's word.
     unsafe {
         match heir {

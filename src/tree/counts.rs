@@ -212,7 +212,12 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
         if (*block).counts().given_up.replace(true) {
             return ptr::null();
         }
-        let parent = (*block).take_parent();
+        let parent = if (*block).counts().weak.get() == 1 {
+            // Nobody sees the link any more.
+            (*block).parent_link()
+        } else {
+            (*block).take_parent()
+        };
         let orphaned = if parent.is_null() {
             ptr::null()
         } else {
