@@ -3,7 +3,7 @@
 use core::{
     fmt,
     marker::PhantomData,
-    mem::{self, ManuallyDrop},
+    mem::{self, ManuallyDrop, MaybeUninit},
     ptr,
 };
 
@@ -96,17 +96,21 @@ impl<I> Current<I> {
         let target = target.block();
         let message = ManuallyDrop::new(message);
         let sent = tree::of_value(&message);
-        // SAFETY: just checked; the types are those of the two greenlets, and the message is not
-        // used here any more.
+        // SAFETY: the types are those of the two greenlets, the message is not used here any more, and
+        // what has arrived is opened at once.
         unsafe {
-            if host::is_unwinding() {
-                return tree::open(self.begin::<J>(target, sent));
+            let answer = if host::is_unwinding() {
+                tree::Answer::refused(sent, target)
+            } else {
+                tree::hop(&self.block, target, sent)
+            };
+            let mut received = answer.message();
+            let mut room = MaybeUninit::uninit();
+            if !answer.is_value() {
+                let Message { word, kind } = received;
+                received = self.receive::<J>(word, kind, answer.target(), &mut room);
             }
-            let answer = tree::hop(&self.block, target, sent);
-            if answer.is_value() {
-                return Ok(tree::take_value(answer.message()));
-            }
-            tree::open(self.receive::<J>(answer))
+            tree::open_settled(received)
         }
     }
 
@@ -142,11 +146,17 @@ impl<I> Current<I> {
         // SAFETY: as in `switch`.
         unsafe {
             if host::is_unwinding() {
-                return Ok(tree::open(self.switch_slowly(target, sent)?));
+                return match self.switch_slowly::<J>(target, sent) {
+                    Ok(received) => Ok(tree::open(received)),
+                    Err(refusal) => Err(not_sent(refusal, sent)),
+                };
             }
             let received = match tree::hop(&self.block, target, sent).arrived() {
                 Ok(received) => received,
-                Err((sent, target)) => self.switch_slowly(&*target, sent)?,
+                Err((sent, target)) => match self.switch_slowly::<J>(&*target, sent) {
+                    Ok(received) => received,
+                    Err(refusal) => return Err(not_sent(refusal, sent)),
+                },
             };
             Ok(tree::open(received))
         }
@@ -192,7 +202,7 @@ impl<I> Current<I> {
         error: impl Into<Thrown>,
     ) -> Result<I, Thrown> {
         self.try_throw(target, error)
-            .unwrap_or_else(|refusal| Err(refused(refusal)))
+            .unwrap_or_else(|refusal| Err(refused(refusal.map(drop))))
     }
 
     /// As [`throw`](Self::throw), but an error that is not delivered comes back.
@@ -299,41 +309,51 @@ impl<I> Current<I> {
                 return tree::hop_to_active(&self.block, target, sent);
             }
             self.switch_slowly::<J>(target, sent)
-                .unwrap_or_else(|refusal| tree::of_thrown(refused(refusal)))
+                .unwrap_or_else(|refusal| {
+                    drop(Unsent::<J>::new(sent));
+                    tree::of_thrown(refused(SwitchError::new(refusal, ())))
+                })
         }
     }
 
-    /// What is to be opened for an answer that is not just a value.
+    /// What came of an answer that is not just a value, [settled](tree::settle_arrival). The answer is
+    /// in its parts, which are then not stored in memory where it is a value.
     ///
     /// # Safety
     /// As for [`begin`](Self::begin), and the answer has just been returned by [`tree::hop`].
     #[cold]
     #[inline(never)]
-    unsafe fn receive<J>(&self, answer: tree::Answer) -> Message {
-        match answer.arrived() {
+    unsafe fn receive<J>(
+        &self,
+        word: MaybeUninit<usize>,
+        kind: usize,
+        target: *const Block,
+        room: &mut MaybeUninit<ManuallyDrop<I>>,
+    ) -> Message {
+        let received = match tree::Answer::new(Message { word, kind }, target).arrived() {
             Ok(received) => received,
             // SAFETY: the message's target, which its caller still has; the rest is the caller's word.
             Err((sent, target)) => unsafe { self.begin::<J>(&*target, sent) },
-        }
+        };
+        // SAFETY: it has just arrived, and `self` has inbox type I.
+        unsafe { tree::settle_arrival(received, room) }
     }
 
-    /// [`begin`](Self::begin) for any target.
+    /// [`begin`](Self::begin) for any target. After a refusal the message is still the caller's.
     ///
     /// # Safety
     /// As for [`begin`](Self::begin).
     #[cold]
     #[inline(never)]
-    unsafe fn switch_slowly<J>(
-        &self,
-        target: &Block,
-        sent: Message,
-    ) -> Result<Message, SwitchError<J>> {
-        // To be dropped if something unwinds before it is sent; it also lies where it lay.
+    unsafe fn switch_slowly<J>(&self, target: &Block, sent: Message) -> Result<Message, Refusal> {
         // SAFETY: the caller's word.
-        let unsent = unsafe { tree::take_value::<J>(sent) };
+        let unsent = unsafe { Unsent::<J>::new(sent) };
         let receiver = match self.admit_to(target, Delivery::Value(target.kind().inbox)) {
             Ok(receiver) => receiver,
-            Err(refusal) => return Err(SwitchError::new(refusal, unsent)),
+            Err(refusal) => {
+                mem::forget(unsent);
+                return Err(refusal);
+            }
         };
         if ptr::eq(receiver, &self.block) {
             self.announce_to_itself(false);
@@ -365,9 +385,39 @@ impl<I> Current<I> {
     }
 }
 
+/// A message that is not sent yet. It is dropped where it lies, if something unwinds before it is.
+/// It is never moved, which would make a copy of what may be large.
+struct Unsent<M>(Message, PhantomData<M>);
+
+impl<M> Unsent<M> {
+    /// # Safety
+    /// The message carries an `M`, which nobody takes as long as this is there.
+    unsafe fn new(message: Message) -> Self {
+        Self(message, PhantomData)
+    }
+}
+
+impl<M> Drop for Unsent<M> {
+    fn drop(&mut self) {
+        // SAFETY: `new`'s contract, and nobody takes it after this.
+        drop(unsafe { tree::take_value::<M>(self.0) });
+    }
+}
+
+/// The refusal of a message that was not sent.
+///
+/// # Safety
+/// The message carries an `M`, which nobody has taken.
+#[cold]
+#[inline(never)]
+unsafe fn not_sent<M>(refusal: Refusal, message: Message) -> SwitchError<M> {
+    // SAFETY: the caller's word.
+    SwitchError::new(refusal, unsafe { tree::take_value(message) })
+}
+
 /// What `switch` and `throw` say where their `try_` forms give something back.
-fn refused<M>(refusal: SwitchError<M>) -> Thrown {
-    match refusal.map(drop) {
+fn refused(refusal: SwitchError<()>) -> Thrown {
+    match refusal {
         SwitchError::Exiting(()) => GreenletExit.into(),
         refusal => refusal.into(),
     }

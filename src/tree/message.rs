@@ -46,6 +46,12 @@ const fn fits_a_word<T>() -> bool {
     size_of::<T>() <= size_of::<usize>()
 }
 
+/// Is a `T` opened where a switch is compiled in line? To take a larger one apart there, LLVM makes
+/// one integer of it, for which it takes seconds (16 KiB: 10 s) and thousands of instructions.
+const fn is_opened_in_line<T>() -> bool {
+    size_of::<T>() <= 1024
+}
+
 /// The message that carries `value`, which stays where it is until the receiver, to whom it
 /// belongs from then on, takes it.
 #[inline(always)]
@@ -154,6 +160,20 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) fn new(message: Message, target: *const Block) -> Self {
+        Self { message, target }
+    }
+
+    /// As [`hop`] returns it where nothing is sent.
+    #[inline(always)]
+    pub(crate) fn refused(message: Message, target: &Block) -> Self {
+        let message = Message {
+            kind: REFUSED,
+            ..message
+        };
+        Self { message, target }
+    }
+
     /// Is it a value, and so the usual case?
     #[inline(always)]
     pub(crate) fn is_value(&self) -> bool {
@@ -182,6 +202,12 @@ impl Answer {
     pub(crate) fn message(self) -> Message {
         self.message
     }
+
+    /// If nothing was sent, the target.
+    #[inline(always)]
+    pub(crate) fn target(self) -> *const Block {
+        self.target
+    }
 }
 
 /// Switches from `me` to `target`, if `me` runs with nothing to be told to it and `target` is
@@ -207,13 +233,7 @@ pub(crate) unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer
             let message = unsafe { hop_to_active(me, target, message) };
             return Answer { message, target };
         }
-        Answer {
-            message: Message {
-                kind: REFUSED,
-                ..message
-            },
-            target,
-        }
+        Answer::refused(message, target)
     }
 }
 
@@ -252,21 +272,70 @@ pub(crate) unsafe fn hop_with(me: &Block, target: &Block, content: Content<Messa
 /// The message has just arrived, in a greenlet whose inbox type is `I`.
 #[inline(always)]
 pub(crate) unsafe fn open<I>(mut message: Message) -> Result<I, Thrown> {
-    let mut room = MaybeUninit::<ManuallyDrop<I>>::uninit();
-    if message.kind != VALUE {
-        if message.kind == THROWN {
-            // SAFETY: just looked at.
-            return Err(unsafe { take_thrown(message) });
-        }
-        // SAFETY: the caller's word.
-        message = unsafe { arrive(message, &mut room) };
+    let mut room = MaybeUninit::uninit();
+    // SAFETY: the caller's word.
+    unsafe {
         if message.kind != VALUE {
-            // SAFETY: it is not a value, and `arrive` leaves nothing else.
-            return Err(unsafe { take_thrown(message) });
+            message = settle_arrival::<I>(message, &mut room);
+        }
+        open_settled(message)
+    }
+}
+
+/// Sees to all that a message brings besides its content, and leaves a value, which may then lie in
+/// `room`, or an error.
+///
+/// # Safety
+/// As for [`open`], which is still to be done.
+#[inline(always)]
+pub(crate) unsafe fn settle_arrival<I>(
+    message: Message,
+    room: &mut MaybeUninit<ManuallyDrop<I>>,
+) -> Message {
+    match message.kind {
+        VALUE | THROWN => message,
+        // SAFETY: the caller's word.
+        _ => unsafe { arrive(message, room) },
+    }
+}
+
+/// [`open`] for a message that is just a value or an error.
+///
+/// # Safety
+/// As for [`open`].
+#[inline(always)]
+pub(crate) unsafe fn open_settled<I>(message: Message) -> Result<I, Thrown> {
+    // SAFETY: the caller's word.
+    unsafe {
+        if const { is_opened_in_line::<I>() } {
+            open_in_line(message)
+        } else {
+            open_out_of_line(message)
         }
     }
-    // SAFETY: a value in a message to this greenlet is of its inbox type (contract).
-    Ok(unsafe { take_value(message) })
+}
+
+/// # Safety
+/// As for [`open_settled`].
+#[inline(never)]
+unsafe fn open_out_of_line<I>(message: Message) -> Result<I, Thrown> {
+    // SAFETY: the caller's word.
+    unsafe { open_in_line(message) }
+}
+
+/// # Safety
+/// As for [`open_settled`].
+#[inline(always)]
+unsafe fn open_in_line<I>(message: Message) -> Result<I, Thrown> {
+    // SAFETY: the caller's word: a value in a message to this greenlet is of its inbox type, and
+    // what is none is an error.
+    unsafe {
+        if message.kind == VALUE {
+            Ok(take_value(message))
+        } else {
+            Err(take_thrown(message))
+        }
+    }
 }
 
 /// Takes the error out of a message.

@@ -40,8 +40,8 @@ pub(crate) use kill::{Killed, end, finish_burials, kill};
 pub(crate) use look::{Reach, look};
 pub(crate) use memory::OutOfMemory;
 pub(crate) use message::{
-    Answer, Content, hop, hop_to_active, hop_with, of_thrown, of_value, open, take_thrown,
-    take_value,
+    Answer, Content, hop, hop_to_active, hop_with, of_thrown, of_value, open, open_settled,
+    settle_arrival, take_thrown, take_value,
 };
 pub(crate) use root::{enter, enter_scoped};
 pub(crate) use roster::{Membership, Roster};
