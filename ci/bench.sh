@@ -29,7 +29,13 @@ if ! "$python/bin/python" -c 'import greenlet' 2>/dev/null; then
 fi
 
 # What figures depend on.
-sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | awk '{ $1 = $1 " ×"; print }'
+# "2 × AMD EPYC, family 25, model 1": clouds leave the rest of the name out.
+awk -F '[ \t]*: ' '
+    $1 == "cpu family" { family = $2 }
+    $1 == "model" { model = $2 }
+    $1 == "model name" { name = $2 }
+    $1 == "" && name { print name ", family " family ", model " model; name = "" }
+' /proc/cpuinfo | sort | uniq -c | awk '{ $1 = $1 " ×"; print }'
 uname -sr
 rustc --version
 g++ --version | sed -n 1p
