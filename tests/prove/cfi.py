@@ -83,7 +83,7 @@ class Tables:
                 if letter == "R":
                     cie["encoding"] = extra.number(1)
                 elif letter == "P":
-                    extra.at += {0: self.size, 3: 4, 0x0B: 4}[extra.number(1) & 0x0F]
+                    extra.at += self._bytes(extra.number(1))
                 elif letter == "L":
                     extra.number(1)
                 elif letter != "S":
@@ -91,10 +91,13 @@ class Tables:
         cie["program"] = reader.data[reader.at : end]
         return cie
 
+    def _bytes(self, encoding):
+        """Of a pointer: DW_EH_PE_absptr, udata2 to udata8, sdata2 to sdata8."""
+        return {0: self.size, 2: 2, 3: 4, 4: 8, 0xA: 2, 0xB: 4, 0xC: 8}[encoding & 0x0F]
+
     def _pointer(self, reader, encoding, address):
         place = address + reader.at
-        size = {0: self.size, 2: 2, 3: 4, 4: 8, 0xA: 2, 0xB: 4, 0xC: 8}[encoding & 0x0F]
-        value = reader.number(size, signed=bool(encoding & 8))
+        value = reader.number(self._bytes(encoding), signed=bool(encoding & 8))
         return value + place if encoding & 0x70 == 0x10 else value
 
     def entry(self, pc):
