@@ -37,10 +37,11 @@ fn main() {
 
     // An assembler that is for something else would refuse it in words that help nobody.
     let is = |name, values: &[&str]| env::var(name).is_ok_and(|it| values.contains(&it.as_str()));
-    if is("CARGO_CFG_TARGET_OS", &["windows", "uefi", "cygwin"])
-        || is("CARGO_CFG_TARGET_VENDOR", &["apple"])
-    {
-        println!("cargo::error=greenlet is for ELF targets, which {target} is not");
+    let apple = is("CARGO_CFG_TARGET_VENDOR", &["apple"]);
+    if is("CARGO_CFG_TARGET_OS", &["windows", "uefi", "cygwin"]) || apple && architecture == "arm" {
+        println!(
+            "cargo::error=greenlet is for ELF and 64-bit Mach-O targets, which {target} is not"
+        );
         return;
     }
 
@@ -80,9 +81,17 @@ fn main() {
     if feature("FP_CONTROL") {
         core.define("GREENLET_FP_CONTROL", None);
     }
+    if apple && (feature("ASAN") || feature("TSAN")) {
+        println!(
+            "cargo::error=greenlet's features asan and tsan find the sanitizers by weak symbols of \
+             ELF, which {target} does not have"
+        );
+        return;
+    }
     // Sanitizers are told of each switch before it is known to be made, so they want it in Rust.
     let told = ["ASAN", "TSAN", "VALGRIND"].into_iter().any(feature);
-    let thread_words = architecture == "x86_64" && feature("STD") && !told;
+    // Mach-O finds thread-local words by a call that changes more registers.
+    let thread_words = architecture == "x86_64" && feature("STD") && !told && !apple;
     if thread_words {
         core.define("GREENLET_THREAD_WORDS", None);
         println!("cargo::rustc-cfg=thread_words");

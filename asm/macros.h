@@ -1,18 +1,18 @@
 // What the four switch cores share: symbol names, sections, notes.
 //
 // Assumes: GREENLET_PREFIX is defined by build.rs as greenlet_<version>_, so that two
-// versions of the crate link into one binary; the target has ELF; the assembler is GNU as or
-// LLVM's.
+// versions of the crate link into one binary; the target has ELF, or Mach-O (macOS); the
+// assembler is GNU as or LLVM's.
 
-#ifndef __ELF__
-#error "greenlet's switch cores are for ELF targets: not for macOS or Windows"
+#if !defined(__ELF__) && !defined(__MACH__)
+#error "greenlet's switch cores are for ELF and Mach-O targets"
 #endif
 
-#define GLUE_(a, b) a##b
-#define GLUE(a, b) GLUE_(a, b)
+#define GLUE_(a, b, c) a##b##c
+#define GLUE(a, b, c) GLUE_(a, b, c)
 
-// The linker's name of a routine.
-#define SYM(name) GLUE(GREENLET_PREFIX, name)
+// The linker's name of a routine. In Mach-O those of C begin with an underscore.
+#define SYM(name) GLUE(__USER_LABEL_PREFIX__, GREENLET_PREFIX, name)
 
 #ifdef GREENLET_LAYOUT
 // build.rs preprocesses each core once with this defined and reads the lines that LAYOUT
@@ -22,6 +22,8 @@
 #else
 #define LAYOUT(name, value)
 #endif
+
+#ifdef __ELF__
 
 // One section a routine, so that the linker can drop what is not used; hidden, because
 // nothing outside the final link may call it.
@@ -50,3 +52,37 @@
 .macro NO_EXECUTABLE_STACK
     .section .note.GNU-stack, "", %progbits
 .endm
+
+// `entry` is one for unwinders, see x86_64.S.
+#define SIGNAL_FRAME .cfi_signal_frame
+
+#else
+
+// Mach-O. What ELF calls hidden is private external there. The linker keeps or drops the routines
+// of a file together.
+.macro FUNCTION name, align
+    .section __TEXT,__text,regular,pure_instructions
+    .private_extern \name
+    .globl \name
+    .p2align \align
+\name:
+.endm
+
+.macro END_FUNCTION name
+.endm
+
+.macro LABEL name
+    .private_extern \name
+    .globl \name
+    .alt_entry \name
+\name:
+.endm
+
+// No stack is executable there.
+.macro NO_EXECUTABLE_STACK
+.endm
+
+// The mark is for gdb, which debugs no programs there.
+#define SIGNAL_FRAME
+
+#endif

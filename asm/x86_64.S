@@ -237,7 +237,7 @@ LAYOUT(running, WORD_RUNNING)
 
 FUNCTION SYM(resume), 4
     .cfi_startproc simple
-    .cfi_signal_frame
+    SIGNAL_FRAME
     CALLER_IS_RESUMED
     ldmxcsr [rsi + CONTEXT_MXCSR]
     fldcw [rsi + CONTEXT_X87CW]
@@ -274,7 +274,7 @@ END_FUNCTION SYM(resume)
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
-    .cfi_signal_frame
+    SIGNAL_FRAME
     .cfi_escape 0x0f, 0x06, 0x76, 0x00, 0x06, 0x23, CONTEXT_RSP, 0x06
     .cfi_escape 0x10, 16, 0x05, 0x76, 0x00, 0x06, 0x23, CONTEXT_RESUME
     .cfi_escape 0x10, 6, 0x05, 0x76, 0x00, 0x06, 0x23, CONTEXT_RBP

@@ -7,10 +7,13 @@ set -euo pipefail
 
 # It says some things of a target to itself that it then does not use.
 arguments=(-Wno-unused-command-line-argument)
-for argument; do
+while [ $# -gt 0 ]; do
+    argument=$1
+    shift
     case $argument in
         # It is told the target in its own words.
         --target=*) ;;
+        -arch | -isysroot) shift ;;
         # rustc's std names it on macOS and does not use it, and zig has no stub of it.
         -liconv) ;;
         *) arguments+=("$argument") ;;

@@ -28,7 +28,8 @@ struct Anchor {
 /// In a section of its own, which a debugger finds without symbols: one for each version of the
 /// crate, and each library that has it linked in.
 #[used]
-#[unsafe(link_section = ".greenlet")]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__greenlet"))]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".greenlet"))]
 static ANCHOR: Anchor = Anchor {
     magic: *b"greenlet",
     layout: shorten([

@@ -377,6 +377,7 @@ fn for_each_object(mut look: impl FnMut(&object::File<'_>)) {
 }
 
 #[test]
+#[cfg_attr(target_vendor = "apple", ignore = "tests/mach_o.rs does it for Mach-O")]
 fn the_core_has_the_symbols_that_the_guide_lists_and_hides_them() {
     let mut names = Vec::new();
     for_each_object(|object| {
@@ -398,6 +399,7 @@ fn the_core_has_the_symbols_that_the_guide_lists_and_hides_them() {
 }
 
 #[test]
+#[cfg_attr(target_vendor = "apple", ignore = "Mach-O has no such note")]
 fn each_object_of_the_core_says_that_it_needs_no_executable_stack() {
     for_each_object(|object| {
         let note = object.section_by_name(".note.GNU-stack").expect("the note");
@@ -462,4 +464,78 @@ fn register_tests_look_at_all_that_the_guide_names() {
         }
         assert_eq!(tested, named, "{name}");
     }
+}
+
+/// The words of `text` that are names of targets.
+fn targets(text: &str) -> BTreeSet<&str> {
+    let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    text.split(|c| !is_in_name(c))
+        .filter(|word| {
+            ["-unknown-linux-", "-none-", "-apple-"]
+                .iter()
+                .any(|part| word.contains(part))
+        })
+        .collect()
+}
+
+/// What lies between the two, of which the second is looked for behind the first.
+fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+    let (_, rest) = text
+        .split_once(begin)
+        .unwrap_or_else(|| panic!("no {begin}"));
+    rest.split_once(end).unwrap_or_else(|| panic!("no {end}")).0
+}
+
+#[test]
+fn readme_and_scripts_list_the_same_targets() {
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("\n## Targets\n").unwrap();
+    let table = section.trim_start().split("\n\n").next().unwrap();
+    let rows = |runner: &str| -> String {
+        let rows = table.lines().filter(|row| row.contains(runner));
+        rows.map(|row| format!("{row}\n")).collect()
+    };
+
+    let cross = read("ci/cross.sh");
+    let cross = between(&cross, "\nTARGETS='\n", "'\n");
+    assert_eq!(targets(&rows("ci/cross.sh")), targets(cross));
+    for line in cross.lines() {
+        let mut words = line.split_whitespace();
+        let [short, triple] = [(); 2].map(|()| words.next().unwrap());
+        assert!(rows(&format!("`ci/cross.sh {short}`")).contains(&format!("`{triple}`")));
+    }
+
+    let boards = read("ci/boards.sh");
+    let boards = targets(between(&boards, "\nTARGETS=(\n", ")\n"));
+    assert_eq!(targets(&rows("ci/boards.sh")), boards);
+    let settings = read("tests/boards/.cargo/config.toml");
+    let settings = settings.split("\n[target.").skip(1);
+    let settings: BTreeSet<_> = settings
+        .map(|rest| rest.split(']').next().unwrap())
+        .collect();
+    assert_eq!(settings, boards);
+    let measured = between(&readme, "| target, in QEMU |", "\n\n");
+    assert_eq!(targets(measured), boards);
+
+    let apple = read("ci/apple.sh");
+    let apple = between(&apple, "for architecture in ", ";").split(' ');
+    let apple: Vec<_> = apple.map(|it| format!("{it}-apple-darwin")).collect();
+    assert_eq!(
+        targets(&rows("ci/apple.sh")),
+        apple.iter().map(String::as_str).collect()
+    );
+
+    // `cross` has no image for musl's, and one for glibc of the same processor.
+    let linux = rows("ci/cross.sh");
+    let mut linux = targets(&linux);
+    assert!(linux.remove("arm-unknown-linux-musleabihf"));
+    linux.insert("arm-unknown-linux-gnueabihf");
+    assert_eq!(targets(&read("Cross.toml")), linux);
+
+    let files: BTreeSet<_> = ARCHITECTURES.iter().map(|it| it.file).collect();
+    let named = table.split("`asm/").skip(1);
+    let named: BTreeSet<_> = named
+        .map(|rest| rest.split(".S`").next().unwrap())
+        .collect();
+    assert_eq!(named, files);
 }

@@ -8,7 +8,7 @@ mod support;
 use std::{env, fs, mem, ptr, thread};
 
 use greenlet::{Current, Snapshot, StackError, SwitchError, enter, raw::Stack};
-use machine::{emulated, page_size, skip};
+use machine::{page_size, skip, unmeasurable};
 use process::in_child;
 use support::{
     address_space,
@@ -49,8 +49,8 @@ fn start_until_refused(me: &Current<Wide>) {
 
 #[test]
 fn where_address_space_is_limited_a_stack_is_refused_before_all_of_it_is_gone() {
-    if emulated() {
-        return skip("the limit would be the emulator's own");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     // What is left over depends on how the sizes of stacks divide what there is.
     for more in (64..=80).step_by(4) {
@@ -106,8 +106,8 @@ fn use_up_mappings() -> impl FnOnce() {
 
 #[test]
 fn where_the_number_of_mappings_is_limited_a_stack_is_refused() {
-    if emulated() {
-        return skip("the limit would be the emulator's own");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     if mappings_allowed() >= MOST {
         return skip("vm.max_map_count is higher than usual");
@@ -133,8 +133,8 @@ fn where_the_number_of_mappings_is_limited_a_stack_is_refused() {
 
 #[test]
 fn where_locked_memory_is_limited_the_error_names_that_limit() {
-    if emulated() {
-        return skip("the limit would be the emulator's own");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     if env::var_os("ASAN_OPTIONS").is_some() {
         return skip("AddressSanitizer ignores mlockall");

@@ -167,10 +167,15 @@ fn s26_what_is_no_overflow_goes_on_to_the_handler_that_was_installed_before() {
 /// As large as std's signal stack where the processor's state has grown to what it can be: the
 /// frame of a signal fits, and nothing else.
 fn set_small_signal_stack() {
-    // Of include/uapi/linux/auxvec.h.
-    const AT_MINSIGSTKSZ: libc::c_ulong = 51;
-    // SAFETY: no precondition.
-    let frame = unsafe { libc::getauxval(AT_MINSIGSTKSZ) } as usize;
+    #[cfg(target_os = "linux")]
+    let frame = {
+        // Of include/uapi/linux/auxvec.h.
+        const AT_MINSIGSTKSZ: libc::c_ulong = 51;
+        // SAFETY: no precondition.
+        unsafe { libc::getauxval(AT_MINSIGSTKSZ) as usize }
+    };
+    #[cfg(not(target_os = "linux"))]
+    let frame = 0;
     let memory = greenlet::raw::Stack::map(64 * 1024, 4096).unwrap();
     let stack = libc::stack_t {
         ss_sp: memory.bottom().cast(),

@@ -16,7 +16,7 @@ use greenlet::{
     Builder, Current, Greenlet, Snapshot, enter,
     raw::{Pool, PooledStack, StackLimits},
 };
-use machine::{TAKES_MEMORY, address_space_takes_memory, emulated, page_size, skip};
+use machine::{TAKES_MEMORY, address_space_takes_memory, page_size, skip, unmeasurable};
 use process::{in_child, pipe};
 use support::address_space;
 
@@ -38,8 +38,13 @@ unsafe extern "C" fn mincore(
     pages: *mut libc::c_uchar,
 ) -> libc::c_int {
     LOOKS.set(LOOKS.get() + 1);
+    #[cfg(target_os = "linux")]
+    let number = libc::SYS_mincore;
+    // Of bsd/kern/syscalls.master of Apple's XNU.
+    #[cfg(target_vendor = "apple")]
+    let number = 78;
     // SAFETY: the caller's word.
-    let result = unsafe { libc::syscall(libc::SYS_mincore, start, bytes, pages) };
+    let result = unsafe { libc::syscall(number, start, bytes, pages) };
     result as libc::c_int
 }
 
@@ -166,8 +171,8 @@ fn another_thread_may_go_on_with_a_pool_and_its_stacks() {
 
 #[test]
 fn what_a_pool_maps_goes_with_it_but_for_stacks_on_loan() {
-    if emulated() {
-        return skip("the emulator's own memory would be measured");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     let ending = in_child(|| {
         const LARGE: usize = 64 << 20;
@@ -194,8 +199,8 @@ fn one_of_each(me: &Current<usize>, sizes: impl Iterator<Item = usize>) {
 
 #[test]
 fn stacks_of_thousands_of_sizes_take_no_more_than_of_a_few() {
-    if emulated() {
-        return skip("the emulator's own memory would be measured");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     let ending = in_child(|| {
         let before = address_space();
@@ -209,8 +214,8 @@ fn stacks_of_thousands_of_sizes_take_no_more_than_of_a_few() {
 
 #[test]
 fn guards_of_hundreds_of_sizes_take_no_more_than_of_a_few() {
-    if emulated() {
-        return skip("the emulator's own memory would be measured");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     let ending = in_child(|| {
         let before = address_space();
@@ -235,8 +240,8 @@ fn guards_of_hundreds_of_sizes_take_no_more_than_of_a_few() {
 
 #[test]
 fn before_a_stack_is_refused_idle_ones_of_other_sizes_are_unmapped() {
-    if emulated() {
-        return skip("the limit would be the emulator's own");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     let ending = in_child(|| {
         const LEFT: usize = 256 << 20;
@@ -338,8 +343,8 @@ fn a_thread_that_ends_unmaps_its_stacks_when_its_last_greenlet_dies() {
     thread_local! {
         static LAST: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) };
     }
-    if emulated() {
-        return skip("the emulator's own memory would be measured");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     let ending = in_child(|| {
         const LARGE: usize = 1 << 28;

@@ -7,7 +7,7 @@ mod process;
 use std::os::unix::process::CommandExt;
 
 use example::{stderr, stdout};
-use machine::{emulated, skip};
+use machine::{emulated, skip, unmeasurable};
 
 /// The output of `count` tasklets; `None`, with a word of why, where there are not so many stacks.
 fn lines(count: &str) -> Option<Vec<String>> {
@@ -47,8 +47,8 @@ fn a_hundred_thousand_do() {
 
 #[test]
 fn says_so_when_there_are_no_stacks() {
-    if emulated() {
-        return skip("the limit would be the emulator's own");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     if cfg!(target_env = "musl") {
         return skip("musl's allocator maps each page, and meets the limit first");

@@ -1,7 +1,8 @@
 //! What ThreadSanitizer reports of a greenlet shows the calls of that greenlet, if it is told of
 //! stacks (feature `tsan`). `ci/tools.sh` runs this, and shows by it that the feature is needed.
 
-#![cfg(not(miri))]
+// What it links to, it finds by weak symbols of ELF.
+#![cfg(all(target_os = "linux", not(miri)))]
 
 mod process;
 #[path = "../src/tools/runtime.rs"]

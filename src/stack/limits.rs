@@ -49,7 +49,8 @@ impl StackLimits {
     }
 
     /// Bytes from the top down to the lowest page that is in memory: the most that was in use
-    /// since the memory was mapped or given back, in whole pages.
+    /// since the memory was mapped or given back, in whole pages. On macOS, where the system takes
+    /// what is given back when it needs it, perhaps more.
     ///
     /// The topmost 16 MiB are looked at page by page. Below that the search goes on until a range
     /// as large as all of the stack above it has no page in memory; what lies below such a hole,

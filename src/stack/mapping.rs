@@ -68,14 +68,21 @@ pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackErro
     })
 }
 
-/// Gives whole pages back to the system; they read as zeros afterwards. Guards stay.
+/// Gives whole pages back to the system, which takes them at once, or (Apple's) when it needs them;
+/// they read as zeros then. Guards stay.
 ///
 /// # Safety
 /// They are part of a mapping, and nobody uses them.
 pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
+    // Apple's MADV_DONTNEED keeps what the pages hold.
+    let advice = if cfg!(target_vendor = "apple") {
+        libc::MADV_FREE
+    } else {
+        libc::MADV_DONTNEED
+    };
     // That it fails, on locked memory, costs memory only.
     // SAFETY: the caller's word.
-    unsafe { libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED) };
+    unsafe { libc::madvise(start.cast(), bytes, advice) };
 }
 
 /// `MADV_GUARD_INSTALL` of Linux 6.13 (include/uapi/asm-generic/mman-common.h). It guards

@@ -3,7 +3,7 @@ use std::{cell::RefCell, sync::Arc, thread};
 use greenlet::{Current, Greenlet, enter, local};
 
 use crate::{
-    machine::{emulated, skip},
+    machine::{skip, unmeasurable},
     support::{
         census::{Cargo, Census, Token},
         child::child,
@@ -80,8 +80,8 @@ const SLACK: usize = 2 << 20;
 
 #[test]
 fn untracked_memory_doesnt_increase() {
-    if emulated() {
-        return skip("the emulator's own memory would be measured");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     let ended = child(|| {
         let round = || {
@@ -103,8 +103,8 @@ fn untracked_memory_doesnt_increase() {
 
 #[test]
 fn untracked_memory_doesnt_increase_unfinished_thread_dealloc_in_thread() {
-    if emulated() {
-        return skip("the emulator's own memory would be measured");
+    if let Some(why) = unmeasurable() {
+        return skip(why);
     }
     let ended = child(|| {
         let round = || {

@@ -30,6 +30,17 @@ pub fn address_space_takes_memory() -> bool {
 /// For a test that reserves more than there is memory for.
 pub const TAKES_MEMORY: &str = "an emulator that takes memory for reserved address space";
 
+/// Why a test cannot measure this process's memory here, or limit it; `None` if it can.
+pub fn unmeasurable() -> Option<&'static str> {
+    if emulated() {
+        Some("the emulator's own memory would be measured or limited")
+    } else if cfg!(not(target_os = "linux")) {
+        Some("only Linux says in /proc what memory a process has, and limits it")
+    } else {
+        None
+    }
+}
+
 pub fn page_size() -> usize {
     // SAFETY: no precondition.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -149,8 +149,14 @@ pub fn pipe() -> (OwnedFd, OwnedFd) {
     let mut ends = [-1; 2];
     // SAFETY: there is room for two descriptors, which nobody else owns.
     unsafe {
+        #[cfg(target_os = "linux")]
         let done = libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC);
-        assert_eq!(done, 0, "pipe2: {}", io::Error::last_os_error());
+        // Programs that another thread starts just then do inherit them.
+        #[cfg(not(target_os = "linux"))]
+        let done = libc::pipe(ends.as_mut_ptr())
+            | libc::fcntl(ends[0], libc::F_SETFD, libc::FD_CLOEXEC)
+            | libc::fcntl(ends[1], libc::F_SETFD, libc::FD_CLOEXEC);
+        assert_eq!(done, 0, "a pipe: {}", io::Error::last_os_error());
         (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
     }
 }

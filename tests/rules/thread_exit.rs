@@ -1,7 +1,6 @@
 //! s21: the end of a thread, and of the process.
 
 use std::{
-    any::Any,
     cell::{Cell, RefCell},
     mem, process,
     sync::{
@@ -255,7 +254,7 @@ fn s21_the_stacks_of_a_thread_go_with_it() {
 #[test]
 fn s21_a_thread_that_ends_keeps_no_stacks_whatever_it_then_asks_for() {
     thread_local! {
-        static ASKS: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+        static ASKS: RefCell<Option<Box<dyn std::any::Any>>> = const { RefCell::new(None) };
     }
 
     let ended = child(|| {
@@ -273,6 +272,7 @@ fn s21_a_thread_that_ends_keeps_no_stacks_whatever_it_then_asks_for() {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn run_one(me: &Current<()>) {
     let over = Greenlet::new(me, |_, ()| Ok(()));
     me.switch(&over, ()).unwrap();
