@@ -12,11 +12,10 @@ Titles of sections, as their numbers change between releases:
              6.1.2.1 "VFP register usage conventions", 6.2.1.2 "Stack constraints at a public
              interface"
 
-Register names are those of SLEIGH, which are those of the documents but for upper case. A register
-that is neither the caller's nor may be changed is the thread's: a callee that is no system routine
-leaves it alone (fs, TPIDR, tp, gp, x18; FPCR, FPSCR, fcsr: their rounding modes; the direction flag).
-"""
-
+Register names are those of SLEIGH, which are those of the documents but for upper case. A
+register that is neither the caller's nor may be changed is the thread's: a callee that is no
+system routine leaves it alone (fs, TPIDR, tp, gp, x18; FPCR, FPSCR, fcsr: their rounding modes;
+the direction flag)."""
 
 # SLEIGH's of both ARM architectures: the flags, and what it keeps on the way to them.
 ARM_FLAGS = "NG ZR CY OV tmpNG tmpZR tmpCY tmpOV shift_carry".split()

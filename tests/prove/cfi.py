@@ -1,6 +1,6 @@
 """Unwind tables: DWARF call frame information (DWARF 5, section 6.4; for .eh_frame the Linux
-Standard Base, chapter 10.6) and, on 32-bit ARM, the tables of the EHABI ("Exception Handling ABI for
-the Arm Architecture", sections 6 and 10.3).
+Standard Base, chapter 10.6) and, on 32-bit ARM, the tables of the EHABI ("Exception Handling ABI
+for the Arm Architecture", sections 6 and 10.3).
 
 Read from their bytes and evaluated on a symbolic machine. Both give a dict: register number to
 value, "cfa" to the frame's address; a register that is not in it is undefined.
@@ -170,8 +170,8 @@ class Tables:
                 raise Unknown(f"the call frame instruction {code:#x}")
 
     def unwind(self, state, registers):
-        """The caller's registers, by number. `registers`: number to name. What has no rule keeps its
-        value; undefined registers are left out."""
+        """The caller's registers, by number. `registers`: number to name. What has no rule keeps
+        its value; undefined registers are left out."""
         rules, ra = self.row(state.pc)
         look = state.copy()
         if "cfa" not in rules:

@@ -1,10 +1,9 @@
 """The clobbers of the `asm!` blocks: what the compiler keeps in registers over a switch is saved.
 
 The core gives back what a variant's `kept` says, which is proved. All other registers that the
-compiler may keep a value in must be declared clobbered by the `asm!`. Which these are, for a target and
-a processor, LLVM says itself: its dump of the functions of pressure/src/lib.rs after register allocation
-shows what lives in which register over the block.
-"""
+compiler may keep a value in must be declared clobbered by the `asm!`. Which these are, for a
+target and a processor, LLVM says itself: its dump of the functions of pressure/src/lib.rs after
+register allocation shows what lives in which register over the block."""
 
 import re
 
@@ -114,7 +113,8 @@ def check(text, variant):
         for register, bits in not_clobbered
         if register not in SPECIAL[architecture] and back.get(register, 0) < bits
     }
-    sizes = f"{len({it[0] for it in may})} registers hold values, {len(live)} over a switch, {len(clobbered)} clobbered"
+    sizes = f"{len({it[0] for it in may})} registers hold values, {len(live)} over a switch"
+    sizes += f", {len(clobbered)} clobbered"
     if wrong:
         names = " ".join(sorted(wrong, key=order))
         return False, f"NOT SAVED and not clobbered: {names} ({sizes})"

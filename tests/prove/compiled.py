@@ -1,6 +1,6 @@
-"""What rustc makes of the `asm!` blocks, for the targets of the README and their processors: pressure/ is
-compiled, what the compiler keeps in registers over a switch is looked at (clobbers.py), and the core in the
-linked object code is proved (program.py)."""
+"""What rustc makes of the `asm!` blocks, for the targets of the README and their processors:
+pressure/ is compiled, what the compiler keeps in registers over a switch is looked at
+(clobbers.py), and the core in the linked object code is proved (program.py)."""
 
 import json
 import os
@@ -78,8 +78,8 @@ ROWS = [
 
 
 def build(target, flags, compilers, fp_control):
-    """Returns LLVM's text of the functions, and the archives that were made; these are none if the crate
-    cannot be built, and the text says why."""
+    """Returns LLVM's text of the functions, and the archives that were made; these are none if the
+    crate cannot be built, and the text says why."""
     environment = {**os.environ, "RUSTFLAGS": flags}
     for key, value in compilers.items():
         environment[f"{key}_{target.replace('-', '_')}"] = value

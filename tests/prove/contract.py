@@ -5,12 +5,10 @@ The actors, of whose registers and memory nothing is known at first:
     C   runs then, wherever it came from, and resumes A
     P   is a new greenlet, as `Registers::prepare` makes it; Q is its parent, suspended
     E   is P in `entry`, when `start` has returned
-Between two steps others run: they change every register and all memory but what a suspended actor owns
-(core.py). After every instruction a signal handler may run, which overwrites all below the stack
-pointer.
+Between two steps others run: they change every register and all memory but what a suspended actor
+owns (core.py). After every instruction a signal handler may run, which overwrites all below the
+stack pointer.
 """
-
-import functools
 
 import z3
 
@@ -24,15 +22,12 @@ class Prover(Questions):
     def __init__(self, image, abi, core, language, thumb=False, text=None):
         """text: first and last address of a text of the switch; default: it is assembled alone."""
         super().__init__(image, Processor(image, language, abi.sp, thumb))
-        self.abi, self.core = abi, core
+        self.abi, self.core, self.firsts = abi, core, {}
         self.processor.returns = self.descriptor_is_called
         self.memory = Memory(abi, core, image, self.first)
         self.covered = set()  # addresses of instructions that some path has reached
-        self.texts = [text] if text else [
-            (image.code(it), image.code(it) + image.size(it))
-            for it in ("site", "odd")
-            if image.has(it)
-        ]
+        alone = (self.routine(it) for it in ("site", "odd") if image.has(it))
+        self.texts = [text] if text else [(it.start, it.stop) for it in alone]
         self.look_at(*self.texts[0])
         self.unwinding = Unwinding(self)
 
@@ -54,10 +49,11 @@ class Prover(Questions):
         start = self.image.code(name)
         return range(start, start + self.image.size(name))
 
-    @functools.cache
     def first(self, name, register):
         """The value that a register of an actor has at first."""
-        return State(self.processor, name).get(register)
+        if (name, register) not in self.firsts:
+            self.firsts[name, register] = State(self.processor, name).get(register)
+        return self.firsts[name, register]
 
     # ---- the properties
 
@@ -79,8 +75,9 @@ class Prover(Questions):
         self.all_is_covered()
 
     def leaves(self, name):
-        """`name` switches away. Its registers are in its context, nothing else is written to, the message
-        arrives, and the unwind tables are true. Returns the states in which others have run then, one for each that differs."""
+        """`name` switches away. Its registers are in its context, nothing else is written to, the
+        message arrives, and the unwind tables are true. Returns the states in which others have
+        run then, one for each that differs."""
         found = []
         for end in self.switch(name):
             self.memory_is_its_own(end, name, resumed=self.first(name, self.core.to))
@@ -104,8 +101,8 @@ class Prover(Questions):
             self.unwinding.in_resume(end)
 
     def starts_and_finishes(self, a, parent):
-        """C switches to P, which is new: `start` is called with its arguments. It returns, and says that A
-        is resumed."""
+        """C switches to P, which is new: `start` is called with its arguments. It returns, and says
+        that A is resumed."""
         before = a.copy()
         before.memory.content.update(parent.memory.content)
         before.regions.update(parent.regions)
@@ -138,8 +135,8 @@ class Prover(Questions):
     # ---- steps
 
     def switch(self, name, before=None, to=None, prepare=False):
-        """`name` runs through the text, in the memory of `before`. Returns the states in which it has
-        switched; there is one at least."""
+        """`name` runs through the text, in the memory of `before`. Returns the states in which it
+        has switched; there is one at least."""
         state = before.copy() if before else State(self.processor, name)
         self.begin(state, name)
         state.pc = self.text_in_line[0]
@@ -169,7 +166,8 @@ class Prover(Questions):
 
     def descriptor_is_called(self, state):
         """In a shared object, x86_64 calls the function of a TLS descriptor ("Thread-Local Storage
-        Descriptors for IA32 and AMD64/EM64T", "Descriptor Calls"): it changes rax and flags, and returns."""
+        Descriptors for IA32 and AMD64/EM64T", "Descriptor Calls"): it changes rax and flags, and
+        returns."""
         if self.core.shared and state.jumps[-1][1] == "CALLIND":
             if state.left_from in self.text_in_line:
                 sp, size = state.get(self.abi.sp), self.abi.word
@@ -177,7 +175,9 @@ class Prover(Questions):
                 state.set(self.abi.sp, sp + size)
                 for register in ("RAX", "CF", "PF", "AF", "ZF", "SF", "OF"):
                     bits = 8 * self.processor.register(register).size
-                    state.set(register, z3.BitVec(f"{state.name}.{register} of the descriptor", bits))
+                    state.set(
+                        register, z3.BitVec(f"{state.name}.{register} of the descriptor", bits)
+                    )
                 state.logged = len(state.log)  # what the call has stored is no longer needed
                 self.processor.settle(state)
                 state.jumps[-1] = (state.left_from, "DESCRIPTOR")
@@ -204,7 +204,8 @@ class Prover(Questions):
         state.set(core.to, context)
 
     def prepare_is_true(self, pc):
-        """The function at `pc` is `Context::prepare` as compiled. It does what `prepare` takes for granted."""
+        """The function at `pc` is `Context::prepare` as compiled. It does what `prepare` takes for
+        granted."""
         core, size, state = self.core, self.abi.word, State(self.processor, "C")
         context, top, start, argument = (self.first("C", it) for it in self.abi.arguments)
         state.pc = pc
@@ -223,8 +224,8 @@ class Prover(Questions):
         self.equal("start at the stack pointer", pc, end.load(stack, size), start, end.path)
 
     def start_is_called(self, end):
-        """`end` is at the call of `start`, with its arguments and a departure to be filled in. Returns the
-        state in which it has returned; `departure` says where that is."""
+        """`end` is at the call of `start`, with its arguments and a departure to be filled in.
+        Returns the state in which it has returned; `departure` says where that is."""
         abi, core, pc, path = self.abi, self.core, end.left_from, end.path
         size, symbol, top = abi.word, self.memory.symbol, self.memory.symbol("P.top")
         self.require(end.jumps[-1][1] == "CALLIND", "it does not call start", pc)
@@ -343,7 +344,8 @@ class Prover(Questions):
         self.leads_to(end, self.resume_address)
 
     def leaves_the_threads_alone(self, end, name):
-        """What is neither the caller's nor a callee's to change is the thread's, and as `name` had it."""
+        """What is neither the caller's nor a callee's to change is the thread's, and as `name` had
+        it."""
         may = set()
         for register in [*self.abi.kept, *self.abi.kept_bits, *self.abi.changed, self.abi.pc]:
             where = self.processor.names.get(register)
@@ -369,8 +371,8 @@ class Prover(Questions):
             self.equal("the target", pc, target, address, path)
 
     def memory_is_its_own(self, end, *actors, resumed):
-        """It stores only what is its own, and loads only that and the context `resumed`; nothing below
-        the stack pointer."""
+        """It stores only what is its own, and loads only that and the context `resumed`; nothing
+        below the stack pointer."""
         for access in end.log:
             pc, kind, symbol, offset, size = access
             if pc in self.text_in_line and self.is_the_threads(end, *access):
@@ -406,8 +408,8 @@ class Prover(Questions):
         return called and symbol is not None and symbol.eq(sp) and offset == depth - size
 
     def jumps_are_allowed(self, end):
-        """No return, and no call but that of `start`, so the processor's return predictor does not notice;
-        and where the processor checks jumps, it finds what it looks for."""
+        """No return, and no call but that of `start`, so the processor's return predictor does not
+        notice; and where the processor checks jumps, it finds what it looks for."""
         for pc, kind in end.jumps:
             text = self.processor.text(pc)
             allowed = kind in ("BRANCH", "CBRANCH", "BRANCHIND", "DESCRIPTOR")
@@ -440,7 +442,7 @@ class Prover(Questions):
         for routine in (self.text_in_line, self.routine("resume"), self.routine("entry")):
             pc = routine.start
             while pc in routine:
-                # The nop of `entry` is for unwinders only; behind the jump of arm is a nop that aligns.
+                # The nop of `entry` is for unwinders only; behind the jump of arm are some that align.
                 seldom = pc == self.image.code("entry") or (
                     routine == self.text_in_line
                     and self.abi.name == "arm"

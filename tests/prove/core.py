@@ -7,6 +7,7 @@ import z3
 
 from guide import CONTROL_WORDS
 
+
 @dataclasses.dataclass
 class Hop:
     """HOP switches only if a byte at `state` behind the context to resume is `active`; otherwise it
@@ -71,14 +72,15 @@ class Memory:
         return symbol.eq(region) and start <= offset and offset + size <= end
 
     def owns(self, name, symbol, offset):
-        """Returns `true` if nobody else changes that byte while `name` is suspended: it is one of its
-        registers in its context, or on its stack."""
+        """Returns `true` if nobody else changes that byte while `name` is suspended: it is one of
+        its registers in its context, or on its stack."""
         if self.is_in(self.context(name), 0, self.core.size, symbol, offset):
             return True
         return symbol.eq(self.first(name, self.abi.sp)) and offset >= 0
 
     def is_own(self, name, symbol, offset, size):
-        """`name` switches: its registers go to its context. P, which is new, has the frame of `entry`."""
+        """`name` switches: its registers go to its context. P, which is new, has the frame of
+        `entry`."""
         if name == "P":
             top, end = self.symbol("P.top"), -self.abi.align
             return self.is_in(top, end - self.core.entry_frame, end, symbol, offset, size)
@@ -91,8 +93,8 @@ class Memory:
         )
 
     def is_thread_word(self, symbol, offset, size):
-        """x86_64: the running context, which HOP reads and writes, or behind it the hint which context is
-        resumed. They lie at an offset from fs, or from where the descriptor says."""
+        """x86_64: the running context, which HOP reads and writes, or behind it the hint which
+        context is resumed. They lie at an offset from fs, or from where the descriptor says."""
         if not self.core.words or size != self.abi.word:
             return False
         parts = {str(it).split(".", 1)[-1] for it in symbol.children() or [symbol]}

@@ -176,7 +176,8 @@ class State:
             del self.memory.content[place]
 
     def keep_only(self, kept):
-        """Others have run: registers and all memory may be anything, but for `kept(symbol, offset)`."""
+        """Others have run: registers and all memory may be anything, but for `kept(symbol,
+        offset)`."""
         self.registers = Bytes()
         self.memory.content = {
             place: byte

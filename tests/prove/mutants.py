@@ -1,8 +1,7 @@
 """Cores with one fault, which the prover must refuse: what it does not notice, it does not prove.
 
-Made from the preprocessed source, so that each can be read. `equivalent.txt` lists those that are no
-fault, with the reason; any other that is proved is a failure.
-"""
+Made from the preprocessed source, so that each can be read. `equivalent.txt` lists those that
+are no fault, with the reason; any other that is proved is a failure."""
 
 import os
 import re

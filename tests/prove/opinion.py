@@ -1,5 +1,5 @@
-"""A second opinion on what instructions do: each one of a core is run by QEMU's translator (unicorn)
-on random states, and what it changes is compared with what the prover believes."""
+"""A second opinion on what instructions do: each one of a core is run by QEMU's translator
+(unicorn) on random states, and what it changes is compared with what the prover believes."""
 
 import random
 
@@ -51,7 +51,7 @@ def emulator(abi, thumb):
 
 
 def compare(prover, states, seed=1):
-    """Returns how many instructions agreed, each in so many states; raises Unknown if one does not."""
+    """Returns how many instructions agreed, each in so many states; raises Unknown if one did not."""
     chance = random.Random(seed)
     abi, processor = prover.abi, prover.processor
     machine, number = emulator(abi, processor.thumb)

@@ -1,5 +1,5 @@
-"""The core inside a linked program: the text of the switch in each place where rustc has compiled it in
-line, and `entry` with what belongs to it, as the linker has left them."""
+"""The core inside a linked program: the text of the switch in each place where rustc has compiled
+it in line, and `entry` with what belongs to it, as the linker has left them."""
 
 import re
 
@@ -12,8 +12,8 @@ MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64", "EM_RISCV": "riscv",
 
 
 def listing(processor, start, end):
-    """The instructions as text, with an N for what differs between linkers and assemblers: numbers but for
-    those that are added to a register, and nops."""
+    """The instructions as text, with an N for what differs between linkers and assemblers: numbers
+    but for those that are added to a register, and nops."""
     found, pc = [], start
     while pc < end:
         text = re.sub(r"(?<![+-] )(?<![+#-])-?0x[0-9a-f]+\b(?!\()", "N", processor.text(pc))
@@ -25,8 +25,9 @@ def listing(processor, start, end):
 
 
 def texts(prover, own, start, end):
-    """Looks in the program for the text that is from `start` to `end` in `own`, a core that was assembled
-    alone. Returns the ranges where it is, and where there is its longest piece that has no N."""
+    """Looks in the program for the text that is from `start` to `end` in `own`, a core that was
+    assembled alone. Returns the ranges where it is, and where there is its longest piece that
+    has no N."""
     lines = listing(own.processor, start, end)
     runs, run = [], []
     for line in [*lines, (0, 0, "N")]:
@@ -76,7 +77,8 @@ def prove_prepare(image, variant):
 
 
 def prove(path, wanted):
-    """Proves the core in the program, with the variants `wanted` or those for it. Returns what to print."""
+    """Proves the core in the program, with the variants `wanted` or those for it. Returns what to
+    print."""
     with open(path, "rb") as file:
         image = Image(file.read())
     if image.machine not in MACHINES:

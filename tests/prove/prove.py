@@ -1,5 +1,5 @@
-"""Proves the switch cores. ci/prove.sh starts it; asm/README.md, "Proof", says what is proved, and what
-is not.
+"""Proves the switch cores. ci/prove.sh starts it; asm/README.md, "Proof", says what is proved, and
+what is not.
 
 To be read in this order:
     abi.py        what the ABIs give to the caller: tables, from their documents
@@ -11,7 +11,7 @@ To be read in this order:
     machine.py    runs instructions on symbols
     image.py      object code; cfi.py its unwind tables
     variants.py   the cores that are proved, as assembled
-    compiled.py   the same as rustc compiles them in line; clobbers.py what it keeps in registers there
+    compiled.py   the same, compiled in line by rustc; clobbers.py what it keeps in registers there
     program.py    the core in a linked program
     opinion.py    another model of each instruction, on random states
     mutants.py    cores with a fault, which must be refused; equivalent.txt those that have none
@@ -98,8 +98,8 @@ def chosen_mutants(names, all_of_them):
 
 
 def judge_mutants(pool, names, all_of_them):
-    """Prints a line for each architecture; returns how many survivors nobody has given a reason for, and
-    with `all_of_them` how many reasons are for no survivor."""
+    """Prints a line for each architecture; returns how many survivors nobody has given a reason
+    for, and with `all_of_them` how many reasons are for no survivor."""
     known, failures, counts, used = equivalents(), 0, {}, set()
     chosen = chosen_mutants(names, all_of_them)
     verdicts = pool.imap(judge, [(name, it.text) for name, it in chosen], chunksize=4)

@@ -1,4 +1,4 @@
-"""What the properties ask, of the solver where the terms are not the same, and how a refusal reads."""
+"""When a property holds, by the solver where terms are not the same, and how a refusal reads."""
 
 import z3
 
@@ -23,7 +23,8 @@ class Questions:
             raise Failure(f"{self.place(pc)}: {what}")
 
     def equal(self, what, pc, left, right, path, mask=None):
-        """`left` is `right` for all values of the symbols for which the branches of `path` are taken."""
+        """`left` is `right` for all values of the symbols for which the branches of `path` are
+        taken."""
         self.checks += 1
         if left is right:
             return
@@ -65,5 +66,7 @@ class Questions:
 
 
 def shorten(term):
+    if z3.is_bv_value(term):
+        return hex(term.as_long())
     text = " ".join(str(term).split())
     return text if len(text) < 160 else text[:157] + "..."

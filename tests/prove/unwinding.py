@@ -15,8 +15,8 @@ class Unwinding:
         self.tables, self.ehabi = Tables(prover.image, self.abi.word), Ehabi(prover.image)
 
     def around_switch(self, end, name):
-        """In line, the table is that of the function around, which counts on the registers that SWITCH
-        keeps: they are there but for the last `window` instructions."""
+        """In line, the table is that of the function around, which counts on the registers that
+        SWITCH keeps: they are there but for the last `window` instructions."""
         first, text = self.prover.first, self.prover.text_in_line
         gone = [
             state
@@ -40,11 +40,13 @@ class Unwinding:
                 left = next((it for it in end.trail[index:] if it.pc not in routine), end)
                 registers = {it: left.get(it) for it in self.core.kept}
                 back = end.target if left is end else self.prover.address(left.pc)
-                self.compare(state, self.tables.unwind(state, self.dwarf), registers, back, end.path)
+                self.compare(
+                    state, self.tables.unwind(state, self.dwarf), registers, back, end.path
+                )
 
     def in_entry(self, end, departure=None):
-        """In `entry`, the caller is the frame in which the parent Q waits; once the departure has been
-        read, that of A, which is resumed."""
+        """In `entry`, the caller is the frame in which the parent Q waits; once the departure has
+        been read, that of A, which is resumed."""
         routine, read = self.prover.routine("entry"), False
         for state in end.trail:
             if state.pc in routine:
@@ -76,8 +78,8 @@ class Unwinding:
                 self.compare(state, (self.ehabi.unwind(state), 14), registers, back, path)
 
     def before_entry_pc(self):
-        """Unwinders look up the instruction before a return address, and a new greenlet's is entry_pc:
-        there is one in `entry`, with the same rules."""
+        """Unwinders look up the instruction before a return address, and a new greenlet's is
+        entry_pc: there is one in `entry`, with the same rules."""
         entry, entry_pc = self.prover.image.code("entry"), self.prover.image.code("entry_pc")
         self.prover.require(entry < entry_pc, "entry_pc is not inside entry", entry)
         same = self.tables.row(entry_pc - 1) == self.tables.row(entry_pc)
