@@ -10,7 +10,7 @@ fn main() {
 }
 
 /// A greenlet that adds one to each message, `frames` calls deep, and has started.
-fn adder(me: &Current<u64>, frames: usize) -> Greenlet<u64> {
+fn adder<'e>(me: &Current<'e, u64>, frames: usize) -> Greenlet<'e, u64> {
     let main = me.handle();
     let adder = Greenlet::new(me, move |me, mut x: u64| {
         loop {

@@ -30,7 +30,7 @@ use std::{
     ptr,
 };
 
-use greenlet::{Current, Greenlet, Thrown, enter};
+use greenlet::{Child, Current, Greenlet, Thrown, enter};
 
 const USAGE: &str = "\
 Usage: callback [THING...]
@@ -48,18 +48,16 @@ enum Message {
 }
 
 /// A sort of the numbers below some number, that is told by others what goes first.
-struct Sort {
-    greenlet: Greenlet<Ordering>,
+struct Sort<'e> {
+    greenlet: Greenlet<'e, Ordering>,
 }
 
-impl Sort {
-    fn new(me: &Current<Message>, count: usize) -> Self {
-        let main = me.handle();
+impl<'e> Sort<'e> {
+    fn new(me: &Current<'e, Message>, count: usize) -> Self {
         let greenlet = Greenlet::new(me, move |me, _start| {
             let mut numbers: Vec<usize> = (0..count).collect();
             let questions = Questions {
                 me,
-                main: &main,
                 answers: RefCell::new(vec![Vec::new(); count]),
                 thrown: Cell::new(None),
             };
@@ -87,9 +85,8 @@ impl Sort {
 }
 
 /// The callback's side of a sort.
-struct Questions<'a> {
-    me: &'a Current<Ordering>,
-    main: &'a Greenlet<Message>,
+struct Questions<'a, 'e> {
+    me: &'a Child<'e, Ordering, Message>,
     /// For each number, those of which it is known that they come after it.
     answers: RefCell<Vec<Vec<usize>>>,
     /// What was thrown at the greenlet. Nothing is asked any more.
@@ -98,10 +95,10 @@ struct Questions<'a> {
 
 greenlet::local! {
     /// Those of the sort that runs in this greenlet: `qsort` hands nothing on to its callback.
-    static QUESTIONS: Cell<*const Questions<'static>> = Cell::new(ptr::null());
+    static QUESTIONS: Cell<*const Questions<'static, 'static>> = Cell::new(ptr::null());
 }
 
-impl Questions<'_> {
+impl Questions<'_, '_> {
     fn sort(&self, numbers: &mut [usize]) {
         QUESTIONS.with(|questions| questions.set(ptr::from_ref(self).cast()));
         // SAFETY: the slice is what is described, the callback reads two of its items and
@@ -159,7 +156,7 @@ impl Questions<'_> {
             self.thrown.set(thrown);
             return Ordering::Less;
         }
-        match self.me.switch(self.main, Message::Question(a, b)) {
+        match self.me.switch_to_parent(Message::Question(a, b)) {
             Ok(Ordering::Greater) => Ordering::Greater,
             Ok(_) => Ordering::Less,
             Err(thrown) => {

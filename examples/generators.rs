@@ -15,7 +15,7 @@ use std::{
     rc::Rc,
 };
 
-use greenlet::{Current, Greenlet, Thrown, enter};
+use greenlet::{Child, Current, Greenlet, Thrown, enter};
 
 fn main() -> ExitCode {
     let done = enter(|me| {
@@ -49,42 +49,38 @@ fn is_broken_pipe(thrown: &Thrown) -> bool {
 ///
 /// All greenlets here receive `()`, so that generators of different types can consume each
 /// other; the items lie in a slot of their own.
-struct Generator<'a, T> {
-    consumer: &'a Current<()>,
-    greenlet: Greenlet<()>,
+struct Generator<'a, 'e, T> {
+    consumer: &'a Current<'e, ()>,
+    greenlet: Greenlet<'e, ()>,
     slot: Slot<T>,
 }
 
 type Slot<T> = Rc<Cell<Option<T>>>;
 
 /// What a generator's function is lent, to yield with.
-struct Yielder<'a, T> {
-    me: &'a Current<()>,
-    consumer: &'a Greenlet<()>,
+struct Yielder<'a, 'e, T> {
+    me: &'a Child<'e, (), ()>,
     slot: &'a Slot<T>,
 }
 
-impl<T> Yielder<'_, T> {
+impl<T> Yielder<'_, '_, T> {
     /// Hands `item` to the consumer, and returns when that wants another.
     fn send(&self, item: T) -> Result<(), Thrown> {
         self.slot.set(Some(item));
-        self.me.switch(self.consumer, ())
+        self.me.switch_to_parent(())
     }
 }
 
-impl<'a, T: 'static> Generator<'a, T> {
+impl<'a, 'e, T: 'e> Generator<'a, 'e, T> {
     /// A generator that the running greenlet will consume.
     fn new(
-        consumer: &'a Current<()>,
-        function: impl FnOnce(&Yielder<'_, T>) -> Result<(), Thrown> + 'static,
+        consumer: &'a Current<'e, ()>,
+        function: impl FnOnce(&Yielder<'_, 'e, T>) -> Result<(), Thrown> + 'e,
     ) -> Self {
         let slot = Slot::default();
         let greenlet = Greenlet::new(consumer, {
-            let (consumer, slot) = (consumer.handle(), Rc::clone(&slot));
-            move |me, ()| {
-                let (consumer, slot) = (&consumer, &slot);
-                function(&Yielder { me, consumer, slot })
-            }
+            let slot = Rc::clone(&slot);
+            move |me, ()| function(&Yielder { me, slot: &slot })
         });
         Self {
             consumer,
@@ -94,7 +90,7 @@ impl<'a, T: 'static> Generator<'a, T> {
     }
 }
 
-impl<T> Iterator for Generator<'_, T> {
+impl<T> Iterator for Generator<'_, '_, T> {
     type Item = Result<T, Thrown>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -108,7 +104,7 @@ impl<T> Iterator for Generator<'_, T> {
 
 /// A suspended generator owns a handle to its consumer. If that is a generator which owns this
 /// one, then dropping handles ends neither: they keep each other. So say it.
-impl<T> Drop for Generator<'_, T> {
+impl<T> Drop for Generator<'_, '_, T> {
     fn drop(&mut self) {
         let ended = self.consumer.kill(&self.greenlet);
         debug_assert_eq!(ended, Ok(()), "it is suspended");
@@ -132,7 +128,7 @@ fn node(left: Box<Tree>, right: Box<Tree>) -> Box<Tree> {
 
 impl Tree {
     /// Yields the leaves from left to right: the recursion that anybody would write.
-    fn leaves(&self, yielder: &Yielder<'_, char>) -> Result<(), Thrown> {
+    fn leaves(&self, yielder: &Yielder<char>) -> Result<(), Thrown> {
         match self {
             Self::Leaf(name) => yielder.send(*name),
             Self::Node(left, right) => {
@@ -158,7 +154,7 @@ fn tree_in_order(me: &Current<()>) -> Result<(), Thrown> {
 
 /// Yields each order of `letters`: each letter in turn, and behind it each order of the others,
 /// from a generator of its own. So there are as many generators in each other as letters.
-fn permute(yielder: &Yielder<'_, String>, letters: &str) -> Result<(), Thrown> {
+fn permute(yielder: &Yielder<String>, letters: &str) -> Result<(), Thrown> {
     if letters.is_empty() {
         return yielder.send(String::new());
     }
@@ -192,7 +188,11 @@ impl Drop for Farewell {
     }
 }
 
-fn leaves_of<'a>(me: &'a Current<()>, name: &'static str, tree: Box<Tree>) -> Generator<'a, char> {
+fn leaves_of<'a, 'e>(
+    me: &'a Current<'e, ()>,
+    name: &'static str,
+    tree: Box<Tree>,
+) -> Generator<'a, 'e, char> {
     Generator::new(me, move |yielder| {
         let _farewell = Farewell(name);
         let outcome = tree.leaves(yielder);
@@ -222,14 +222,14 @@ fn first_difference(me: &Current<()>) -> Result<(), Thrown> {
 
 // ---- recursion without end: a sieve
 
-fn numbers_from(first: u32) -> impl FnOnce(&Yielder<'_, u32>) -> Result<(), Thrown> {
+fn numbers_from(first: u32) -> impl FnOnce(&Yielder<u32>) -> Result<(), Thrown> {
     move |yielder| (first..).try_for_each(|number| yielder.send(number))
 }
 
 /// Yields the first number, which is prime, and those of a sieve of what it does not divide. So
 /// the recursion goes one deeper at each prime, and never returns.
 fn sieve(
-    yielder: &Yielder<'_, u32>,
+    yielder: &Yielder<u32>,
     numbers: &mut dyn Iterator<Item = Result<u32, Thrown>>,
 ) -> Result<(), Thrown> {
     let Some(prime) = numbers.next().transpose()? else {

@@ -23,36 +23,36 @@ const STACK: usize = Builder::MIN_STACK_SIZE;
 
 /// The tasklets of a thread. The main greenlet is their parent: it runs whoever is next when a
 /// tasklet is over, or when all others wait.
-struct Scheduler {
-    main: Greenlet<()>,
+struct Scheduler<'e> {
+    main: Greenlet<'e, ()>,
     /// Keeps tasklets alive. Queues do not, so tasklets cannot keep themselves or each other.
-    tasklets: RefCell<HashMap<u64, Greenlet<()>>>,
+    tasklets: RefCell<HashMap<u64, Greenlet<'e, ()>>>,
     started: Cell<u64>,
-    runnable: Queue<()>,
+    runnable: Queue<'e, ()>,
 }
 
 /// Tasklets, each with something of its own.
-type Queue<T> = RefCell<VecDeque<(WeakGreenlet<()>, T)>>;
+type Queue<'e, T> = RefCell<VecDeque<(WeakGreenlet<'e, ()>, T)>>;
 
-fn put<T>(queue: &Queue<T>, tasklet: &Greenlet<()>, with: T) {
+fn put<'e, T>(queue: &Queue<'e, T>, tasklet: &Greenlet<'e, ()>, with: T) {
     queue.borrow_mut().push_back((tasklet.downgrade(), with));
 }
 
 /// Takes the first one, past those that were killed.
-fn take<T>(queue: &Queue<T>) -> Option<(Greenlet<()>, T)> {
+fn take<'e, T>(queue: &Queue<'e, T>) -> Option<(Greenlet<'e, ()>, T)> {
     let mut queue = queue.borrow_mut();
     std::iter::from_fn(|| queue.pop_front())
         .find_map(|(tasklet, with)| Some((tasklet.upgrade()?, with)))
 }
 
 /// The running tasklet: what its body is lent.
-struct Tasklet<'a> {
-    me: &'a Current<()>,
-    scheduler: &'a Scheduler,
+struct Tasklet<'a, 'e> {
+    me: &'a Current<'e, ()>,
+    scheduler: &'a Scheduler<'e>,
 }
 
-impl Scheduler {
-    fn new(me: &Current<()>) -> Rc<Self> {
+impl<'e> Scheduler<'e> {
+    fn new(me: &Current<'e, ()>) -> Rc<Self> {
         Rc::new(Self {
             main: me.handle(),
             tasklets: RefCell::default(),
@@ -64,8 +64,8 @@ impl Scheduler {
     /// A new tasklet, at the end of the queue.
     fn spawn(
         self: &Rc<Self>,
-        me: &Current<()>,
-        body: impl FnOnce(&Tasklet) -> Result<(), Thrown> + 'static,
+        me: &Current<'e, ()>,
+        body: impl FnOnce(&Tasklet<'_, 'e>) -> Result<(), Thrown> + 'e,
     ) -> Result<(), Thrown> {
         let id = self.started.replace(self.started.get() + 1);
         let scheduler = Rc::clone(self);
@@ -82,7 +82,7 @@ impl Scheduler {
     }
 
     /// Runs the tasklets until all are over, or one fails. Those that are left then are killed.
-    fn run(&self, me: &Current<()>) -> Result<(), Thrown> {
+    fn run(&self, me: &Current<'e, ()>) -> Result<(), Thrown> {
         let mut outcome = Ok(());
         while let (Ok(()), Some((next, ()))) = (&outcome, take(&self.runnable)) {
             outcome = me.switch(&next, ());
@@ -96,14 +96,14 @@ impl Scheduler {
     }
 }
 
-impl Tasklet<'_> {
+impl<'e> Tasklet<'_, 'e> {
     /// Lets the others have their turns (`stackless.schedule`).
     fn schedule(&self) -> Result<(), Thrown> {
         self.wait_in(&self.scheduler.runnable, ())
     }
 
     /// Runs the others until one of them takes this one out of the queue and has it run.
-    fn wait_in<T>(&self, queue: &Queue<T>, with: T) -> Result<(), Thrown> {
+    fn wait_in<T>(&self, queue: &Queue<'e, T>, with: T) -> Result<(), Thrown> {
         put(queue, &self.me.handle(), with);
         match take(&self.scheduler.runnable) {
             Some((next, ())) => self.me.switch(&next, ()),
@@ -113,12 +113,12 @@ impl Tasklet<'_> {
 }
 
 /// Passes values from tasklet to tasklet: who comes first waits for the other.
-struct Channel<T> {
-    senders: Queue<T>,
-    receivers: Queue<Rc<Cell<Option<T>>>>,
+struct Channel<'e, T> {
+    senders: Queue<'e, T>,
+    receivers: Queue<'e, Rc<Cell<Option<T>>>>,
 }
 
-impl<T> Channel<T> {
+impl<'e, T> Channel<'e, T> {
     fn new() -> Rc<Self> {
         Rc::new(Self {
             senders: Queue::default(),
@@ -126,7 +126,7 @@ impl<T> Channel<T> {
         })
     }
 
-    fn send(&self, tasklet: &Tasklet, value: T) -> Result<(), Thrown> {
+    fn send(&self, tasklet: &Tasklet<'_, 'e>, value: T) -> Result<(), Thrown> {
         let Some((receiver, slot)) = take(&self.receivers) else {
             return tasklet.wait_in(&self.senders, value);
         };
@@ -135,7 +135,7 @@ impl<T> Channel<T> {
         Ok(())
     }
 
-    fn receive(&self, tasklet: &Tasklet) -> Result<T, Thrown> {
+    fn receive(&self, tasklet: &Tasklet<'_, 'e>) -> Result<T, Thrown> {
         if let Some((sender, value)) = take(&self.senders) {
             put(&tasklet.scheduler.runnable, &sender, ());
             return Ok(value);

@@ -18,7 +18,7 @@ use std::{
     process::ExitCode,
 };
 
-use greenlet::{Builder, Current, Greenlet, Thrown, enter};
+use greenlet::{Builder, Child, Thrown, enter};
 
 const USAGE: &str = "\
 Usage: walk [PATH]
@@ -89,15 +89,13 @@ fn is_broken_pipe(error: &Thrown) -> bool {
 /// If printing fails, the walker is dropped in the middle of its recursion. That kills it: its
 /// `switch` returns an error, which `?` carries out of the recursion.
 fn print_tree(root: &Path, out: &mut impl Write) -> Result<(), Thrown> {
-    let root = root.to_path_buf();
     enter(|me| {
-        let main = me.handle();
         let walker = Builder::new()
             .name("walker")
             // As much as a program's own stack, for deep trees. Only what is used costs memory.
             .stack_size(8 * 1024 * 1024)
-            .build(me, move |me, ()| {
-                Walk { me, main: &main }.visit(&root, root.as_os_str(), 0)?;
+            .build(me, |me, ()| {
+                Walk { me }.visit(root, root.as_os_str(), 0)?;
                 Ok(None)
             })?;
 
@@ -121,12 +119,11 @@ fn print_tree(root: &Path, out: &mut impl Write) -> Result<(), Thrown> {
 }
 
 /// The walk, as it runs in its greenlet.
-struct Walk<'a> {
-    me: &'a Current<()>,
-    main: &'a Greenlet<Option<Found>>,
+struct Walk<'a, 'e> {
+    me: &'a Child<'e, (), Option<Found>>,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     /// Sends what is below `path`, then `path` itself, and returns its size: of a directory,
     /// the sum of what is in it.
     fn visit(&self, path: &Path, name: &OsStr, depth: usize) -> Result<u64, Thrown> {
@@ -164,7 +161,7 @@ impl Walk<'_> {
 
     /// Hands `found` to the main greenlet, and returns when that wants more.
     fn send(&self, found: Found) -> Result<(), Thrown> {
-        self.me.switch(self.main, Some(found))
+        self.me.switch_to_parent(Some(found))
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::{
-    BuildError, Current, Greenlet, StackMemory, Thrown,
+    BuildError, Child, Current, Greenlet, StackMemory, Thrown,
     stack::{Brought, Source},
     tree::{self, Settings},
 };
@@ -105,13 +105,28 @@ impl Builder {
     /// [`BuildError`] if the name contains a NUL, the stack is too small or too large or there is
     /// none, or there is no memory for the greenlet; `body` and what was set are dropped then.
     /// That the system has no memory for the stack shows at the first switch.
-    pub fn build<I: 'static, P: 'static>(
+    pub fn build<'e, I: 'static, P: 'static>(
         self,
-        parent: &Current<P>,
-        body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
-    ) -> Result<Greenlet<I>, BuildError> {
+        parent: &Current<'e, P>,
+        body: impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
+    ) -> Result<Greenlet<'e, I>, BuildError> {
         let settings = self.checked_settings()?;
         Ok(Greenlet::of(tree::new_greenlet(parent, || settings, body)?))
+    }
+
+    /// As [`build`](Self::build), for messages that are not `'static`: references, or handles. Such types
+    /// have no identity by which they could be compared (rules s4, s7, s9).
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_borrowing<'e, I: 'e, P: 'e>(
+        self,
+        parent: &Current<'e, P>,
+        body: impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
+    ) -> Result<Greenlet<'e, I>, BuildError> {
+        let settings = self.checked_settings()?;
+        let own = tree::new_borrowing_greenlet(parent, || settings, body)?;
+        Ok(Greenlet::of(own))
     }
 
     pub(crate) fn checked_settings(mut self) -> Result<Settings, BuildError> {

@@ -4,11 +4,12 @@ use core::{
     fmt,
     marker::PhantomData,
     mem::{self, ManuallyDrop, MaybeUninit},
+    ops::Deref,
     ptr,
 };
 
 use crate::{
-    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown,
+    Greenlet, GreenletExit, Invariant, KillError, ParentError, SwitchError, Thrown, WeakGreenlet,
     arch::Message,
     host, thread, trace,
     tree::{self, Block, Content, Delivery, Killed, Own, Refusal, State},
@@ -16,14 +17,19 @@ use crate::{
 
 /// The running greenlet, which receives messages of type `I`.
 ///
-/// Lent to the closure of [`enter`](crate::enter) and to each body. Only through it can code
-/// switch or throw. Other greenlets also run, without it, while code is inside a nested
-/// [`enter`](crate::enter), and while it drops the last handle of a suspended greenlet, which is
-/// killed.
+/// The closure of [`enter`](crate::enter) is lent a [`Root`](crate::Root) and each body a [`Child`]; both deref to
+/// this. Only through it can code switch or throw. Other greenlets also run, without it, while code
+/// is inside a nested [`enter`](crate::enter), and while it drops the last handle of a suspended
+/// greenlet, which is killed.
+///
+/// `'e` is the `enter` that the greenlet belongs to. A function that makes greenlets, or returns
+/// handles, names it: `fn spawn<'e>(me: &Current<'e, ()>) -> Greenlet<'e, u32>`; one that only switches
+/// need not. (Where rustc suggests `&'a Current<'a, _>`, that is one lifetime for two things, and fails
+/// at the call.)
 ///
 /// It cannot be kept, cloned or given to another greenlet:
 ///
-/// ```compile_fail,E0521
+/// ```compile_fail
 /// use greenlet::{Greenlet, enter};
 ///
 /// enter(|me| {
@@ -31,12 +37,13 @@ use crate::{
 /// });
 /// ```
 #[repr(transparent)]
-pub struct Current<I> {
+pub struct Current<'e, I> {
     block: Block,
     inbox: PhantomData<Invariant<I>>,
+    enter: PhantomData<Invariant<&'e ()>>,
 }
 
-impl<I> Current<I> {
+impl<'e, I> Current<'e, I> {
     /// # Safety
     /// The block's inbox type is `I`; its greenlet runs, and the reference is used no longer
     /// than its closure or body runs.
@@ -52,12 +59,45 @@ impl<I> Current<I> {
 
     /// A handle to this greenlet, for others to switch to it.
     ///
-    /// A greenlet that owns a handle to itself is never dropped, only killed or finished.
+    /// A greenlet that holds a handle to itself while it is suspended is not killed when the last other
+    /// handle goes: give it away, or [`downgrade`](Self::downgrade) instead. For the parent none is
+    /// needed: see [`Child::switch_to_parent`].
     #[must_use]
-    pub fn handle(&self) -> Greenlet<I> {
+    pub fn handle(&self) -> Greenlet<'e, I> {
         self.block.retain();
         // SAFETY: the count has just been made, in a block that is there while it runs.
         Greenlet::of(unsafe { Own::from_counted(ptr::NonNull::from(&self.block)) })
+    }
+
+    /// A handle to this greenlet that does not keep it alive (rule s18).
+    #[must_use]
+    pub fn downgrade(&self) -> WeakGreenlet<'e, I> {
+        WeakGreenlet::of(&self.block)
+    }
+
+    /// Returns `true` if this greenlet is told to exit: it can no longer switch (rule s15). Asking is
+    /// no attempt at it.
+    ///
+    /// Code that waits on behalf of others and has ways of its own to say "cancelled" asks this, and
+    /// returns: a loop that neither switches nor asks never ends, and the kill with it.
+    ///
+    /// ```
+    /// use greenlet::{Greenlet, enter};
+    ///
+    /// enter(|me| {
+    ///     let worker = Greenlet::new(me, |me, ()| {
+    ///         while !me.is_exiting() {
+    ///             let _error = me.switch_to_parent(());
+    ///         }
+    ///         Ok(())
+    ///     });
+    ///     me.switch(&worker, ()).unwrap();
+    ///     me.kill(&worker).unwrap();
+    /// });
+    /// ```
+    #[must_use]
+    pub fn is_exiting(&self) -> bool {
+        self.block.is_exiting()
     }
 
     /// Sends `message` to `target`, waits for one of this greenlet's own, and returns it.
@@ -70,10 +110,9 @@ impl<I> Current<I> {
     /// use greenlet::{Greenlet, enter};
     ///
     /// enter(|me| {
-    ///     let main = me.handle();
-    ///     let summer = Greenlet::new(me, move |me, mut sum: u32| {
+    ///     let summer = Greenlet::new(me, |me, mut sum: u32| {
     ///         while sum < 100 {
-    ///             sum += me.switch(&main, sum)?;
+    ///             sum += me.switch_to_parent(sum)?;
     ///         }
     ///         Ok(sum)
     ///     });
@@ -92,8 +131,13 @@ impl<I> Current<I> {
     /// With the panic of a child that ended with one and has this greenlet as its parent
     /// (rule s11). A greenlet that was killed is unwound from its third switch on (rule s15).
     #[cfg_attr(switch_in_line, inline(always))]
-    pub fn switch<J, L>(&self, target: &Greenlet<J, L>, message: J) -> Result<I, Thrown> {
-        let target = target.block();
+    pub fn switch<J>(&self, target: &Greenlet<'_, J>, message: J) -> Result<I, Thrown> {
+        self.switch_to(target.block(), message)
+    }
+
+    /// [`switch`](Self::switch); `target`'s inbox type is `J`.
+    #[cfg_attr(switch_in_line, inline(always))]
+    fn switch_to<J>(&self, target: &Block, message: J) -> Result<I, Thrown> {
         let message = ManuallyDrop::new(message);
         let sent = tree::of_value(&message);
         // SAFETY: the types are those of the two greenlets, the message is not used here any more, and
@@ -135,12 +179,21 @@ impl<I> Current<I> {
     /// # Panics
     /// As [`switch`](Self::switch).
     #[cfg_attr(switch_in_line, inline(always))]
-    pub fn try_switch<J, L>(
+    pub fn try_switch<J>(
         &self,
-        target: &Greenlet<J, L>,
+        target: &Greenlet<'_, J>,
         message: J,
     ) -> Result<Result<I, Thrown>, SwitchError<J>> {
-        let target = target.block();
+        self.try_switch_to(target.block(), message)
+    }
+
+    /// [`try_switch`](Self::try_switch); `target`'s inbox type is `J`.
+    #[cfg_attr(switch_in_line, inline(always))]
+    fn try_switch_to<J>(
+        &self,
+        target: &Block,
+        message: J,
+    ) -> Result<Result<I, Thrown>, SwitchError<J>> {
         let message = ManuallyDrop::new(message);
         let sent = tree::of_value(&message);
         // SAFETY: as in `switch`.
@@ -181,8 +234,7 @@ impl<I> Current<I> {
     /// impl std::error::Error for TimedOut {}
     ///
     /// enter(|me| {
-    ///     let main = me.handle();
-    ///     let waiting = Greenlet::new(me, move |me, ()| match me.switch(&main, "waiting") {
+    ///     let waiting = Greenlet::new(me, |me, ()| match me.switch_to_parent("waiting") {
     ///         Err(thrown) if thrown.downcast_ref::<TimedOut>().is_some() => Ok("gave up"),
     ///         answer => answer.map(|()| "answered"),
     ///     });
@@ -196,9 +248,9 @@ impl<I> Current<I> {
     ///
     /// # Panics
     /// As [`switch`](Self::switch).
-    pub fn throw<J, L>(
+    pub fn throw<J>(
         &self,
-        target: &Greenlet<J, L>,
+        target: &Greenlet<'_, J>,
         error: impl Into<Thrown>,
     ) -> Result<I, Thrown> {
         self.try_throw(target, error)
@@ -212,9 +264,9 @@ impl<I> Current<I> {
     ///
     /// # Panics
     /// As [`switch`](Self::switch).
-    pub fn try_throw<J, L>(
+    pub fn try_throw<J>(
         &self,
-        target: &Greenlet<J, L>,
+        target: &Greenlet<'_, J>,
         error: impl Into<Thrown>,
     ) -> Result<Result<I, Thrown>, SwitchError<Thrown>> {
         let target = target.block();
@@ -258,10 +310,9 @@ impl<I> Current<I> {
     /// use greenlet::{Greenlet, KillError, enter};
     ///
     /// enter(|me| {
-    ///     let main = me.handle();
-    ///     let server = Greenlet::new(me, move |me, ()| {
+    ///     let server = Greenlet::new(me, |me, ()| {
     ///         let _closed_by_the_kill = std::net::TcpListener::bind("127.0.0.1:0")?;
-    ///         me.switch(&main, ())
+    ///         me.switch_to_parent(())
     ///     });
     ///     me.switch(&server, ()).unwrap();
     ///     assert_eq!(me.kill(&server), Ok(()));
@@ -272,7 +323,7 @@ impl<I> Current<I> {
     ///
     /// # Errors
     /// [`KillError`] if the target cannot be dead on return.
-    pub fn kill<J, L>(&self, target: &Greenlet<J, L>) -> Result<(), KillError> {
+    pub fn kill<J>(&self, target: &Greenlet<'_, J>) -> Result<(), KillError> {
         let target = target.block();
         if target.is_root() && target.state() != State::Dead {
             return Err(KillError::Root);
@@ -282,6 +333,35 @@ impl<I> Current<I> {
             Killed::Itself => Err(KillError::Itself),
             Killed::Beneath | Killed::UnderWay | Killed::Interrupted => Err(KillError::Later),
         }
+    }
+
+    /// Runs `body` in a new root greenlet of the same `enter`, and returns what it returns: until then
+    /// this stack has a second inbox.
+    ///
+    /// Unlike that of [`enter`](crate::enter), its type need not be `'static`: what it receives may
+    /// borrow, or be a handle. What is made under it lives on when `body` has returned.
+    ///
+    /// ```
+    /// use greenlet::{Current, Greenlet, Root, enter};
+    ///
+    /// let text = String::from("to be or not");
+    /// enter(|me: &Root<()>| {
+    ///     me.with_inbox(|me: &Current<Option<&str>>| {
+    ///         let words = Greenlet::borrowing(me, |me, ()| {
+    ///             for word in text.split(' ') {
+    ///                 me.switch_to_parent(Some(word))?;
+    ///             }
+    ///             Ok(None)
+    ///         });
+    ///         assert_eq!(me.switch(&words, ())?, Some("to"));
+    ///         assert_eq!(me.switch(&words, ())?, Some("be"));
+    ///         Ok::<(), greenlet::Thrown>(())
+    ///     })
+    /// })
+    /// # .unwrap();
+    /// ```
+    pub fn with_inbox<J: 'e, R>(&self, body: impl FnOnce(&Current<'e, J>) -> R) -> R {
+        tree::with_inbox(&self.block, body)
     }
 
     /// May `self` leave, with nothing to be told to it or about it?
@@ -415,6 +495,101 @@ unsafe fn not_sent<M>(refusal: Refusal, message: Message) -> SwitchError<M> {
     SwitchError::new(refusal, unsafe { tree::take_value(message) })
 }
 
+/// The running greenlet as its body is lent it: a [`Current`] that can also send to its parent.
+///
+/// `P` is what the body returns, and so what the parent receives.
+///
+/// ```
+/// use greenlet::{Child, Greenlet, Thrown, enter};
+///
+/// /// Yields `n`, `n - 1`, … 1.
+/// fn count_down(me: &Child<(), u32>, n: u32) -> Result<(), Thrown> {
+///     if n > 0 {
+///         me.switch_to_parent(n)?;
+///         count_down(me, n - 1)?;
+///     }
+///     Ok(())
+/// }
+///
+/// enter(|me| {
+///     let counter = Greenlet::new(me, |me, ()| count_down(me, 3).map(|()| 0));
+///     let numbers = [(); 4].map(|()| me.switch(&counter, ()).unwrap());
+///     assert_eq!(numbers, [3, 2, 1, 0]);
+/// });
+/// ```
+#[repr(transparent)]
+pub struct Child<'e, I, P> {
+    current: Current<'e, I>,
+    returns: PhantomData<Invariant<P>>,
+}
+
+impl<'e, I, P> Child<'e, I, P> {
+    /// # Safety
+    /// As for [`Current::of`]; and the body of the greenlet returns a `P`.
+    pub(crate) unsafe fn of(block: &Block) -> &Self {
+        // SAFETY: `Child` is a transparent wrapper of a `Current`, and that of a block.
+        unsafe { &*ptr::from_ref(block).cast::<Self>() }
+    }
+
+    /// As [`switch`](Current::switch) to the greenlet that is the parent now.
+    ///
+    /// No handle to the parent is kept, so this makes no cycle of handles.
+    ///
+    /// # Errors
+    /// As [`switch`](Current::switch).
+    ///
+    /// # Panics
+    /// As [`switch`](Current::switch).
+    #[cfg_attr(switch_in_line, inline(always))]
+    pub fn switch_to_parent(&self, message: P) -> Result<I, Thrown> {
+        self.switch_to(self.parent(), message)
+    }
+
+    /// As [`try_switch`](Current::try_switch) to the greenlet that is the parent now.
+    ///
+    /// # Errors
+    /// As [`try_switch`](Current::try_switch).
+    ///
+    /// # Panics
+    /// As [`switch`](Current::switch).
+    #[cfg_attr(switch_in_line, inline(always))]
+    pub fn try_switch_to_parent(&self, message: P) -> Result<Result<I, Thrown>, SwitchError<P>> {
+        self.try_switch_to(self.parent(), message)
+    }
+
+    /// Changes the parent, as [`Greenlet::set_parent`] does. The types are known here to be the same,
+    /// so they may borrow.
+    ///
+    /// # Errors
+    /// [`ParentError::Cycle`].
+    pub fn set_parent(&self, parent: &Greenlet<'e, P>) -> Result<(), ParentError> {
+        let old = self.block.replace_parent(parent.block());
+        old.map(drop).ok_or(ParentError::Cycle)
+    }
+
+    /// Receives a `P` (invariant of blocks).
+    #[inline(always)]
+    fn parent(&self) -> &Block {
+        // SAFETY: all but roots, which are lent no `Child`, have a parent until they have died.
+        unsafe { self.block.parent().unwrap_unchecked() }
+    }
+}
+
+impl<'e, I, P> Deref for Child<'e, I, P> {
+    type Target = Current<'e, I>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Current<'e, I> {
+        &self.current
+    }
+}
+
+impl<I, P> fmt::Debug for Child<'_, I, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.block.fmt(f)
+    }
+}
+
 /// What `switch` and `throw` say where their `try_` forms give something back.
 fn refused(refusal: SwitchError<()>) -> Thrown {
     match refusal {
@@ -423,7 +598,7 @@ fn refused(refusal: SwitchError<()>) -> Thrown {
     }
 }
 
-impl<I> fmt::Debug for Current<I> {
+impl<I> fmt::Debug for Current<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.block.fmt(f)
     }

@@ -3,13 +3,10 @@
 use core::{fmt, marker::PhantomData};
 
 #[cfg(feature = "std")]
+use crate::{Child, Thrown, tree::Settings};
 use crate::{
-    Current, Thrown,
-    tree::{self, Settings},
-};
-use crate::{
-    Invariant, ParentError, Status, WeakGreenlet,
-    tree::{Block, Own, State},
+    Current, Invariant, ParentError, Status, WeakGreenlet,
+    tree::{self, Block, Own, State},
 };
 
 /// A handle to a greenlet that receives messages of type `I`.
@@ -17,8 +14,8 @@ use crate::{
 /// Cloning it is a reference count. When the last handle goes, a suspended greenlet is killed
 /// within that drop (rule s14); a child counts as a handle to its parent.
 ///
-/// `L` is how long the handle may be kept: for ever, or, for a greenlet of a
-/// [`Scope`](crate::Scope), as long as that lasts.
+/// `'e` is the [`enter`](crate::enter) under which the greenlet was made: it ends with that, and
+/// no handle leaves it. Those of an [`Unscoped`](crate::Unscoped) are `'static`.
 ///
 /// A greenlet belongs to the thread that made it:
 ///
@@ -30,14 +27,14 @@ use crate::{
 ///     std::thread::spawn(move || drop(greenlet));
 /// });
 /// ```
-pub struct Greenlet<I, L = &'static ()> {
+pub struct Greenlet<'e, I> {
     own: Own,
     inbox: PhantomData<Invariant<I>>,
-    bound: PhantomData<L>,
+    enter: PhantomData<Invariant<&'e ()>>,
 }
 
 #[cfg(feature = "std")]
-impl<I: 'static> Greenlet<I> {
+impl<'e, I: 'e> Greenlet<'e, I> {
     /// A new greenlet under `parent`, the running one, with stack and name as a
     /// [`Builder`](crate::Builder) begins with them.
     ///
@@ -59,28 +56,72 @@ impl<I: 'static> Greenlet<I> {
     /// assert_eq!(sum.unwrap(), 42);
     /// ```
     pub fn new<P: 'static>(
-        parent: &Current<P>,
-        body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
-    ) -> Self {
+        parent: &Current<'e, P>,
+        body: impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
+    ) -> Self
+    where
+        I: 'static,
+    {
         Self::of(
             tree::new_greenlet(parent, Settings::default, body)
                 .unwrap_or_else(|error| error.abort()),
         )
     }
+
+    /// As [`new`](Self::new), for messages that are not `'static`: references, or handles.
+    ///
+    /// Types that borrow have no identity by which they could be compared. So no ancestor receives
+    /// in the place of such a greenlet or of its parent (rules s7, s9), and its parent is changed
+    /// only by [`Child::set_parent`].
+    ///
+    /// ```
+    /// use greenlet::{Child, Greenlet, Root, Thrown, enter};
+    ///
+    /// /// Two that name each other: each receives a handle to the other.
+    /// struct Ball<'e>(Greenlet<'e, Ball<'e>>, u32);
+    ///
+    /// fn play<'e>(me: &Child<'e, Ball<'e>, u32>, mut ball: Ball<'e>) -> Result<u32, Thrown> {
+    ///     while ball.1 < 10 {
+    ///         let back = Ball(me.handle(), ball.1 + 1);
+    ///         ball = me.switch(&ball.0, back)?;
+    ///     }
+    ///     Ok(ball.1)
+    /// }
+    ///
+    /// enter(|me: &Root<u32>| {
+    ///     let (left, right) = (Greenlet::borrowing(me, play), Greenlet::borrowing(me, play));
+    ///     assert_eq!(me.switch(&left, Ball(right, 0)).unwrap(), 10);
+    /// });
+    /// ```
+    pub fn borrowing<P: 'e>(
+        parent: &Current<'e, P>,
+        body: impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
+    ) -> Self {
+        Self::of(
+            tree::new_borrowing_greenlet(parent, Settings::default, body)
+                .unwrap_or_else(|error| error.abort()),
+        )
+    }
 }
 
-impl<I, L> Greenlet<I, L> {
+impl<'e, I> Greenlet<'e, I> {
     pub(crate) fn of(own: Own) -> Self {
         Self {
             own,
             inbox: PhantomData,
-            bound: PhantomData,
+            enter: PhantomData,
         }
     }
 
     #[inline(always)]
     pub(crate) fn block(&self) -> &Block {
         self.own.block()
+    }
+
+    /// As [`Current::with_inbox`](crate::Current::with_inbox), on the stack of whatever code calls it.
+    /// That the handle is there shows that its `enter` has not ended.
+    pub fn with_inbox<J: 'e, R>(&self, body: impl FnOnce(&Current<'e, J>) -> R) -> R {
+        tree::with_inbox(self.block(), body)
     }
 
     /// Has it started, and is it not over? (greenlet's `bool(g)`, rule s5)
@@ -119,7 +160,7 @@ impl<I, L> Greenlet<I, L> {
     ///     assert_eq!(me.switch(&child, 1).unwrap(), 101);
     /// });
     /// ```
-    pub fn set_parent<Q, M>(&self, parent: &Greenlet<Q, M>) -> Result<(), ParentError> {
+    pub fn set_parent<Q>(&self, parent: &Greenlet<'e, Q>) -> Result<(), ParentError> {
         let block = self.block();
         if block.is_root() {
             return Err(ParentError::Root);
@@ -134,7 +175,7 @@ impl<I, L> Greenlet<I, L> {
 
     /// A handle that does not keep the greenlet alive (rule s18).
     #[must_use]
-    pub fn downgrade(&self) -> WeakGreenlet<I, L> {
+    pub fn downgrade(&self) -> WeakGreenlet<'e, I> {
         WeakGreenlet::of(self.block())
     }
 
@@ -145,17 +186,17 @@ impl<I, L> Greenlet<I, L> {
     }
 }
 
-impl<I, L> Clone for Greenlet<I, L> {
+impl<I> Clone for Greenlet<'_, I> {
     fn clone(&self) -> Self {
         Self {
             own: self.own.clone(),
             inbox: PhantomData,
-            bound: PhantomData,
+            enter: PhantomData,
         }
     }
 }
 
-impl<I, L> fmt::Debug for Greenlet<I, L> {
+impl<I> fmt::Debug for Greenlet<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.block().fmt(f)
     }

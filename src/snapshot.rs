@@ -58,9 +58,8 @@ pub struct GreenletInfo {
 /// use greenlet::{Builder, Snapshot, Status, enter};
 ///
 /// enter(|me| {
-///     let main = me.handle();
-///     let waiting = Builder::new().name("waiting").build(me, move |me, ()| {
-///         me.switch(&main, ())
+///     let waiting = Builder::new().name("waiting").build(me, |me, ()| {
+///         me.switch_to_parent(())
 ///     })?;
 ///     me.switch(&waiting, ()).unwrap();
 ///     let snapshot = Snapshot::take();
@@ -341,7 +340,7 @@ impl Places {
     }
 }
 
-impl<I, L> Greenlet<I, L> {
+impl<I> Greenlet<'_, I> {
     /// Where the greenlet is: its frames from the innermost on, through the frames in which
     /// its parents wait, to the thread's main. `None` if it is new or dead, if there is no memory
     /// for a stack to inspect it from, or if the allocator asks while it is called for another

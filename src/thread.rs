@@ -26,7 +26,7 @@ pub(crate) struct Thread {
     burials: Burials,
     /// The kill that was begun last of those that somebody waits in.
     kill: Cell<*const UnderWay>,
-    /// The live greenlets that belong to no scope.
+    /// The roots, and the live greenlets that no `enter` ends.
     unscoped: Roster,
     last_id: Cell<u64>,
     /// Is a stack being inspected? What runs there may allocate, and the allocator may inspect.
@@ -180,7 +180,7 @@ pub(crate) fn enroll(block: &Block) {
     THREAD.with(|thread| unsafe { thread.unscoped.add(block) });
 }
 
-/// Enters a scope's roster in the thread's list of them.
+/// Adds the registry of an `enter` to the thread's list of them.
 ///
 /// # Safety
 /// It stays where it is until it is unlisted.
@@ -189,7 +189,7 @@ pub(crate) unsafe fn list(roster: &Roster) {
     THREAD.with(|thread| unsafe { roster.list_after(&thread.unscoped) });
 }
 
-/// Calls `look` with every live greenlet of the thread, scoped or not; it must make and end none.
+/// Calls `look` with every live greenlet of the thread; it must make and end none.
 #[cfg(feature = "std")]
 pub(crate) fn for_each_greenlet(mut look: impl FnMut(&Block)) {
     THREAD.with(|thread| {

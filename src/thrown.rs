@@ -21,10 +21,9 @@ use crate::tree::Refusal;
 /// use greenlet::{Greenlet, GreenletExit, enter};
 ///
 /// enter(|me| {
-///     let main = me.handle();
-///     let counter = Greenlet::new(me, move |me, ()| {
+///     let counter = Greenlet::new(me, |me, ()| {
 ///         for n in 0.. {
-///             me.switch(&main, n)?;
+///             me.switch_to_parent(n)?;
 ///         }
 ///         Ok(0)
 ///     });

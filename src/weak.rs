@@ -7,7 +7,7 @@ use crate::{
     tree::{self, Block},
 };
 
-/// A handle to a greenlet that does not keep it alive. `I` and `L` are those of its [`Greenlet`].
+/// A handle to a greenlet that does not keep it alive. `I` and `'e` are those of its [`Greenlet`].
 ///
 /// ```
 /// use greenlet::{Greenlet, enter};
@@ -20,20 +20,20 @@ use crate::{
 ///     assert!(weak.upgrade().is_none(), "it is dead, though a handle is left");
 /// });
 /// ```
-pub struct WeakGreenlet<I, L = &'static ()> {
+pub struct WeakGreenlet<'e, I> {
     /// Owns one weak count.
     block: NonNull<Block>,
     inbox: PhantomData<Invariant<I>>,
-    bound: PhantomData<L>,
+    enter: PhantomData<Invariant<&'e ()>>,
 }
 
-impl<I, L> WeakGreenlet<I, L> {
+impl<'e, I> WeakGreenlet<'e, I> {
     pub(crate) fn of(block: &Block) -> Self {
         block.retain_weakly();
         Self {
             block: NonNull::from(block),
             inbox: PhantomData,
-            bound: PhantomData,
+            enter: PhantomData,
         }
     }
 
@@ -45,25 +45,25 @@ impl<I, L> WeakGreenlet<I, L> {
     /// A handle; `None` if the greenlet is dead, or is being killed because its last handle
     /// is gone.
     #[must_use]
-    pub fn upgrade(&self) -> Option<Greenlet<I, L>> {
+    pub fn upgrade(&self) -> Option<Greenlet<'e, I>> {
         self.block().upgrade().map(Greenlet::of)
     }
 }
 
-impl<I, L> Clone for WeakGreenlet<I, L> {
+impl<I> Clone for WeakGreenlet<'_, I> {
     fn clone(&self) -> Self {
         Self::of(self.block())
     }
 }
 
-impl<I, L> Drop for WeakGreenlet<I, L> {
+impl<I> Drop for WeakGreenlet<'_, I> {
     fn drop(&mut self) {
         // SAFETY: the count that this handle owns.
         unsafe { tree::release_weakly(self.block.as_ptr()) };
     }
 }
 
-impl<I, L> fmt::Debug for WeakGreenlet<I, L> {
+impl<I> fmt::Debug for WeakGreenlet<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("WeakGreenlet").field(self.block()).finish()
     }

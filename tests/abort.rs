@@ -20,7 +20,7 @@ use std::{
     rc::Rc,
 };
 
-use greenlet::{Builder, Current, Greenlet, GreenletExit, SwitchError, Thrown, enter};
+use greenlet::{Builder, Current, Greenlet, GreenletExit, Root, SwitchError, Thrown, enter};
 use process::{Ending, in_child};
 
 /// A promise and how to see whether it is kept: in a child, which may abort.
@@ -119,7 +119,7 @@ fn run_built_to_abort() -> ExitCode {
 }
 
 fn s6_messages_go_both_ways() {
-    let heard = enter(|me: &Current<String>| {
+    let heard = enter(|me: &Root<String>| {
         let main = me.handle();
         let echo = Greenlet::new(me, move |me, mut number: u64| {
             while number != 0 {
@@ -144,7 +144,7 @@ fn s7_a_value_goes_to_the_parent() {
 }
 
 /// Of a greenlet that has a child: both take numbers, and the child is over.
-fn parent_of_a_dead_child(me: &Current<u32>) -> (Greenlet<u32>, Greenlet<u32>) {
+fn parent_of_a_dead_child<'e>(me: &Current<'e, u32>) -> (Greenlet<'e, u32>, Greenlet<'e, u32>) {
     let child = Rc::new(RefCell::new(None));
     let (main, shown) = (me.handle(), Rc::clone(&child));
     let parent = Greenlet::new(me, move |me, first: u32| {
@@ -169,7 +169,7 @@ fn s9_a_dead_greenlet_forwards_to_its_first_live_ancestor() {
 }
 
 fn s9_a_dead_greenlet_without_such_an_ancestor_gives_the_message_back() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let dead = Greenlet::new(me, |_, text: &str| Ok(text.len() as u32));
         assert_eq!(me.switch(&dead, "four").unwrap(), 4);
         match me.try_switch(&dead, "five") {
@@ -180,7 +180,7 @@ fn s9_a_dead_greenlet_without_such_an_ancestor_gives_the_message_back() {
 }
 
 fn s11_an_error_goes_to_the_parent() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let parser = Greenlet::new(me, |_, text: &str| Ok(text.parse()?));
         let thrown = me.switch(&parser, "7x").unwrap_err();
         assert!(thrown.downcast::<std::num::ParseIntError>().is_ok());
@@ -189,7 +189,7 @@ fn s11_an_error_goes_to_the_parent() {
 }
 
 fn s12_a_thrown_error_is_what_switch_returns() {
-    enter(|me: &Current<String>| {
+    enter(|me: &Root<String>| {
         let main = me.handle();
         let listener: Greenlet<()> = Greenlet::new(me, move |me, ()| {
             let thrown = me.switch(&main, "ready".into()).unwrap_err();
@@ -202,7 +202,7 @@ fn s12_a_thrown_error_is_what_switch_returns() {
 }
 
 fn s12_a_new_greenlet_dies_of_what_is_thrown_at_it() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let new: Greenlet<()> = Greenlet::new(me, |_, ()| unreachable!("it is never started"));
         let thrown = me.throw(&new, std::fmt::Error).unwrap_err();
         assert!(thrown.downcast::<std::fmt::Error>().is_ok());
@@ -211,7 +211,7 @@ fn s12_a_new_greenlet_dies_of_what_is_thrown_at_it() {
 }
 
 fn s13_an_exit_is_news_to_the_parent() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let waiter: Greenlet<()> = Greenlet::new(me, move |me, ()| {
             me.switch(&main, ())?;
@@ -234,7 +234,7 @@ impl Drop for Flag {
 }
 
 /// A suspended greenlet which returns when it is told to, and the flag among its locals.
-fn suspended(me: &Current<()>) -> (Greenlet<()>, Rc<Cell<bool>>) {
+fn suspended<'e>(me: &Current<'e, ()>) -> (Greenlet<'e, ()>, Rc<Cell<bool>>) {
     let dropped = Rc::new(Cell::new(false));
     let (main, flag) = (me.handle(), Flag(Rc::clone(&dropped)));
     let greenlet = Greenlet::new(me, move |me, ()| {
@@ -271,7 +271,7 @@ fn s14_a_killed_greenlet_is_dead_while_handles_remain() {
 }
 
 fn s14_a_new_greenlet_is_dropped_without_running() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let dropped = Rc::new(Cell::new(false));
         let flag = Flag(Rc::clone(&dropped));
         let new: Greenlet<()> = Greenlet::new(me, move |_, ()| {
@@ -284,7 +284,7 @@ fn s14_a_new_greenlet_is_dropped_without_running() {
 }
 
 fn s15_one_refused_switch_does_not_end_a_killed_greenlet() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let greenlet: Greenlet<()> = Greenlet::new(me, move |me, ()| {
             assert!(me.switch(&main, ()).unwrap_err().is_exit());
@@ -312,7 +312,7 @@ fn s2_a_greenlet_enters_again() {
 }
 
 fn s15_one_that_goes_on_switching_is_ended() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let stubborn: Greenlet<()> = Builder::new()
             .name("stubborn")
@@ -332,7 +332,7 @@ fn names_the_stubborn_if_aborted(ending: &Ending) -> bool {
 }
 
 fn s11_a_panic_goes_to_the_parent() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let panicking: Greenlet<()> = Greenlet::new(me, move |me, ()| {
             me.switch(&main, ())?;

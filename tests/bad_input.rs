@@ -13,8 +13,8 @@ use std::{
 };
 
 use greenlet::{
-    BuildError, Builder, Current, Greenlet, GreenletExit, KillError, StackError, SwitchError,
-    Thrown, enter,
+    BuildError, Builder, Child, Current, Greenlet, GreenletExit, KillError, Root, StackError,
+    SwitchError, Thrown, Unscoped, enter,
 };
 use machine::skip;
 
@@ -94,9 +94,9 @@ type Nothing = std::convert::Infallible;
 
 /// What `Builder::build` says to a body that owns something.
 fn build_error(builder: Builder) -> BuildError {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let cargo = Counted::new(0);
-        let body = move |_: &Current<()>, ()| {
+        let body = move |_: &Child<(), _>, ()| {
             drop(cargo);
             Ok(())
         };
@@ -134,7 +134,7 @@ fn a_name_with_a_nul_is_an_error_of_build() {
 #[test]
 fn s9_a_message_to_a_dead_greenlet_comes_back() {
     leaks_nothing(|| {
-        enter(|me: &Current<u32>| {
+        enter(|me: &Root<u32>| {
             let dead = Greenlet::new(me, |_, cargo: Counted| Ok(cargo.0));
             assert_eq!(me.switch(&dead, Counted::new(7)).unwrap(), 7);
             assert!(dead.is_dead());
@@ -157,9 +157,9 @@ fn s9_a_message_to_a_dead_greenlet_comes_back() {
 #[test]
 fn s2_a_message_to_one_that_has_entered_again_comes_back() {
     leaks_nothing(|| {
-        enter(|outer: &Current<Counted>| {
+        enter(|outer: &Root<Counted>| {
             let busy = outer.handle();
-            enter(|inner: &Current<Nothing>| {
+            enter(|inner: &Root<Nothing>| {
                 assert_refused!(
                     inner.try_switch(&busy, Counted::new(1)),
                     SwitchError::Busy(_),
@@ -196,12 +196,12 @@ impl std::error::Error for Lost {}
 #[test]
 fn a_message_to_one_that_waits_for_a_death_comes_back() {
     leaks_nothing(|| {
-        enter(|me: &Current<Counted>| {
+        enter(|me: &Root<Counted>| {
             let killer = me.handle();
             let victim: Greenlet<()> = Greenlet::new(me, move |me, ()| {
                 let exit = me.switch(&killer, Counted::new(1)).unwrap_err();
                 // It cannot switch any more, but what it enters can.
-                enter(|inner: &Current<Nothing>| {
+                enter(|inner: &Root<Nothing>| {
                     assert_refused!(
                         inner.try_switch(&killer, Counted::new(2)),
                         SwitchError::Busy(_),
@@ -219,7 +219,7 @@ fn a_message_to_one_that_waits_for_a_death_comes_back() {
 #[test]
 fn s15_a_message_of_one_that_is_told_to_exit_comes_back() {
     leaks_nothing(|| {
-        enter(|me: &Current<Counted>| {
+        enter(|me: &Root<Counted>| {
             let main = me.handle();
             let victim: Greenlet<()> = Greenlet::new(me, move |me, ()| {
                 let exit = me.switch(&main, Counted::new(1)).unwrap_err();
@@ -241,12 +241,12 @@ fn s15_a_message_of_one_that_is_told_to_exit_comes_back() {
 #[test]
 fn a_message_sent_through_a_current_that_does_not_run_comes_back() {
     leaks_nothing(|| {
-        enter(|outer: &Current<()>| {
+        enter(|outer: &Root<()>| {
             let greenlet = Greenlet::new(outer, |_, cargo: Counted| {
                 drop(cargo);
                 Ok(())
             });
-            enter(|_: &Current<Nothing>| {
+            enter(|_: &Root<Nothing>| {
                 assert_refused!(
                     outer.try_switch(&greenlet, Counted::new(1)),
                     SwitchError::NotCurrent(_),
@@ -261,9 +261,9 @@ fn a_message_sent_through_a_current_that_does_not_run_comes_back() {
 #[test]
 fn what_cannot_be_dead_on_return_of_kill_is_an_error() {
     leaks_nothing(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             assert_eq!(me.kill(&me.handle()), Err(KillError::Root));
-            let suicide = Greenlet::new(me, |me: &Current<()>, ()| {
+            let suicide = Greenlet::new(me, |me: &Child<(), _>, ()| {
                 assert_eq!(me.kill(&me.handle()), Err(KillError::Itself));
                 Ok(())
             });
@@ -275,13 +275,13 @@ fn what_cannot_be_dead_on_return_of_kill_is_an_error() {
 
 /// Switches from its destructor, while a panic unwinds.
 #[cfg(panic = "unwind")]
-struct SwitchesWhenDropped<'a> {
-    me: &'a Current<()>,
-    target: Greenlet<Counted>,
+struct SwitchesWhenDropped<'a, 'e> {
+    me: &'a Current<'e, ()>,
+    target: Greenlet<'e, Counted>,
 }
 
 #[cfg(panic = "unwind")]
-impl Drop for SwitchesWhenDropped<'_> {
+impl Drop for SwitchesWhenDropped<'_, '_> {
     fn drop(&mut self) {
         assert_refused!(
             self.me.try_switch(&self.target, Counted::new(1)),
@@ -314,7 +314,7 @@ fn s19_a_message_of_one_that_unwinds_comes_back() {
 }
 
 /// A greenlet that owns something before and while it is suspended.
-fn suspended(me: &Current<()>) -> Greenlet<Counted> {
+fn suspended<'e>(me: &Current<'e, ()>) -> Greenlet<'e, Counted> {
     let main = me.handle();
     let cargo = Counted::new(1);
     let greenlet = Greenlet::new(me, move |me, message: Counted| {
@@ -357,7 +357,8 @@ fn s14_handles_that_survive_a_panic_out_of_enter_still_kill_when_they_go() {
     leaks_nothing(|| {
         let survivors = RefCell::new(Vec::new());
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            enter(|me| {
+            // SAFETY: nothing is suspended while a thread-local is lent to it.
+            unsafe { Unscoped::new() }.enter(|me| {
                 survivors
                     .borrow_mut()
                     .extend([suspended(me), suspended(me)]);
@@ -376,9 +377,9 @@ fn s14_handles_that_survive_a_panic_out_of_enter_still_kill_when_they_go() {
 /// A stack of which few, or none, fit the address space, though no rule forbids it.
 const ENORMOUS: usize = if usize::BITS == 64 { 1 << 45 } else { 1 << 30 };
 
-fn enormous(me: &Current<Counted>) -> Greenlet<Counted> {
+fn enormous<'e>(me: &Current<'e, Counted>) -> Greenlet<'e, Counted> {
     let main = me.handle();
-    let body = move |me: &Current<Counted>, message| {
+    let body = move |me: &Child<Counted, _>, message| {
         let last = me.switch(&main, message)?;
         Ok(last)
     };
@@ -452,7 +453,7 @@ fn a_stack_that_no_system_can_map_is_an_error_of_the_switch() {
         return skip("a 32-bit system may map whatever `build` allows");
     }
     leaks_nothing(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let cargo = Counted::new(0);
             let greenlet = Builder::new()
                 .stack_size(isize::MAX as usize - 128 * 1024)
@@ -477,7 +478,7 @@ fn a_stack_that_no_system_can_map_is_an_error_of_the_switch() {
 fn a_body_that_is_never_run_is_dropped_with_its_greenlet() {
     leaks_nothing(|| {
         let dropped = Rc::new(());
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let new = |cargo: Rc<()>| -> Greenlet<()> {
                 Greenlet::new(me, move |_, ()| {
                     drop(cargo);

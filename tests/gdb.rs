@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use greenlet::{Builder, Current, Greenlet, Thrown, enter};
+use greenlet::{Builder, Current, Greenlet, Root, Thrown, enter};
 use machine::{skip, skip_for_want_of};
 use order::assert_in_order;
 
@@ -68,7 +68,7 @@ fn named(name: &str) -> Builder {
 #[ignore = "ends in an abort: to be looked at"]
 fn looked_at() {
     thread::spawn(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let elsewhere = named("elsewhere").build(me, |_, ()| {
                 elsewhere_runs();
                 Ok(())

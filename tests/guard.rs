@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use greenlet::{Builder, Current, Greenlet, enter, raw::Stack};
+use greenlet::{Builder, Greenlet, Root, enter, raw::Stack};
 use machine::page_size;
 use process::in_child;
 use support::child::child;
@@ -151,7 +151,7 @@ fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, 
         Stacks::OverLeastGuard => Builder::new().stack_size(STACK).guard_size(0),
         _ => Builder::new().stack_size(STACK),
     };
-    let (ending, below) = enter(|me: &Current<()>| {
+    let (ending, below) = enter(|me: &Root<()>| {
         let main = me.handle();
         let waiting = |act: Option<fn(*mut u8)>| {
             let (main, bottom) = (main.clone(), Rc::new(Cell::new(ptr::null_mut())));

@@ -4,7 +4,9 @@ mod order;
 
 use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
 
-use greenlet::{Builder, Current, Greenlet, Snapshot, Status, Thrown, UnguardedStack, enter};
+use greenlet::{
+    Builder, Child, Current, Greenlet, Root, Snapshot, Status, Thrown, UnguardedStack, enter,
+};
 use order::assert_in_order;
 
 const STACK: usize = 64 * 1024;
@@ -22,7 +24,7 @@ fn outer_wait(me: &Current<()>, main: &Greenlet<()>) -> Result<(), Thrown> {
 }
 
 /// A greenlet that waits two named calls deep.
-fn waiting(me: &Current<()>, name: &str) -> Greenlet<()> {
+fn waiting<'e>(me: &Current<'e, ()>, name: &str) -> Greenlet<'e, ()> {
     let main = me.handle();
     let greenlet = Builder::new()
         .name(name)
@@ -88,12 +90,12 @@ fn s24_nothing_runs_on_a_stack_that_is_inspected() {
     };
     // SAFETY: there for ever; used only here, and what runs on it fits.
     let stack = unsafe { UnguardedStack::new(&mut *memory) };
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let build = Builder::new().stack(stack);
         let waits = build.build(me, move |me, ()| {
             me.switch(&main, ())?;
-            enter(|root: &Current<()>| root.switch(&main, ()))
+            enter(|root: &Root<()>| root.switch(&main, ()))
         });
         let waits = waits.unwrap();
         // At first the greenlet itself waits there, then one that was entered in it.
@@ -117,7 +119,7 @@ fn s24_nothing_runs_on_a_stack_that_is_inspected() {
 fn s24_a_running_greenlet_can_look_at_one_that_waits_for_it() {
     enter(|me| {
         let outer = Greenlet::new(me, |_, ()| {
-            enter(|inner: &Current<()>| {
+            enter(|inner: &Root<()>| {
                 // The outer greenlet is busy: its stack is this very one.
                 let snapshot = Snapshot::take();
                 let busy = snapshot
@@ -176,7 +178,7 @@ fn s24_a_snapshot_prints_all_frames_of_a_greenlets_own_stack_if_asked() {
         };
         black_box(outcome)
     }
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let deep = Greenlet::new(me, move |me, ()| descend(me, &main, 20));
         me.switch(&deep, ()).unwrap();
@@ -196,10 +198,10 @@ fn s24_a_snapshot_prints_all_frames_of_a_greenlets_own_stack_if_asked() {
 
 #[test]
 fn s24_a_snapshot_prints_children_below_their_parents_whatever_their_order() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let make = |name: &str| {
             let build = Builder::new().name(name);
-            build.build(me, |_: &Current<()>, ()| Ok(())).unwrap()
+            build.build(me, |_: &Child<(), _>, ()| Ok(())).unwrap()
         };
         let [a, b, c, d] = ["a", "b", "c", "d"].map(make);
         // Under main: a and c; under c: b and d.
@@ -245,11 +247,11 @@ fn s24_those_that_wait_at_the_same_place_share_their_backtrace() {
 }
 
 #[test]
-fn s24_a_snapshot_sees_the_greenlets_of_a_scope() {
-    enter(|me: &Current<()>| {
-        me.scope(|s| {
-            let _scoped = s.greenlet(me, |_, ()| Ok(()));
-            assert_eq!(Snapshot::take().greenlets().len(), 2);
+fn s24_a_snapshot_sees_the_greenlets_of_every_enter() {
+    enter(|_: &Root<()>| {
+        enter(|inner: &Root<()>| {
+            let _scoped = Greenlet::new(inner, |_, ()| Ok(()));
+            assert_eq!(Snapshot::take().greenlets().len(), 3);
         });
         assert_eq!(Snapshot::take().greenlets().len(), 1);
     });

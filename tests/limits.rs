@@ -64,7 +64,7 @@ fn where_address_space_is_limited_a_stack_is_refused_before_all_of_it_is_gone() 
             };
             // SAFETY: a system call with a valid argument.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
-            enter(start_until_refused);
+            enter(|me| start_until_refused(me));
         });
         assert!(ending.is_success(), "{more} MiB: {ending:?}");
     }

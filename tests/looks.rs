@@ -6,9 +6,10 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::{Cell, RefCell},
     hint::black_box,
+    rc::Rc,
 };
 
-use greenlet::{Builder, Current, Greenlet, Snapshot, enter};
+use greenlet::{Builder, Current, Greenlet, Root, Snapshot, enter};
 use process::in_child;
 
 thread_local! {
@@ -32,7 +33,7 @@ unsafe impl GlobalAlloc for Odd {
         ALLOCATED.set(ALLOCATED.get() + layout.size());
         take_stack(HUNGER.get());
         if ENTERS.replace(false) {
-            enter(|_: &Current<()>| ());
+            enter(|_: &Root<()>| ());
             ENTERS.set(true);
         }
         let left = UNTIL_SNAPSHOT.get();
@@ -64,7 +65,7 @@ fn take_stack(kib: usize) {
 
 #[test]
 fn s24_an_allocator_may_take_a_snapshot_while_one_is_taken() {
-    enter(|me: &Current<usize>| {
+    enter(|me: &Root<usize>| {
         let main = me.handle();
         let waits = Greenlet::new(me, move |me, mut text: String| {
             loop {
@@ -97,7 +98,7 @@ fn s24_an_allocator_may_take_a_snapshot_while_one_is_taken() {
 
 #[test]
 fn s24_an_allocator_that_enters_while_a_stack_is_inspected_aborts_with_a_message() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let waits = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
         me.switch(&waits, ()).unwrap();
@@ -114,7 +115,7 @@ fn s24_an_allocator_that_enters_while_a_stack_is_inspected_aborts_with_a_message
 
 #[test]
 fn s24_an_allocator_may_take_more_stack_than_the_inspected_has() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let build = Builder::new().stack_size(16 * 1024);
         let waits = build.build(me, move |me, ()| {
@@ -136,36 +137,36 @@ fn s24_an_allocator_may_take_more_stack_than_the_inspected_has() {
 }
 
 /// Begins a chain of so many greenlets, each the parent of the next.
-fn descend(me: &Current<()>, main: Greenlet<()>, kept: Kept, depth: usize) -> Greenlet<()> {
+fn descend<'e>(
+    me: &Current<'e, ()>,
+    main: Greenlet<'e, ()>,
+    kept: Kept<'e>,
+    depth: usize,
+) -> Greenlet<'e, ()> {
     let build = Builder::new().stack_size(32 * 1024);
     let greenlet = build.build(me, move |me, ()| {
         if depth == 0 {
             return me.switch(&main, ());
         }
-        let next = descend(me, main, kept, depth - 1);
-        kept.with_borrow_mut(|kept| kept.push(next.clone()));
+        let next = descend(me, main, Rc::clone(&kept), depth - 1);
+        kept.borrow_mut().push(next.clone());
         me.switch(&next, ())
     });
     greenlet.unwrap()
 }
 
-type Kept = &'static std::thread::LocalKey<RefCell<Vec<Greenlet<()>>>>;
+type Kept<'e> = Rc<RefCell<Vec<Greenlet<'e, ()>>>>;
 
 #[test]
 fn s24_a_snapshot_takes_memory_in_proportion_to_the_depth() {
-    thread_local!(static KEPT: RefCell<Vec<Greenlet<()>>> = const { RefCell::new(Vec::new()) });
     fn allocated_for(depth: usize) -> usize {
-        enter(|me: &Current<()>| {
-            let first = descend(me, me.handle(), &KEPT, depth);
+        enter(|me: &Root<()>| {
+            let first = descend(me, me.handle(), Rc::default(), depth);
             me.switch(&first, ()).unwrap();
             let before = ALLOCATED.get();
             let snapshot = Snapshot::take();
             let allocated = ALLOCATED.get() - before;
             assert_eq!(snapshot.greenlets().len(), depth + 2);
-            KEPT.with_borrow_mut(|kept| kept.push(first));
-            for greenlet in &KEPT.take() {
-                me.kill(greenlet).unwrap();
-            }
             allocated
         })
     }

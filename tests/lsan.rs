@@ -9,7 +9,7 @@ mod runtime;
 
 use std::{ffi::c_int, hint::black_box};
 
-use greenlet::{Current, Greenlet, enter};
+use greenlet::{Current, Greenlet, Root, enter};
 use runtime::weak_function;
 
 // Of `sanitizer/lsan_interface.h` of compiler-rt.
@@ -30,7 +30,7 @@ fn clear_stack() {
 /// A greenlet whose stack has the only pointer to what it was sent. That was allocated here: where
 /// the sanitizer cannot see who has called, it reports nothing.
 #[inline(never)]
-fn suspend(me: &Current<()>) -> Greenlet<Vec<u64>> {
+fn suspend<'e>(me: &Current<'e, ()>) -> Greenlet<'e, Vec<u64>> {
     let main = me.handle();
     let greenlet = Greenlet::new(me, move |me, owned: Vec<u64>| {
         let outcome = me.switch(&main, ());
@@ -49,7 +49,7 @@ fn leak() {
 #[test]
 #[ignore = "for AddressSanitizer"]
 fn what_a_suspended_greenlet_owns_is_no_leak_and_what_nobody_points_to_is() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let suspended = suspend(me);
         clear_stack();
         assert!(!are_leaks_found(), "a suspended stack is not searched");

@@ -13,7 +13,7 @@ use std::{
 };
 
 use greenlet::{
-    Builder, Current, Greenlet, Snapshot, enter,
+    Builder, Current, Greenlet, Root, Snapshot, Unscoped, enter,
     raw::{Pool, PooledStack, StackLimits},
 };
 use machine::{TAKES_MEMORY, address_space_takes_memory, page_size, skip, unmeasurable};
@@ -219,7 +219,7 @@ fn guards_of_hundreds_of_sizes_take_no_more_than_of_a_few() {
     }
     let ending = in_child(|| {
         let before = address_space();
-        enter(|me: &Current<usize>| {
+        enter(|me: &Root<usize>| {
             for power in 0..10 {
                 for size in (0..10).map(|size| 20_000usize << size) {
                     let greenlet = Builder::new()
@@ -264,7 +264,7 @@ fn before_a_stack_is_refused_idle_ones_of_other_sizes_are_unmapped() {
 }
 
 /// A suspended greenlet with a large stack, of which it uses a few pages.
-fn suspended(me: &Current<()>, size: usize) -> Greenlet<()> {
+fn suspended<'e>(me: &Current<'e, ()>, size: usize) -> Greenlet<'e, ()> {
     let main = me.handle();
     let greenlet = Builder::new()
         .stack_size(size)
@@ -341,7 +341,7 @@ fn what_a_deep_call_has_left_below_a_suspended_stack_can_be_given_back() {
 #[test]
 fn a_thread_that_ends_unmaps_its_stacks_when_its_last_greenlet_dies() {
     thread_local! {
-        static LAST: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) };
+        static LAST: RefCell<Option<Greenlet<'static, ()>>> = const { RefCell::new(None) };
     }
     if let Some(why) = unmeasurable() {
         return skip(why);
@@ -352,7 +352,8 @@ fn a_thread_that_ends_unmaps_its_stacks_when_its_last_greenlet_dies() {
         let ends = thread::spawn(move || {
             // Set up first, destroyed last: when the thread's pool has been told of the end.
             LAST.set(None);
-            enter(|me| LAST.set(Some(suspended(me, LARGE))));
+            // SAFETY: it uses no thread-local.
+            unsafe { Unscoped::new() }.enter(|me| LAST.set(Some(suspended(me, LARGE))));
             assert!(address_space() > before + LARGE);
         });
         ends.join().unwrap();

@@ -9,7 +9,7 @@
 use std::{fmt::Write as _, mem::MaybeUninit};
 
 use greenlet::{
-    Current, Greenlet, Thrown, enter,
+    Current, Greenlet, Root, Thrown, enter,
     raw::{Context, Departure, Message, Stack},
 };
 
@@ -136,10 +136,10 @@ fn raw_switch_preserves_all() {
     assert!(lost.is_empty(), "not preserved:\n{lost}");
 }
 
-fn switch_safely<I, J>(
+fn switch_safely<'e, I, J>(
     side: &mut Side,
-    me: &Current<I>,
-    to: &Greenlet<J>,
+    me: &Current<'e, I>,
+    to: &Greenlet<'e, J>,
     message: J,
 ) -> Result<I, Thrown> {
     side.fill();
@@ -190,7 +190,7 @@ fn a_new_greenlet_starts_with_the_control_words_of_the_one_that_starts_it() {
 
     const ROUNDING: u32 = 0x6000;
     let before = mxcsr();
-    let seen = enter(|me: &Current<u32>| {
+    let seen = enter(|me: &Root<u32>| {
         let looks = Greenlet::new(me, |_, ()| Ok(mxcsr()));
         set_mxcsr(before | ROUNDING);
         let seen = me.switch(&looks, ()).unwrap();

@@ -13,7 +13,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use greenlet::{Current, Greenlet, Snapshot, StackUsage, Status, Thrown, enter, raw::Stack};
+use greenlet::{Current, Greenlet, Root, Snapshot, StackUsage, Status, Thrown, enter, raw::Stack};
 use machine::skip;
 use order::assert_in_order;
 
@@ -98,7 +98,7 @@ fn handle(flags: libc::c_int) -> (Place, Option<StackUsage>) {
     };
 
     let in_child = Rc::new(Cell::new(0));
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let in_child = Rc::clone(&in_child);
         let child = Greenlet::new(me, move |_, ()| {
             in_child.set(here());

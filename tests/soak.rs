@@ -6,7 +6,7 @@ mod support;
 
 use std::hint::black_box;
 
-use greenlet::{Builder, Current, Greenlet, Thrown, enter};
+use greenlet::{Builder, Child, Current, Greenlet, Root, Thrown, enter};
 use machine::{emulated, skip, unmeasurable};
 use support::{
     Number,
@@ -60,9 +60,9 @@ fn wait(
 }
 
 /// One that is new, or is suspended somewhere, or is over.
-fn make(me: &Current<Wide>, census: &Census, random: &mut Random) -> Greenlet<Wide> {
+fn make<'e>(me: &Current<'e, Wide>, census: &Census, random: &mut Random) -> Greenlet<'e, Wide> {
     let (main, depth, held) = (me.handle(), random.below(DEEPEST), census.token());
-    let body = move |me: &Current<Wide>, message: Wide| {
+    let body = move |me: &Child<Wide, _>, message: Wide| {
         let _held: Token = held;
         wait(me, &main, message, depth)
     };
@@ -101,7 +101,7 @@ fn a_million_greenlets_made_and_ended_in_random_order_leave_memory_as_it_is() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let unmeasurable = unmeasurable();
     let mut early = 0;
-    enter(|me: &Current<Wide>| {
+    enter(|me: &Root<Wide>| {
         let mut slots: Vec<Option<Greenlet<Wide>>> = (0..SLOTS).map(|_| None).collect();
         let mut made = 0;
         while made < total {

@@ -19,7 +19,7 @@ use std::{
     thread,
 };
 
-use greenlet::{Current, Greenlet, enter};
+use greenlet::{Current, Greenlet, Root, enter};
 use runtime::weak_function;
 
 // What an instrumented function calls where it writes eight bytes.
@@ -52,7 +52,7 @@ fn parent_waits(me: &Current<()>, writer: &Greenlet<()>) {
 /// Writes in a greenlet that is suspended at the end: what was done by one that is gone may be
 /// taken for the next one's. The flags are relaxed, so that they put nothing in order.
 fn write(before: &AtomicBool, after: &AtomicBool, until: &AtomicBool) {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let writer = Greenlet::new(me, move |me, ()| {
             greenlet_writes();

@@ -15,14 +15,14 @@ use std::{
     process::{self, Command},
 };
 
-use greenlet::{Builder, Current, StackMemory, Thrown, enter};
+use greenlet::{Builder, Child, Root, StackMemory, Thrown, enter};
 
 const IN_CHILD: &str = "GREENLET_TEST_IN_CHILD";
 const SIGABRT: i32 = 6;
 
 /// Runs `act`, which stands directly in a test, as main in a process of its own.
 #[track_caller]
-fn assert_aborts_with<F: FnOnce(&Current<()>)>(words: &str, act: F) {
+fn assert_aborts_with<F: FnOnce(&Root<()>)>(words: &str, act: F) {
     // `without_std::test::{{closure}}`
     let test = type_name::<F>().split("::").nth(1).expect("a test");
     if env::var_os(IN_CHILD).is_some() {
@@ -73,7 +73,7 @@ fn s14_a_body_whose_destructor_panics_ends_the_process() {
     assert_aborts_with("by a destructor", |me| {
         let owned = PanicsWhenDropped;
         let new = Builder::new().stack(stack());
-        let new = new.build(me, move |_: &Current<()>, ()| {
+        let new = new.build(me, move |_: &Child<(), _>, ()| {
             let _ = &owned;
             Ok(())
         });
@@ -82,17 +82,15 @@ fn s14_a_body_whose_destructor_panics_ends_the_process() {
 }
 
 #[test]
-fn s20_a_member_whose_destructor_panics_ends_the_process_not_the_scope() {
+fn s20_a_greenlet_whose_destructor_panics_ends_the_process_not_its_enter() {
     assert_aborts_with("by a destructor", |me| {
-        me.scope(|s| {
-            let owned = PanicsWhenDropped;
-            let member = Builder::new().stack(stack());
-            let member = member.build_scoped(s, me, move |_: &Current<()>, ()| {
-                let _ = &owned;
-                Ok(())
-            });
-            mem::forget(member);
+        let owned = PanicsWhenDropped;
+        let member = Builder::new().stack(stack());
+        let member = member.build(me, move |_: &Child<(), _>, ()| {
+            let _ = &owned;
+            Ok(())
         });
+        mem::forget(member);
     });
 }
 

@@ -27,18 +27,18 @@ const EVENTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const TURN: u32 = 64;
 
 /// Who waits does not own itself: when it is killed, what it waits for forgets it.
-type Waiter = WeakGreenlet<()>;
+type Waiter<'e> = WeakGreenlet<'e, ()>;
 
-pub struct Hub {
+pub struct Hub<'e> {
     /// Runs the loop.
-    greenlet: OnceCell<Greenlet<()>>,
+    greenlet: OnceCell<Greenlet<'e, ()>>,
     poller: Poller,
-    sources: RefCell<Sources>,
+    sources: RefCell<Sources<'e>>,
     /// By when they are due, and a number because two may be due at the same time.
-    timers: RefCell<BTreeMap<(Instant, u64), Waiter>>,
-    runnable: RefCell<VecDeque<Waiter>>,
+    timers: RefCell<BTreeMap<(Instant, u64), Waiter<'e>>>,
+    runnable: RefCell<VecDeque<Waiter<'e>>>,
     /// Keeps the tasks.
-    tasks: RefCell<HashMap<u64, Greenlet<()>>>,
+    tasks: RefCell<HashMap<u64, Greenlet<'e, ()>>>,
     numbers: Cell<u64>,
     /// What is left of the running task's turn.
     turn: Cell<u32>,
@@ -64,19 +64,13 @@ pub fn run<R>(body: impl FnOnce(Task) -> Result<R, Thrown>) -> Result<R, Thrown>
             let hub = Rc::clone(&hub);
             move |me, ()| hub.run(me)
         })?;
-        let greenlet = hub.greenlet.get_or_init(|| greenlet);
-        let outcome = body(Task { me, hub: &hub });
-        // Tasks own the hub, and it owns them.
-        let left = hub.tasks.take();
-        for task in left.values().chain([greenlet]) {
-            me.kill(task).expect("it is suspended");
-        }
-        outcome
+        hub.greenlet.get_or_init(|| greenlet);
+        body(Task { me, hub: &hub })
     })
 }
 
-impl Hub {
-    fn run(&self, me: &Current<()>) -> Result<(), Thrown> {
+impl<'e> Hub<'e> {
+    fn run(&self, me: &Current<'e, ()>) -> Result<(), Thrown> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             for waiter in self.runnable.take() {
@@ -99,7 +93,7 @@ impl Hub {
 
     /// Runs a task until it waits again or is over. What it fails with comes here, to its
     /// parent, and ends nothing else; so does its panic.
-    fn resume(&self, me: &Current<()>, waiter: &Waiter) -> Result<(), Thrown> {
+    fn resume(&self, me: &Current<'e, ()>, waiter: &Waiter<'e>) -> Result<(), Thrown> {
         let Some(task) = waiter.upgrade() else {
             return Ok(());
         };
@@ -119,7 +113,7 @@ impl Hub {
         Ok(())
     }
 
-    fn take_due(&self, now: Instant) -> Option<Waiter> {
+    fn take_due(&self, now: Instant) -> Option<Waiter<'e>> {
         let mut timers = self.timers.borrow_mut();
         let first = timers.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
@@ -142,21 +136,21 @@ impl Hub {
 
 /// A running task: what code is lent that may wait.
 #[derive(Clone, Copy)]
-pub struct Task<'a> {
-    me: &'a Current<()>,
-    hub: &'a Rc<Hub>,
+pub struct Task<'a, 'e> {
+    me: &'a Current<'e, ()>,
+    hub: &'a Rc<Hub<'e>>,
 }
 
-impl Task<'_> {
+impl<'e> Task<'_, 'e> {
     /// A new task, to run when this one waits.
     pub fn spawn(
         self,
         name: impl Into<Box<str>>,
-        body: impl FnOnce(Task) -> Result<(), Thrown> + 'static,
-    ) -> Result<Greenlet<()>, Thrown> {
+        body: impl FnOnce(Task<'_, 'e>) -> Result<(), Thrown> + 'e,
+    ) -> Result<Greenlet<'e, ()>, Thrown> {
         /// Takes a task off the list when it is over, in whatever way.
-        struct Listed(Rc<Hub>, u64);
-        impl Drop for Listed {
+        struct Listed<'e>(Rc<Hub<'e>>, u64);
+        impl Drop for Listed<'_> {
             fn drop(&mut self) {
                 let task = self.0.tasks.borrow_mut().remove(&self.1);
                 drop(task);
@@ -180,7 +174,7 @@ impl Task<'_> {
     }
 
     /// Ends another task: what it waits for fails, its locals are dropped, its sockets closed.
-    pub fn kill(self, task: &Greenlet<()>) {
+    pub fn kill(self, task: &Greenlet<'e, ()>) {
         if let Err(error) = self.me.kill(task) {
             eprintln!("{}: {error}", task.name().unwrap_or("main"));
         }
@@ -195,7 +189,7 @@ impl Task<'_> {
         let timer = deadline.map(|due| {
             let key = (due, self.hub.next_number());
             let mut timers = self.hub.timers.borrow_mut();
-            timers.insert(key, self.me.handle().downgrade());
+            timers.insert(key, self.me.downgrade());
             key
         });
         let hub = self.hub.greenlet.get().expect("set before tasks run");
@@ -207,7 +201,7 @@ impl Task<'_> {
 
     /// Lets the others have their turn.
     pub fn pass(self) -> io::Result<()> {
-        let me = self.me.handle().downgrade();
+        let me = self.me.downgrade();
         self.hub.runnable.borrow_mut().push_back(me);
         self.wait_until(None).map(drop)
     }
@@ -241,21 +235,21 @@ pub fn is_exit(error: &io::Error) -> bool {
 }
 
 /// What tasks wait for until something changes.
-pub struct Condition {
-    hub: Rc<Hub>,
-    waiters: RefCell<Vec<Waiter>>,
+pub struct Condition<'e> {
+    hub: Rc<Hub<'e>>,
+    waiters: RefCell<Vec<Waiter<'e>>>,
 }
 
-impl Condition {
-    pub fn new(task: Task) -> Self {
+impl<'e> Condition<'e> {
+    pub fn new(task: Task<'_, 'e>) -> Self {
         Self {
             hub: Rc::clone(task.hub),
             waiters: RefCell::default(),
         }
     }
 
-    pub fn wait(&self, task: Task) -> io::Result<()> {
-        let me = task.me.handle().downgrade();
+    pub fn wait(&self, task: Task<'_, 'e>) -> io::Result<()> {
+        let me = task.me.downgrade();
         self.waiters.borrow_mut().push(me);
         task.wait_until(None).map(drop)
     }
@@ -268,8 +262,8 @@ impl Condition {
 
 /// Who waits to read and to write, for each socket that there is.
 #[derive(Default)]
-struct Sources {
-    places: Vec<[Option<Waiter>; 2]>,
+struct Sources<'e> {
+    places: Vec<[Option<Waiter<'e>>; 2]>,
     /// Places of sockets that are gone.
     free: Vec<usize>,
 }
@@ -280,7 +274,7 @@ enum Direction {
     Write,
 }
 
-impl Sources {
+impl<'e> Sources<'e> {
     fn take_place(&mut self) -> usize {
         self.free.pop().unwrap_or_else(|| {
             self.places.push([None, None]);
@@ -289,7 +283,7 @@ impl Sources {
     }
 
     /// An event may be older than the socket that has its place now. Waking it does no harm.
-    fn take_waiters(&mut self, event: Event) -> impl Iterator<Item = Waiter> + use<> {
+    fn take_waiters(&mut self, event: Event) -> impl Iterator<Item = Waiter<'e>> + use<'e> {
         let [reader, writer] = &mut self.places[event.key];
         let reader = event.readable.then(|| reader.take()).flatten();
         let writer = event.writable.then(|| writer.take()).flatten();
@@ -298,16 +292,16 @@ impl Sources {
 }
 
 /// A socket that blocks the task that uses it, and nobody else.
-pub struct Socket<'t, S: AsFd + AsRawFd> {
+pub struct Socket<'t, 'e, S: AsFd + AsRawFd> {
     socket: Rc<S>,
-    task: Task<'t>,
+    task: Task<'t, 'e>,
     place: usize,
     deadline: Option<Instant>,
 }
 
-impl<'t, S: AsFd + AsRawFd> Socket<'t, S> {
+impl<'t, 'e, S: AsFd + AsRawFd> Socket<'t, 'e, S> {
     /// `socket` does not block by itself.
-    pub fn new(task: Task<'t>, socket: Rc<S>) -> io::Result<Self> {
+    pub fn new(task: Task<'t, 'e>, socket: Rc<S>) -> io::Result<Self> {
         let place = task.hub.sources.borrow_mut().take_place();
         let made = Self {
             socket,
@@ -346,7 +340,7 @@ impl<'t, S: AsFd + AsRawFd> Socket<'t, S> {
     }
 
     fn wait(&self, direction: Direction) -> io::Result<()> {
-        let waiter = self.task.me.handle().downgrade();
+        let waiter = self.task.me.downgrade();
         let set = |waiter| {
             let mut sources = self.task.hub.sources.borrow_mut();
             mem::replace(&mut sources.places[self.place][direction as usize], waiter)
@@ -361,7 +355,7 @@ impl<'t, S: AsFd + AsRawFd> Socket<'t, S> {
     }
 }
 
-impl<S: AsFd + AsRawFd> Drop for Socket<'_, S> {
+impl<S: AsFd + AsRawFd> Drop for Socket<'_, '_, S> {
     fn drop(&mut self) {
         // Fails if it could not be added.
         let _ = self.task.hub.poller.delete(&*self.socket);
@@ -370,7 +364,7 @@ impl<S: AsFd + AsRawFd> Drop for Socket<'_, S> {
     }
 }
 
-impl<S: AsFd + AsRawFd> Read for Socket<'_, S>
+impl<S: AsFd + AsRawFd> Read for Socket<'_, '_, S>
 where
     for<'a> &'a S: Read,
 {
@@ -379,7 +373,7 @@ where
     }
 }
 
-impl<S: AsFd + AsRawFd> Write for Socket<'_, S>
+impl<S: AsFd + AsRawFd> Write for Socket<'_, '_, S>
 where
     for<'a> &'a S: Write,
 {
@@ -392,13 +386,13 @@ where
     }
 }
 
-impl Socket<'_, TcpStream> {
+impl Socket<'_, '_, TcpStream> {
     pub fn shut_down_writing(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
     }
 }
 
-impl Socket<'_, TcpListener> {
+impl Socket<'_, '_, TcpListener> {
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         self.when_ready(Direction::Read, TcpListener::accept)
     }

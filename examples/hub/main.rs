@@ -130,20 +130,20 @@ fn raise_file_limit() {
     }
 }
 
-struct Server {
+struct Server<'e> {
     options: Options,
-    connections: RefCell<HashMap<u64, Connection>>,
+    connections: RefCell<HashMap<u64, Connection<'e>>>,
     accepted: Cell<u64>,
-    ended: Condition,
+    ended: Condition<'e>,
     is_draining: Cell<bool>,
     /// Wakes the main greenlet, as signals do.
     waker: UnixStream,
     counts: Counts,
 }
 
-struct Connection {
+struct Connection<'e> {
     socket: Rc<TcpStream>,
-    task: Greenlet<()>,
+    task: Greenlet<'e, ()>,
 }
 
 #[derive(Default)]
@@ -159,7 +159,8 @@ fn add(count: &Cell<u64>, more: u64) {
     count.set(count.get() + more);
 }
 
-type Handler = fn(Task, &mut Socket<TcpStream>, &Server) -> io::Result<()>;
+type Handler =
+    for<'e> fn(Task<'_, 'e>, &mut Socket<'_, 'e, TcpStream>, &Server<'e>) -> io::Result<()>;
 
 /// The main greenlet: starts the others and waits for signals.
 fn serve(task: Task, options: Options) -> Result<(), Thrown> {
@@ -241,13 +242,13 @@ fn listen(port: u16) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-fn start_accepting(
-    task: Task,
+fn start_accepting<'e>(
+    task: Task<'_, 'e>,
     name: &'static str,
     listener: TcpListener,
-    server: &Rc<Server>,
+    server: &Rc<Server<'e>>,
     handler: Handler,
-) -> Result<Greenlet<()>, Thrown> {
+) -> Result<Greenlet<'e, ()>, Thrown> {
     let server = Rc::clone(server);
     task.spawn(name, move |task| {
         let listener = Rc::new(listener);
@@ -265,12 +266,12 @@ fn start_accepting(
     })
 }
 
-impl Server {
+impl<'e> Server<'e> {
     fn accept(
         self: &Rc<Self>,
-        task: Task,
+        task: Task<'_, 'e>,
         name: &str,
-        listener: &Socket<TcpListener>,
+        listener: &Socket<'_, 'e, TcpListener>,
         handler: Handler,
     ) -> io::Result<()> {
         loop {
@@ -289,7 +290,7 @@ impl Server {
         }
     }
 
-    fn start(self: &Rc<Self>, task: Task, name: &str, stream: TcpStream, handler: Handler) {
+    fn start(self: &Rc<Self>, task: Task<'_, 'e>, name: &str, stream: TcpStream, handler: Handler) {
         if let Err(thrown) = self.try_start(task, name, stream, handler) {
             eprintln!("{name}: {thrown}");
         }
@@ -297,7 +298,7 @@ impl Server {
 
     fn try_start(
         self: &Rc<Self>,
-        task: Task,
+        task: Task<'_, 'e>,
         name: &str,
         stream: TcpStream,
         handler: Handler,
@@ -326,7 +327,12 @@ impl Server {
         Ok(())
     }
 
-    fn handle(&self, task: Task, socket: Rc<TcpStream>, handler: Handler) -> Result<(), Thrown> {
+    fn handle(
+        &self,
+        task: Task<'_, 'e>,
+        socket: Rc<TcpStream>,
+        handler: Handler,
+    ) -> Result<(), Thrown> {
         if self.is_draining.get() {
             let _ = socket.shutdown(Shutdown::Read);
         }
@@ -351,7 +357,7 @@ impl Server {
         }
     }
 
-    fn kill_connections(&self, task: Task) {
+    fn kill_connections(&self, task: Task<'_, 'e>) {
         let mut left: Vec<_> = self.connections.borrow_mut().drain().collect();
         left.sort_by_key(|(id, _)| *id);
         for (_, connection) in left {
@@ -385,12 +391,12 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Takes a connection off the list, also if its greenlet never gets to run.
-struct EndOfConnection {
-    server: Rc<Server>,
+struct EndOfConnection<'e> {
+    server: Rc<Server<'e>>,
     id: u64,
 }
 
-impl Drop for EndOfConnection {
+impl Drop for EndOfConnection<'_> {
     fn drop(&mut self) {
         let server = &self.server;
         if thread::panicking() {

@@ -9,8 +9,8 @@ pub mod parents {}
 #[doc = include_str!("throwing_and_killing.md")]
 pub mod throwing_and_killing {}
 
-#[doc = include_str!("scopes.md")]
-pub mod scopes {}
+#[doc = include_str!("entering.md")]
+pub mod entering {}
 
 #[doc = include_str!("rules.md")]
 pub mod rules {}

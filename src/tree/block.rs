@@ -15,7 +15,9 @@ use static_assertions::const_assert_eq;
 
 #[cfg(feature = "std")]
 use super::look;
-use super::{Membership, Own, Refusal, Settings, counts::Counts, memory::SizeClass, under_way};
+use super::{
+    Membership, Own, Refusal, Roster, Settings, counts::Counts, memory::SizeClass, under_way,
+};
 #[cfg(thread_words)]
 use crate::arch;
 #[cfg(feature = "std")]
@@ -119,6 +121,7 @@ impl Deref for Block {
 ///   leads to one that is suspended or runs.
 /// * `killer` is not null exactly while somebody waits in a kill for this greenlet's death; of a
 ///   root it is the greenlet on whose stack it was entered, which waits as well.
+/// * `home` is the parent's, now and after each change of the parent.
 /// * A greenlet that is told to exit (`exiting` is not zero) runs or is busy: it is never
 ///   suspended where it could be switched to.
 #[repr(C)]
@@ -141,6 +144,7 @@ pub(crate) struct Fields {
     locals: Locals,
     settings: Settings,
     fiber: tools::Fiber,
+    home: Cell<*const Roster>,
 }
 
 #[cfg(thread_words)]
@@ -171,16 +175,11 @@ impl Block {
         kind: &'static Kind,
         settings: impl FnOnce() -> Settings,
         parent: Option<&Block>,
-        outlived_by_parent: bool,
     ) -> Self {
         // This may unwind, so the settings are made after it: else they would be kept in memory
         // where a destructor could find them, and copied from there.
         if let Some(parent) = parent {
-            if outlived_by_parent {
-                parent.retain_weakly();
-            } else {
-                parent.retain();
-            }
+            parent.retain();
         }
         Self(UnsafeCell::new(Fields {
             context: Context::under(
@@ -190,7 +189,7 @@ impl Block {
             exiting: Cell::new(0),
             told_in_unwinding: Cell::new(false),
             unwound: Cell::new(false),
-            counts: Counts::new(outlived_by_parent),
+            counts: Counts::new(),
             waits_for: Cell::new(ptr::null()),
             killer: Cell::new(ptr::null()),
             membership: Membership::none(),
@@ -200,6 +199,7 @@ impl Block {
             kind,
             settings: settings(),
             fiber: tools::Fiber::new(),
+            home: Cell::new(parent.map_or(ptr::null(), Block::home)),
         }))
     }
 
@@ -293,17 +293,26 @@ impl Block {
             }
             below = block.unwinds_to();
         }
-        // Members of a scope keep their parents: their types cannot be compared.
-        debug_assert!(!self.counts.is_outlived_by_parent());
         let old = NonNull::from(self.parent()?);
         parent.retain();
         self.set_parent_link(parent);
-        // SAFETY: the count that the old link stood for, a strong one (just asserted).
+        // SAFETY: the count that the old link stood for.
         Some(unsafe { Own::from_counted(old) })
     }
 
     pub(crate) fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// The registry of the `enter` that it belongs to; null if nothing ends it, and for the root
+    /// of an `enter` that has ended.
+    pub(crate) fn home(&self) -> *const Roster {
+        self.home.get()
+    }
+
+    /// Only a root's changes; the others have that of their parents.
+    pub(super) fn set_home(&self, home: *const Roster) {
+        self.home.set(home);
     }
 
     /// The values that are this greenlet's own (rule s23).

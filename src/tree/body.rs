@@ -12,7 +12,7 @@ use core::{
 };
 
 use super::{
-    Block, Own, Roster,
+    Block, Own,
     block::{Kind, State},
     counts, kill,
     memory::{self, OutOfMemory, SizeClass},
@@ -21,7 +21,7 @@ use super::{
     under_way,
 };
 use crate::{
-    Current, Thrown,
+    Child, Current, Thrown,
     arch::{Departure, Message},
     host, stack, thread,
 };
@@ -48,18 +48,18 @@ union Cargo<P, F> {
     value: ManuallyDrop<P>,
 }
 
-struct BodyKind<I, P, F>(PhantomData<(I, P, F)>);
+struct BodyKind<'e, I, P, F>(PhantomData<(&'e (), I, P, F)>);
 
-impl<I, P, F> BodyKind<I, P, F>
+impl<'e, I, P, F> BodyKind<'e, I, P, F>
 where
-    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+    F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown>,
 {
     /// Of a greenlet whose types may borrow and so have no identity: a value that its parent
     /// cannot take is dropped, and an error says so.
-    const SCOPED: Kind = Kind {
+    const BORROWING: Kind = Kind {
         inbox: || None,
         returns: || None,
-        start: Some(start::<I, P, F>),
+        start: Some(start::<'e, I, P, F>),
         drop_body: drop_body::<P, F>,
         discard_value: discard_value::<P, F>,
         stray_value: |block, why| {
@@ -71,11 +71,11 @@ where
     };
 }
 
-impl<I, P, F> BodyKind<I, P, F>
+impl<'e, I, P, F> BodyKind<'e, I, P, F>
 where
     I: 'static,
     P: 'static,
-    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+    F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown>,
 {
     /// Of a greenlet whose types have an identity: its value can go on to an ancestor that
     /// takes it, or travel in an error.
@@ -87,65 +87,53 @@ where
             let value = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).value) };
             Thrown::stray(Some(Box::new(value)), why)
         },
-        ..Self::SCOPED
+        ..Self::BORROWING
     };
 }
 
 /// A new greenlet under `parent`. Without memory for it `settings` and `body` are dropped.
-pub(crate) fn new_greenlet<I, P, F>(
-    parent: &Current<P>,
+pub(crate) fn new_greenlet<'e, I, P, F>(
+    parent: &Current<'e, P>,
     settings: impl FnOnce() -> Settings,
     body: F,
 ) -> Result<Own, OutOfMemory>
 where
     I: 'static,
     P: 'static,
-    F: FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
+    F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
 {
-    let own = allocate(&BodyKind::<I, P, F>::STATIC, parent, false, settings, body)?;
-    thread::enroll(own.block());
-    Ok(own)
+    allocate(&BodyKind::<'e, I, P, F>::STATIC, parent, settings, body)
 }
 
-/// As [`new_greenlet`], for one that may borrow, in the roster of the scope of `owner`.
-///
-/// # Safety
-/// What the message types and the body borrow outlives the roster, and whoever owns the
-/// roster kills all its members before it goes.
-pub(crate) unsafe fn new_scoped_greenlet<I, P, F>(
-    roster: &Roster,
-    owner: *const Block,
-    parent: &Current<P>,
+/// As [`new_greenlet`], for messages without an identity.
+pub(crate) fn new_borrowing_greenlet<'e, I, P, F>(
+    parent: &Current<'e, P>,
     settings: impl FnOnce() -> Settings,
     body: F,
 ) -> Result<Own, OutOfMemory>
 where
-    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+    I: 'e,
+    P: 'e,
+    F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
 {
-    let under_owner = ptr::eq(parent.block(), owner);
-    let kind = &BodyKind::<I, P, F>::SCOPED;
-    let own = allocate(kind, parent, under_owner, settings, body)?;
-    // SAFETY: the roster outlives its members (contract); blocks do not move.
-    unsafe { roster.add(own.block()) };
-    Ok(own)
+    allocate(&BodyKind::<'e, I, P, F>::BORROWING, parent, settings, body)
 }
 
 /// `kind` is one of `BodyKind<I, P, F>`.
-fn allocate<I, P, F>(
+fn allocate<'e, I, P, F>(
     kind: &'static Kind,
-    parent: &Current<P>,
-    outlived_by_parent: bool,
+    parent: &Current<'e, P>,
     settings: impl FnOnce() -> Settings,
     body: F,
 ) -> Result<Own, OutOfMemory>
 where
-    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+    F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown>,
 {
     let greenlet = memory::allocate()?;
     // SAFETY: memory for it.
     unsafe {
         greenlet.write(Greenlet::<P, F> {
-            block: Block::new(kind, settings, Some(parent.block()), outlived_by_parent),
+            block: Block::new(kind, settings, Some(parent.block())),
             cargo: UnsafeCell::new(Cargo {
                 body: ManuallyDrop::new(body),
             }),
@@ -154,7 +142,16 @@ where
     // SAFETY: a fresh block's one strong count, owned by nobody else. The pointer is one to
     // the whole allocation, so that it leads to the cargo as well.
     let own = unsafe { Own::from_counted(greenlet.cast()) };
-    own.block().settle_in();
+    let block = own.block();
+    block.settle_in();
+    // SAFETY: null, or the registry of an `enter` that has not ended: with it ends the `'e` of the
+    // parent. It kills its members before it goes; blocks do not move.
+    unsafe {
+        match block.home().as_ref() {
+            Some(home) => home.add(block),
+            None => thread::enroll(block),
+        }
+    }
     Ok(own)
 }
 
@@ -186,13 +183,13 @@ unsafe fn discard_value<P, F>(block: &Block) {
 /// # Safety
 /// `argument` is the address of a `Greenlet<P, F>` with inbox type `I`, which was new and has
 /// just received its first message; `departure` is valid for a write.
-unsafe extern "C" fn start<I, P, F>(
+unsafe extern "C" fn start<'e, I, P, F>(
     argument: *mut (),
     word: MaybeUninit<usize>,
     kind: usize,
     departure: *mut Departure,
 ) where
-    F: FnOnce(&Current<I>, I) -> Result<P, Thrown>,
+    F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown>,
 {
     // SAFETY: a running greenlet's block is not freed.
     let block = unsafe { &*argument.cast_const().cast::<Block>() };
@@ -203,7 +200,7 @@ unsafe extern "C" fn start<I, P, F>(
         // SAFETY: the message has just arrived, and the inbox type is I.
         let first = unsafe { message::open::<I>(Message { word, kind }) }?;
         // SAFETY: the block's inbox type is I, and its greenlet runs.
-        let value = body(unsafe { Current::of(block) }, first)?;
+        let value = body(unsafe { Child::of(block) }, first)?;
         // SAFETY: the body is gone, so the cargo is free.
         unsafe { cargo::<P, F>(block).value = ManuallyDrop::new(value) };
         Ok(())

@@ -11,30 +11,22 @@ use crate::{host, thread};
 /// # Invariants
 /// * `strong` counts handles and children. `weak` counts weak handles, and one for as long as
 ///   `strong` is not zero or the greenlet is not dead. The allocation goes when `weak` is zero.
-/// * The parent is counted in its `strong`; in its `weak` only, if `outlived_by_parent`.
+/// * The parent is counted in its `strong`.
 pub(super) struct Counts {
     strong: Cell<usize>,
     weak: Cell<usize>,
     /// Has it, dead and without handles, given up what it counted?
     given_up: Cell<bool>,
-    /// The parent owns the scope that this greenlet belongs to. Its `Current` is lent until the
-    /// scope ends, so it lives longer anyway. Were it counted, a greenlet that holds members of its own scope could never be dropped.
-    outlived_by_parent: bool,
 }
 
 impl Counts {
     /// Of a new block: one strong count, which its maker owns.
-    pub(super) const fn new(outlived_by_parent: bool) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             strong: Cell::new(1),
             weak: Cell::new(1),
             given_up: Cell::new(false),
-            outlived_by_parent,
         }
-    }
-
-    pub(super) fn is_outlived_by_parent(&self) -> bool {
-        self.outlived_by_parent
     }
 }
 
@@ -47,10 +39,8 @@ impl Block {
     /// Is its parent counted by others as well?
     #[inline(always)]
     fn shares_its_parent(&self) -> bool {
-        !self.counts().outlived_by_parent
-            && self
-                .parent()
-                .is_some_and(|parent| parent.counts().strong.get() > 1)
+        self.parent()
+            .is_some_and(|parent| parent.counts().strong.get() > 1)
     }
 
     /// Are there no counts but those that it began with?
@@ -221,7 +211,7 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
         let orphaned = if parent.is_null() {
             ptr::null()
         } else {
-            release_parent(parent, (*block).counts().outlived_by_parent)
+            release_parent(parent)
         };
         release_weakly(block);
         orphaned
@@ -234,12 +224,7 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
 /// # Safety
 /// The caller owns that count.
 #[inline(always)]
-unsafe fn release_parent(parent: *const Block, weak: bool) -> *const Block {
-    if weak {
-        // SAFETY: the caller's word.
-        unsafe { release_weakly(parent) };
-        return ptr::null();
-    }
+unsafe fn release_parent(parent: *const Block) -> *const Block {
     // SAFETY: counted, so it is there.
     let count = unsafe { &(*parent).counts().strong };
     count.set(count.get() - 1);

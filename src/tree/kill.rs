@@ -108,7 +108,7 @@ fn hand_on(first_killer: &Block, current: &Block) {
     first_killer.wait_instead_for(last);
 }
 
-/// As [`kill`], for the end of a scope, which no member may outlive: takes the victim over from
+/// As [`kill`], for the end of an `enter`, which no member may outlive: takes the victim over from
 /// whoever is at killing it, and frees it if nobody holds it, so the caller must not use the
 /// argument afterwards.
 pub(crate) fn end(victim: &Block) -> Killed {
@@ -175,7 +175,7 @@ pub(crate) fn bury(block: &Block) {
 }
 
 /// Drops the bodies that wait for the running greenlet to drop another one, without waiting for
-/// that: a scope whose members they were is about to end.
+/// that: an `enter` whose members they were is about to end.
 pub(crate) fn finish_burials() {
     thread::with_burials(|burials| {
         // SAFETY: null, or a list further down on this stack.

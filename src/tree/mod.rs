@@ -11,7 +11,7 @@
 //! | `kill.rs` | making a suspended greenlet end |
 //! | `look.rs` | inspecting a greenlet that does not run |
 //! | `under_way.rs` | who must wait while a kill is under way |
-//! | `roster.rs` | who lives: the greenlets of a scope or thread |
+//! | `roster.rs` | who lives: the greenlets of an `enter` or thread |
 //! | `root.rs` | entering: a greenlet on a stack that is already there |
 //!
 //! Everything here belongs to one thread; nothing is atomic.
@@ -31,11 +31,11 @@ mod under_way;
 
 pub use block::Status;
 pub(crate) use block::{Block, State};
-pub(crate) use body::{Settings, new_greenlet, new_scoped_greenlet};
+pub(crate) use body::{Settings, new_borrowing_greenlet, new_greenlet};
 pub(crate) use counts::{Own, release_weakly};
 #[cfg(feature = "std")]
 pub(crate) use kill::top_of_stack;
-pub(crate) use kill::{Killed, end, finish_burials, kill};
+pub(crate) use kill::{Killed, kill};
 #[cfg(feature = "std")]
 pub(crate) use look::{Reach, look};
 pub(crate) use memory::OutOfMemory;
@@ -43,7 +43,7 @@ pub(crate) use message::{
     Answer, Content, hop, hop_to_active, hop_with, of_thrown, of_value, open, open_settled,
     settle_arrival, take_thrown, take_value,
 };
-pub(crate) use root::{enter, enter_scoped};
+pub(crate) use root::{enter, enter_unscoped, with_inbox};
 pub(crate) use roster::{Membership, Roster};
 pub(crate) use route::{Delivery, Refusal, admit, receiver};
 pub(crate) use under_way::UnderWay;

@@ -8,9 +8,9 @@ use core::{any::TypeId, marker::PhantomData, ptr};
 #[cfg(feature = "std")]
 use super::look;
 use super::{
-    Block, Own, Settings, State,
+    Block, Own, Roster, Settings, State,
     block::Kind,
-    kill,
+    kill::{self, Killed},
     memory::{self, SizeClass},
 };
 #[cfg(feature = "std")]
@@ -22,12 +22,12 @@ struct RootKind<I>(PhantomData<I>);
 impl<I: 'static> RootKind<I> {
     const STATIC: Kind = Kind {
         inbox: || Some(TypeId::of::<I>()),
-        ..Self::SCOPED
+        ..Self::BORROWING
     };
 }
 
 impl<I> RootKind<I> {
-    const SCOPED: Kind = Kind {
+    const BORROWING: Kind = Kind {
         inbox: || None,
         returns: || None,
         start: None,
@@ -97,29 +97,95 @@ impl Drop for Root<'_> {
     }
 }
 
-/// Runs `body` as a root greenlet of the thread and returns what it returns.
-pub(crate) fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
-    enter_as(&RootKind::<I>::STATIC, body)
+/// Runs `body` with a new root greenlet. Ends all that is made under it, and returns what `body`
+/// returns.
+pub(crate) fn enter<'env, I, R, F>(body: F) -> R
+where
+    I: 'static,
+    F: for<'e> FnOnce(&crate::Root<'e, 'env, I>) -> R,
+{
+    with_root(&RootKind::<I>::STATIC, |root| {
+        let registry = Roster::new();
+        let _end = EndOfEnter::begin(&registry, root);
+        // SAFETY: the block's inbox type is I, its greenlet runs, and `'env` outlives this call.
+        body(unsafe { crate::Root::of(root) })
+    })
 }
 
-/// As [`enter`], for an inbox that may take what only borrows, and so has no identity.
-pub(crate) fn enter_scoped<I, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
-    enter_as(&RootKind::<I>::SCOPED, body)
+/// As [`enter`], but what is made under it may live for ever.
+pub(crate) fn enter_unscoped<I: 'static, R>(body: impl FnOnce(&Current<'static, I>) -> R) -> R {
+    with_root(&RootKind::<I>::STATIC, |root| {
+        // SAFETY: the block's inbox type is I, and its greenlet runs.
+        body(unsafe { Current::of(root) })
+    })
 }
 
-/// `kind` is one of `RootKind<I>`.
-fn enter_as<I, R>(kind: &'static Kind, body: impl FnOnce(&Current<I>) -> R) -> R {
+/// Runs `body` with a new root greenlet in the `enter` that `member` belongs to.
+pub(crate) fn with_inbox<'e, J: 'e, R>(
+    member: &Block,
+    body: impl FnOnce(&Current<'e, J>) -> R,
+) -> R {
+    with_root(&RootKind::<J>::BORROWING, |root| {
+        root.set_home(member.home());
+        // SAFETY: the block's inbox type is J, and its greenlet runs.
+        body(unsafe { Current::of(root) })
+    })
+}
+
+fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
     #[cfg(feature = "std")]
     crate::overflow::prepare_thread();
     let block = memory::allocate::<Block>().unwrap_or_else(|error| error.abort());
     // SAFETY: memory for it, and then a fresh block's one strong count, owned by nobody else.
     let own = unsafe {
-        block.write(Block::new(kind, Settings::default, None, false));
+        block.write(Block::new(kind, Settings::default, None));
         Own::from_counted(block)
     };
     let root = Root::begin(own.block());
-    // SAFETY: the block's inbox type is I, and its greenlet runs.
-    body(unsafe { Current::of(root.block) })
+    body(root.block)
+}
+
+/// Kills what lives when an `enter` ends.
+struct EndOfEnter<'a> {
+    registry: &'a Roster,
+    root: &'a Block,
+}
+
+impl<'a> EndOfEnter<'a> {
+    fn begin(registry: &'a Roster, root: &'a Block) -> Self {
+        // SAFETY: it stays where it is until this is dropped, which unlists it.
+        unsafe { thread::list(registry) };
+        registry.set_root(root);
+        root.set_home(registry);
+        Self { registry, root }
+    }
+
+    fn kill_all(&self) {
+        loop {
+            // A member that has died new may have a body that waits to be dropped.
+            kill::finish_burials();
+            let Some(member) = self.registry.first() else {
+                break;
+            };
+            match kill::end(member) {
+                // Interrupted by the member, in a destructor, which goes on now: again.
+                Killed::Dead | Killed::Interrupted => {}
+                Killed::Itself | Killed::Beneath | Killed::UnderWay => {
+                    // Step 3 of the argument in `root.rs` says that this cannot be. To go on is
+                    // unsound.
+                    host::abort(format_args!("{member:?} lives at the end of its `enter`"));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for EndOfEnter<'_> {
+    fn drop(&mut self) {
+        self.kill_all();
+        self.root.set_home(ptr::null());
+        self.registry.unlist();
+    }
 }
 
 /// Runs `body` with the running greenlet; outside every greenlet, with a root for as long. That
@@ -129,7 +195,7 @@ pub(super) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     if let Some(current) = unsafe { thread::current().as_ref() } {
         return body(current);
     }
-    let block = Block::new(&RootKind::<()>::STATIC, Settings::default, None, false);
+    let block = Block::new(&RootKind::<()>::STATIC, Settings::default, None);
     let result = {
         let root = Root::begin(&block);
         body(root.block)

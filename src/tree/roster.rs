@@ -1,4 +1,5 @@
-//! Who lives: an intrusive list of a scope's greenlets, or of a thread's unscoped ones.
+//! Who lives: an intrusive list of the greenlets of an `enter`, or of those of a thread that no
+//! `enter` ends.
 //!
 //! A stack that overflows may do so in the midst of the functions here, and the signal handler
 //! that says whose it was goes through the lists. So a list is whole at every step, in the forward
@@ -24,6 +25,8 @@ pub(crate) struct Roster {
     next: Cell<*const Roster>,
     /// The roster before in that list; null for the first, and for one that is in no list.
     previous: Cell<*const Roster>,
+    /// The root of the `enter`; null for the thread's.
+    root: Cell<*const Block>,
 }
 
 /// A block's place in a roster.
@@ -49,6 +52,7 @@ impl Roster {
             first: Cell::new(ptr::null()),
             next: Cell::new(ptr::null()),
             previous: Cell::new(ptr::null()),
+            root: Cell::new(ptr::null()),
         }
     }
 
@@ -118,6 +122,14 @@ impl Roster {
         if let Some(next) = unsafe { next.as_ref() } {
             next.membership().referrer.set(&raw const membership.next);
         }
+    }
+
+    pub(crate) fn set_root(&self, root: &Block) {
+        self.root.set(root);
+    }
+
+    pub(crate) fn root(&self) -> *const Block {
+        self.root.get()
     }
 
     /// The member that was added last.

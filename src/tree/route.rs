@@ -115,10 +115,20 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
     }
 }
 
-/// The parent, or for a root that is over the thread's main greenlet.
+/// The parent. For a dead root that a closure had inside an `enter`, the root of that `enter`; for
+/// any other dead root, the thread's main greenlet. Never one outside the `enter` of `block`: there
+/// the stack may have frames of a thread-local's initializer, and code without a handle must
+/// not leave those (`root.rs`).
 pub(crate) fn ancestor(block: &Block) -> Option<&Block> {
-    // SAFETY: null, or a root that lives while anything runs on its thread's stack.
-    block
-        .parent()
-        .or_else(|| unsafe { thread::main().as_ref() })
+    block.parent().or_else(|| {
+        // SAFETY: null, or a registry whose `enter` has not ended: one that is alive, or has a handle
+        // or child in it, leads here. Its root lives as long. The thread's main is null, or a
+        // root that lives while anything runs on the thread's stack.
+        unsafe {
+            match block.home().as_ref() {
+                Some(home) => home.root().as_ref(),
+                None => thread::main().as_ref(),
+            }
+        }
+    })
 }

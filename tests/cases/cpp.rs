@@ -1,6 +1,6 @@
 use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, enter};
+use greenlet::{Child, Greenlet, Root, enter};
 
 use crate::support::{
     Number,
@@ -13,10 +13,10 @@ use crate::support::{
 /// A panic is caught in its own greenlet, whatever was switched to within the `catch_unwind`.
 #[test]
 fn exception_switch() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let catching = [1, 2].map(|who| {
             let main = me.handle();
-            Greenlet::new(me, move |me: &Current<u32>, _: u32| {
+            Greenlet::new(me, move |me: &Child<u32, _>, _: u32| {
                 let caught = catch(|| -> u32 {
                     let sent = me.switch(&main, 0).unwrap();
                     panic!("{who} was sent {sent}")
@@ -46,7 +46,7 @@ fn unhandled_exception_in_greenlet_aborts() {
     }
 
     let Some(ended) = child(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let g = Greenlet::new(me, |_, ()| {
                 let exception = Box::leak(Box::new(Exception([0; 512])));
                 // SAFETY: an exception object of class zero, without a clean-up function.
@@ -67,11 +67,11 @@ fn unhandled_exception_in_greenlet_aborts() {
 #[test]
 fn leak_test_exception_switch_and_do_in_g2() {
     let census = Rc::new(Census::new());
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let ended = Rc::new(RefCell::new(0));
         for round in 0..1000 {
             let (census, ended) = (Rc::clone(&census), Rc::clone(&ended));
-            let first = Greenlet::new(me, move |me: &Current<()>, ()| {
+            let first = Greenlet::new(me, move |me: &Child<(), _>, ()| {
                 let _held = census.token();
                 let token = census.token();
                 let second = Greenlet::new(me, move |_, ()| {

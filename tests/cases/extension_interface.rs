@@ -1,10 +1,10 @@
-use greenlet::{Builder, Current, Greenlet, enter};
+use greenlet::{Builder, Greenlet, Root, enter};
 
 use crate::support::{Number, number};
 
 #[test]
 fn switch() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let g = Greenlet::new(me, |_, ()| Ok(42));
         assert_eq!(me.switch(&g, ()).unwrap(), 42);
     });
@@ -12,7 +12,7 @@ fn switch() {
 
 #[test]
 fn setparent() {
-    enter(|me: &Current<&str>| {
+    enter(|me: &Root<&str>| {
         let main = me.handle();
         let back = main.clone();
         let foo = Greenlet::new(me, move |me, _: &str| {
@@ -35,7 +35,7 @@ fn setparent() {
 
 #[test]
 fn getcurrent() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         assert!(me.handle().is_active());
         let g = Greenlet::new(me, |me, ()| {
             assert!(me.handle().is_active());
@@ -47,7 +47,7 @@ fn getcurrent() {
 
 #[test]
 fn new_greenlet() {
-    enter(|me: &Current<i32>| {
+    enter(|me: &Root<i32>| {
         let g = Builder::new().build(me, |_, ()| Ok(-15)).unwrap();
         assert_eq!(me.switch(&g, ()).unwrap(), -15);
     });
@@ -55,7 +55,7 @@ fn new_greenlet() {
 
 #[test]
 fn throw() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             assert_eq!(number(me.switch(&main, ())), 7);

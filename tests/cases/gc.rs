@@ -1,17 +1,17 @@
 use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, enter};
+use greenlet::{Current, Greenlet};
 
-use crate::support::census::Census;
+use crate::support::{census::Census, unscoped};
 
 /// What a greenlet received and returned is not kept by it, so its own handle among that makes
 /// no cycle once it is dead.
 #[test]
 fn dead_circular_ref() {
-    struct Itself(Option<Greenlet<Itself>>);
+    struct Itself(Option<Greenlet<'static, Itself>>);
 
     let census = Rc::new(Census::new());
-    let weak = enter(|me: &Current<Itself>| {
+    let weak = unscoped().enter(|me: &Current<Itself>| {
         let held = census.token();
         let kept = Rc::new(RefCell::new(held));
         let g = Greenlet::new(me, move |_, itself: Itself| {

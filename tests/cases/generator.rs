@@ -1,8 +1,8 @@
 use std::{any::Any, cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, Thrown, WeakGreenlet, enter, local};
+use greenlet::{Current, Greenlet, Thrown, WeakGreenlet, local};
 
-use crate::support::Number;
+use crate::support::{Number, unscoped};
 
 /// What consumers are sent: the next item, or that there is none any more. Generators are sent
 /// nothing; as they may consume as well, they have the same inbox.
@@ -10,11 +10,11 @@ pub type Next<T> = Option<T>;
 
 /// A generator: at each `next` the consumer becomes its parent.
 pub struct Genlet<T: 'static> {
-    greenlet: Greenlet<Next<T>>,
+    greenlet: Greenlet<'static, Next<T>>,
     consumer: Consumer<T>,
 }
 
-type Consumer<T> = Rc<RefCell<Option<WeakGreenlet<Next<T>>>>>;
+type Consumer<T> = Rc<RefCell<Option<WeakGreenlet<'static, Next<T>>>>>;
 
 local! {
     /// Whom the generator that runs has to yield to: a `Consumer<T>`.
@@ -23,8 +23,8 @@ local! {
 
 impl<T: 'static> Genlet<T> {
     pub fn new(
-        me: &Current<Next<T>>,
-        body: impl FnOnce(&Current<Next<T>>) -> Result<(), Thrown> + 'static,
+        me: &Current<'static, Next<T>>,
+        body: impl FnOnce(&Current<'static, Next<T>>) -> Result<(), Thrown> + 'static,
     ) -> Self {
         let consumer = Consumer::<T>::default();
         let theirs = Rc::clone(&consumer);
@@ -36,7 +36,7 @@ impl<T: 'static> Genlet<T> {
         Self { greenlet, consumer }
     }
 
-    pub fn next(&self, me: &Current<Next<T>>) -> Next<T> {
+    pub fn next(&self, me: &Current<'static, Next<T>>) -> Next<T> {
         self.greenlet.set_parent(&me.handle()).unwrap();
         self.consumer.replace(Some(me.handle().downgrade()));
         let next = me.switch(&self.greenlet, None).unwrap();
@@ -45,22 +45,22 @@ impl<T: 'static> Genlet<T> {
     }
 
     /// All that are left.
-    pub fn all(&self, me: &Current<Next<T>>) -> Vec<T> {
+    pub fn all(&self, me: &Current<'static, Next<T>>) -> Vec<T> {
         std::iter::from_fn(|| self.next(me)).collect()
     }
 
     /// Ends it. To drop it is not enough if it has begun to consume another, which has it for
     /// a parent then.
-    pub fn abandon(self, me: &Current<Next<T>>) {
+    pub fn abandon(self, me: &Current<'static, Next<T>>) {
         me.kill(&self.greenlet).unwrap();
     }
 }
 
 /// Yields an item, from the generator that runs or from a function that it has called.
-pub fn yield_<T: 'static>(me: &Current<Next<T>>, item: T) -> Result<(), Thrown> {
+pub fn yield_<T: 'static>(me: &Current<'static, Next<T>>, item: T) -> Result<(), Thrown> {
     let mine = CONSUMER.with(|mine| mine.borrow().clone());
     let consumer = mine.and_then(|mine| {
-        mine.downcast::<RefCell<Option<WeakGreenlet<Next<T>>>>>()
+        mine.downcast::<RefCell<Option<WeakGreenlet<'static, Next<T>>>>>()
             .ok()
     });
     let consumer = consumer.ok_or(Number(404))?;
@@ -71,7 +71,7 @@ pub fn yield_<T: 'static>(me: &Current<Next<T>>, item: T) -> Result<(), Thrown> 
 
 #[test]
 fn generator() {
-    enter(|me: &Current<Next<u32>>| {
+    unscoped().enter(|me| {
         let mut seen = Vec::new();
         for _ in 0..3 {
             let numbers = Genlet::new(me, |me| (0..5).try_for_each(|n| yield_(me, n)));

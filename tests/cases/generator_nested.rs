@@ -1,11 +1,11 @@
-use greenlet::{Current, enter};
+use greenlet::Current;
 
 use super::generator::{Genlet, Next, yield_};
-use crate::support::{census::Census, log::Log, number};
+use crate::support::{census::Census, log::Log, number, unscoped};
 
 #[test]
 fn layered_genlets() {
-    enter(|me: &Current<Next<u32>>| {
+    unscoped().enter(|me: &Current<Next<u32>>| {
         let seen = Log::new();
         let below = seen.clone();
         let upper = Genlet::new(me, move |me| {
@@ -24,7 +24,7 @@ fn layered_genlets() {
 }
 
 /// The permutations of `items`, each level by a generator of its own.
-fn permute(me: &Current<Next<Vec<u32>>>, items: Vec<u32>) -> Genlet<Vec<u32>> {
+fn permute(me: &Current<'static, Next<Vec<u32>>>, items: Vec<u32>) -> Genlet<Vec<u32>> {
     Genlet::new(me, move |me| {
         if items.len() < 2 {
             return yield_(me, items);
@@ -43,7 +43,7 @@ fn permute(me: &Current<Next<Vec<u32>>>, items: Vec<u32>) -> Genlet<Vec<u32>> {
 
 #[test]
 fn permutations() {
-    enter(|me: &Current<Next<Vec<u32>>>| {
+    unscoped().enter(|me: &Current<Next<Vec<u32>>>| {
         let all = permute(me, vec![0, 1, 2, 3]).all(me);
         assert_eq!(all.len(), 24);
         let mut each_once = all.clone();
@@ -65,7 +65,7 @@ fn permutations() {
 
 #[test]
 fn genlet_simple() {
-    type Make = fn(&Current<Next<u32>>, &Log<u32>) -> Genlet<u32>;
+    type Make = fn(&Current<'static, Next<u32>>, &Log<u32>) -> Genlet<u32>;
     let straight: Make = |me, seen| {
         let seen = seen.clone();
         Genlet::new(me, move |me| {
@@ -76,7 +76,11 @@ fn genlet_simple() {
             Ok(())
         })
     };
-    fn step(me: &Current<Next<u32>>, seen: &Log<u32>, n: u32) -> Result<(), greenlet::Thrown> {
+    fn step(
+        me: &Current<'static, Next<u32>>,
+        seen: &Log<u32>,
+        n: u32,
+    ) -> Result<(), greenlet::Thrown> {
         seen.add(n + 1);
         yield_(me, n)
     }
@@ -93,7 +97,7 @@ fn genlet_simple() {
         }
     }
     assert_eq!(seen.take(), expected, "an iterator");
-    enter(|me: &Current<Next<u32>>| {
+    unscoped().enter(|me: &Current<Next<u32>>| {
         for make in [straight, by_a_call] {
             for _ in 0..3 {
                 let numbers = make(me, &seen);
@@ -108,11 +112,11 @@ fn genlet_simple() {
 
 #[test]
 fn genlet_bad() {
-    enter(|me: &Current<Next<u32>>| assert_eq!(number(yield_(me, 10)), 404));
+    unscoped().enter(|me: &Current<Next<u32>>| assert_eq!(number(yield_(me, 10)), 404));
 }
 
 /// The numbers from 1 to `n`, each by a generator of its own within the one of the next.
-fn nested(me: &Current<Next<u32>>, n: u32) -> Genlet<u32> {
+fn nested(me: &Current<'static, Next<u32>>, n: u32) -> Genlet<u32> {
     Genlet::new(me, move |me| {
         if n > 1 {
             let before = nested(me, n - 1);
@@ -127,7 +131,7 @@ fn nested(me: &Current<Next<u32>>, n: u32) -> Genlet<u32> {
 #[test]
 fn nested_genlets() {
     let census = Census::new();
-    enter(|me: &Current<Next<u32>>| {
+    unscoped().enter(|me: &Current<Next<u32>>| {
         let token = census.token();
         let numbers = Genlet::new(me, move |me| {
             let _held = token;

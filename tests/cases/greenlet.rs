@@ -7,7 +7,9 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, GreenletExit, ParentError, SwitchError, Thrown, enter};
+use greenlet::{
+    Builder, Child, Current, Greenlet, GreenletExit, ParentError, Root, SwitchError, Thrown, enter,
+};
 
 use crate::support::{
     Number,
@@ -16,7 +18,7 @@ use crate::support::{
     log::Log,
     number,
     panics::heard,
-    run_without_handles,
+    run_without_handles, unscoped,
 };
 
 // ---- TestGreenlet
@@ -24,7 +26,7 @@ use crate::support::{
 #[test]
 fn simple() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let log = log.clone();
@@ -47,7 +49,7 @@ fn simple() {
 #[test]
 fn parent_equals_none() {
     // A builder that is told of no parent takes the running greenlet, too.
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let g = Builder::new().build(me, |_, ()| Ok(3)).unwrap();
         assert!(is_new(&g));
         assert_eq!(me.switch(&g, ()).unwrap(), 3);
@@ -57,7 +59,7 @@ fn parent_equals_none() {
 #[test]
 fn two_children() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let [g, h] = [(); 2].map(|()| {
             let (log, main) = (log.clone(), me.handle());
             Greenlet::new(me, move |me, ()| {
@@ -82,10 +84,10 @@ fn two_children() {
 fn two_recursive_children() {
     let census = Rc::new(Census::new());
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let outer = Greenlet::new(me, {
             let (log, census) = (log.clone(), Rc::clone(&census));
-            move |me: &Current<()>, ()| {
+            move |me: &Child<(), _>, ()| {
                 log.add("a");
                 let own = me.handle();
                 let held = census.token();
@@ -122,9 +124,9 @@ fn threads() {
 }
 
 /// A greenlet that waits, notes what is thrown at it, and ends with an error either way.
-fn fmain<P: Default + 'static>(me: &Current<P>, seen: &Log<String>) -> Greenlet<P> {
+fn fmain<'e, P: Default + 'static>(me: &Current<'e, P>, seen: &Log<String>) -> Greenlet<'e, P> {
     let (main, seen) = (me.handle(), seen.clone());
-    Greenlet::new(me, move |me: &Current<P>, _: P| {
+    Greenlet::new(me, move |me: &Child<P, _>, _: P| {
         if let Err(thrown) = me.switch(&main, P::default()) {
             seen.add(thrown.to_string());
             return Err(thrown);
@@ -136,7 +138,7 @@ fn fmain<P: Default + 'static>(me: &Current<P>, seen: &Log<String>) -> Greenlet<
 #[test]
 fn exception() {
     let seen = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let g1 = fmain(me, &seen);
         let g2 = fmain(me, &seen);
         me.switch(&g1, 0).unwrap();
@@ -154,7 +156,7 @@ fn exception() {
 #[test]
 fn send_exception() {
     let seen = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g1 = fmain(me, &seen);
         me.switch(&g1, ()).unwrap();
         let crasher = Greenlet::new(me, |_, ()| Err(Number(5).into()));
@@ -167,7 +169,7 @@ fn send_exception() {
 #[test]
 fn dealloc() {
     let seen = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g1 = fmain(me, &seen);
         let g2 = fmain(me, &seen);
         me.switch(&g1, ()).unwrap();
@@ -184,7 +186,7 @@ fn dealloc() {
 #[test]
 fn dealloc_catches_greenlet_exit_throws_other() {
     for panics in [false, true] {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| {
                 assert!(me.switch(&main, ()).unwrap_err().is_exit());
@@ -206,7 +208,7 @@ fn thread_bug() {
     let threads = [3, 4].map(|rounds| {
         let inside = Arc::clone(&inside);
         thread::spawn(move || {
-            enter(|me: &Current<u32>| {
+            enter(|me: &Root<u32>| {
                 let g = Greenlet::new(me, move |_, ()| {
                     // Both threads are in their greenlets here.
                     inside.wait();
@@ -227,7 +229,7 @@ fn switch_kwargs() {
         x: u32,
         y: u32,
     }
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let g = Greenlet::new(me, |_, Arguments { x, y }| Ok(x * y));
         assert_eq!(me.switch(&g, Arguments { y: 3, x: 2 }).unwrap(), 6);
     });
@@ -238,7 +240,7 @@ fn switch_kwargs() {
 #[test]
 fn parent_restored_on_kill() {
     let log = Log::new();
-    enter(|me: &Current<&'static str>| {
+    enter(|me: &Root<&'static str>| {
         let main = me.handle();
         let parent = Greenlet::new(me, {
             let (log, main) = (log.clone(), main.clone());
@@ -270,7 +272,7 @@ fn parent_restored_on_kill() {
 fn dealloc_switch_args_not_lost() {
     let census = Rc::new(Census::new());
     let seen = Log::new();
-    enter(|me: &Current<Wide>| {
+    enter(|me: &Root<Wide>| {
         let main = me.handle();
         let value = run_without_handles(me, {
             let (census, seen) = (Rc::clone(&census), seen.clone());
@@ -289,8 +291,8 @@ fn dealloc_switch_args_not_lost() {
 #[test]
 fn issue_245_reference_counting_subclass_no_threads() {
     let census = Rc::new(Census::new());
-    let kept: Rc<RefCell<Vec<Greenlet<()>>>> = Rc::default();
-    enter(|me: &Current<()>| {
+    let kept: Rc<RefCell<Vec<Greenlet<'static, ()>>>> = Rc::default();
+    unscoped().enter(|me: &Current<()>| {
         for _ in 0..10 {
             let (main, census, kept) = (me.handle(), Rc::clone(&census), Rc::clone(&kept));
             let g = Greenlet::new(me, move |me, ()| {
@@ -311,7 +313,7 @@ fn issue_245_reference_counting_subclass_no_threads() {
 
 #[test]
 fn falling_off_end_switches_to_unstarted_parent_works() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let parent = Greenlet::new(me, |_, n: u32| Ok(n + 1));
         let child = Greenlet::new(me, |_, ()| Ok(24));
         child.set_parent(&parent).unwrap();
@@ -321,7 +323,7 @@ fn falling_off_end_switches_to_unstarted_parent_works() {
 
 #[test]
 fn switch_to_dead_greenlet_reparent() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let [g1, g2] = [100, 1000].map(|more| Greenlet::new(me, move |_, n: u32| Ok(n + more)));
         assert_eq!(me.switch(&g1, 1).unwrap(), 101);
         assert!(g1.is_dead());
@@ -335,7 +337,7 @@ fn switch_to_dead_greenlet_reparent() {
 
 #[test]
 fn main_greenlet_parent_is_none() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let error = me.handle().set_parent(&me.handle()).unwrap_err();
         assert_eq!(error, ParentError::Root);
         assert!(error.to_string().contains("has no parent"));
@@ -344,7 +346,7 @@ fn main_greenlet_parent_is_none() {
 
 #[test]
 fn trivial_cycle() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         assert_eq!(g.set_parent(&g), Err(ParentError::Cycle));
     });
@@ -352,7 +354,7 @@ fn trivial_cycle() {
 
 #[test]
 fn trivial_cycle_main() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         assert_eq!(me.handle().set_parent(&g), Err(ParentError::Root));
         me.switch(&g, ()).unwrap();
@@ -361,7 +363,7 @@ fn trivial_cycle_main() {
 
 #[test]
 fn deeper_cycle() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let [g1, g2, g3] = [(); 3].map(|()| Greenlet::new(me, |_, ()| Ok(())));
         g1.set_parent(&g2).unwrap();
         g2.set_parent(&g3).unwrap();
@@ -373,7 +375,7 @@ fn deeper_cycle() {
 
 #[test]
 fn main_while_running() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         assert!(format!("{me:?}").ends_with(" current active started main>"));
         assert_eq!(format!("{me:?}"), format!("{:?}", me.handle()));
     });
@@ -381,7 +383,7 @@ fn main_while_running() {
 
 #[test]
 fn main_in_background() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |_, ()| {
             assert!(format!("{main:?}").ends_with(" suspended active started main>"));
@@ -393,7 +395,7 @@ fn main_in_background() {
 
 #[test]
 fn initial() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         assert!(format!("{g:?}").ends_with(" pending>"));
     });
@@ -401,7 +403,7 @@ fn initial() {
 
 #[test]
 fn dead() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         me.switch(&g, ()).unwrap();
         let words = format!("{g:?}");
@@ -417,7 +419,7 @@ fn dead() {
 /// The main greenlet is one like any other: the same type, in the same places.
 #[test]
 fn main_greenlet_is_greenlet() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let g = Greenlet::new(me, |_, n: u32| Ok(n));
         let both: [Greenlet<u32>; 2] = [me.handle(), g];
         for (n, target) in (0..).zip(&both) {
@@ -430,7 +432,7 @@ fn main_greenlet_is_greenlet() {
 
 #[test]
 fn failed_to_initialstub() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         // On 32 bits some can be had.
         let mut started = Vec::new();
         for _ in 0..4 {

@@ -7,26 +7,27 @@ use std::{
     thread,
 };
 
-use greenlet::{Current, Greenlet, enter};
+use greenlet::{Child, Current, Greenlet};
 
 use crate::support::{
     Number,
     child::child,
     log::on_drop,
     panics::{catch, text_of},
+    unscoped,
 };
 
 thread_local! {
     /// What is still there when the process or thread ends.
-    static KEPT: RefCell<Vec<Greenlet<()>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Vec<Greenlet<'static, ()>>> = const { RefCell::new(Vec::new()) };
 }
 
-fn keep(g: Greenlet<()>) {
+fn keep(g: Greenlet<'static, ()>) {
     KEPT.with_borrow_mut(|kept| kept.push(g));
 }
 
 /// A greenlet that is suspended under `me`, and does `end` when it is told to exit.
-fn suspended(me: &Current<()>, end: impl FnOnce() + 'static) -> Greenlet<()> {
+fn suspended(me: &Current<'static, ()>, end: impl FnOnce() + 'static) -> Greenlet<'static, ()> {
     let main = me.handle();
     let g = Greenlet::new(me, move |me, ()| {
         let _end = on_drop(end);
@@ -47,23 +48,23 @@ macro_rules! exits_well {
 
 #[test]
 fn active_greenlet_at_shutdown_no_crash() {
-    exits_well!(|| enter(|me: &Current<()>| keep(suspended(me, || ()))));
+    exits_well!(|| unscoped().enter(|me: &Current<()>| keep(suspended(me, || ()))));
 }
 
 #[test]
 fn multiple_active_greenlets_at_shutdown() {
     exits_well!(|| {
-        enter(|me: &Current<()>| (0..10).for_each(|_| keep(suspended(me, || ()))));
+        unscoped().enter(|me: &Current<()>| (0..10).for_each(|_| keep(suspended(me, || ()))));
     });
 }
 
 #[test]
 fn nested_greenlets_at_shutdown() {
     exits_well!(|| {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             let outer = Greenlet::new(me, {
                 let main = me.handle();
-                move |me: &Current<()>, ()| {
+                move |me: &Child<(), _>, ()| {
                     keep(suspended(me, || ()));
                     me.switch(&main, ())
                 }
@@ -79,7 +80,7 @@ fn threaded_greenlets_at_shutdown() {
     exits_well!(|| {
         let threads = [(); 3].map(|()| {
             thread::spawn(|| {
-                enter(|me: &Current<()>| {
+                unscoped().enter(|me: &Current<()>| {
                     keep(suspended(me, || ()));
                     std::mem::forget(suspended(me, || unreachable!("it is never resumed")));
                 });
@@ -102,7 +103,7 @@ fn count_in_thread(body: impl FnOnce(Arc<AtomicUsize>) + Send + 'static) -> usiz
 #[test]
 fn greenlet_cleanup_during_thread_exit() {
     let exits = count_in_thread(|count| {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| {
                 let thrown = me.switch(&main, ()).unwrap_err();
@@ -120,7 +121,7 @@ fn greenlet_cleanup_during_thread_exit() {
 #[test]
 fn finally_block_during_thread_exit() {
     let ends = count_in_thread(|count| {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             let end = move || {
                 count.fetch_add(1, SeqCst);
             };
@@ -133,7 +134,7 @@ fn finally_block_during_thread_exit() {
 #[test]
 fn many_greenlets_with_cleanup_at_shutdown() {
     exits_well!(|| {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             for _ in 0..50 {
                 keep(suspended(me, || {
                     std::hint::black_box(vec![0_u8; 100]);
@@ -142,7 +143,7 @@ fn many_greenlets_with_cleanup_at_shutdown() {
         });
     });
     let ends = count_in_thread(|count| {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             for _ in 0..50 {
                 let count = Arc::clone(&count);
                 keep(suspended(me, move || {
@@ -156,22 +157,22 @@ fn many_greenlets_with_cleanup_at_shutdown() {
 
 #[test]
 fn deeply_nested_greenlets_at_shutdown() {
-    fn deeper(me: &Current<()>, main: &Greenlet<()>, levels: u32) {
+    fn deeper(me: &Current<'static, ()>, main: &Greenlet<'static, ()>, levels: u32) {
         if levels == 0 {
             me.switch(main, ()).unwrap();
             return;
         }
         let main = main.clone();
-        let g = Greenlet::new(me, move |me: &Current<()>, ()| {
+        let g = Greenlet::new(me, move |me: &Child<(), _>, ()| {
             deeper(me, &main, levels - 1);
             Ok(())
         });
         keep(g.clone());
         me.switch(&g, ()).unwrap();
     }
-    exits_well!(|| enter(|me: &Current<()>| {
+    exits_well!(|| unscoped().enter(|me: &Current<()>| {
         let main = me.handle();
-        let g = Greenlet::new(me, move |me: &Current<()>, ()| {
+        let g = Greenlet::new(me, move |me: &Child<(), _>, ()| {
             deeper(me, &main, 10);
             Ok(())
         });
@@ -185,7 +186,7 @@ fn deeply_nested_greenlets_at_shutdown() {
 #[test]
 fn greenlet_with_traceback_at_shutdown() {
     exits_well!(|| {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| {
                 // Suspended with a caught panic and an error in hand.

@@ -1,13 +1,13 @@
 use std::{cell::RefCell, sync::Arc, thread};
 
-use greenlet::{Current, Greenlet, enter, local};
+use greenlet::{Current, Greenlet, Root, enter, local};
 
 use crate::{
     machine::{skip, unmeasurable},
     support::{
         census::{Cargo, Census, Token},
         child::child,
-        resident,
+        resident, unscoped,
     },
     with_each_cargo,
 };
@@ -16,7 +16,7 @@ use crate::{
 fn arg_refs() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, mut message: T| {
                 loop {
@@ -34,7 +34,7 @@ fn arg_refs() {
 
 local! {
     static HELD: RefCell<Vec<Token>> = RefCell::default();
-    static ENDED: RefCell<Vec<Greenlet<()>>> = RefCell::default();
+    static ENDED: RefCell<Vec<Greenlet<'static, ()>>> = RefCell::default();
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn threaded_leak() {
     for _ in 0..10 {
         let census = Arc::clone(&census);
         let thread = thread::spawn(move || {
-            enter(|_: &Current<()>| HELD.with(|held| held.borrow_mut().push(census.token())));
+            enter(|_: &Root<()>| HELD.with(|held| held.borrow_mut().push(census.token())));
         });
         thread.join().unwrap();
     }
@@ -56,7 +56,7 @@ fn threaded_adv_leak() {
     for _ in 0..10 {
         let census = Arc::clone(&census);
         let thread = thread::spawn(move || {
-            enter(|me: &Current<()>| {
+            unscoped().enter(|me: &Current<()>| {
                 HELD.with(|held| held.borrow_mut().push(census.token()));
                 for _ in 0..3 {
                     let token = census.token();
@@ -85,7 +85,7 @@ fn untracked_memory_doesnt_increase() {
     }
     let ended = child(|| {
         let round = || {
-            enter(|me: &Current<()>| {
+            enter(|me: &Root<()>| {
                 for _ in 0..10_000 {
                     let g = Greenlet::new(me, |_, ()| Ok(()));
                     me.switch(&g, ()).unwrap();
@@ -111,7 +111,7 @@ fn untracked_memory_doesnt_increase_unfinished_thread_dealloc_in_thread() {
             let census = Arc::new(Census::new());
             let theirs = Arc::clone(&census);
             let thread = thread::spawn(move || {
-                enter(|me: &Current<()>| {
+                enter(|me: &Root<()>| {
                     let suspended = |_| {
                         let (main, token) = (me.handle(), theirs.token());
                         let g = Greenlet::new(me, move |me, ()| {

@@ -3,17 +3,17 @@
 use std::cell::Cell;
 
 use greenlet::{
-    Builder, Current, Greenlet, SwitchError, enter,
+    Builder, Child, Current, Greenlet, Root, SwitchError, enter,
     trace::{self, Tracer},
 };
 
-use crate::support::log::Log;
+use crate::support::{log::Log, unscoped};
 
 /// The tracer switches to a second greenlet and back; what was on its way still arrives.
 #[test]
 fn reentrant_switch_two_greenlets() {
     let log = Log::new();
-    enter(|me: &Current<&'static str>| {
+    enter(|me: &Root<&'static str>| {
         let main = me.handle();
         let first = Greenlet::new(me, {
             let log = log.clone();
@@ -26,7 +26,7 @@ fn reentrant_switch_two_greenlets() {
         let (seen, armed) = (log.clone(), Cell::new(true));
         trace::set(Some(Tracer::new(move |_| {
             if armed.replace(false) {
-                let second = enter(|inner: &Current<&'static str>| {
+                let second = enter(|inner: &Root<&'static str>| {
                     let second = Greenlet::new(inner, |_, ()| Ok("from the second"));
                     inner.switch(&second, ()).unwrap()
                 });
@@ -58,7 +58,7 @@ fn reentrant_switch_two_greenlets() {
 #[test]
 fn reentrant_switch_three_greenlets() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    unscoped().enter(|me: &Current<u32>| {
         let first = Greenlet::new(me, {
             let log = log.clone();
             move |_, message: u32| {
@@ -71,9 +71,9 @@ fn reentrant_switch_three_greenlets() {
             if !armed.replace(false) {
                 return;
             }
-            let outcome = enter(|inner: &Current<Result<(), u32>>| {
+            let outcome = enter(|inner: &Root<Result<(), u32>>| {
                 let target = target.clone();
-                let second = Greenlet::new(inner, move |me: &Current<()>, ()| {
+                let second = Greenlet::new(inner, move |me: &Child<(), _>, ()| {
                     match me.try_switch(&target, 99) {
                         Err(SwitchError::Busy(back)) => Ok(Err(back)),
                         _ => Ok(Ok(())),
@@ -93,7 +93,7 @@ fn reentrant_switch_three_greenlets() {
 #[test]
 fn reentrant_switch_three_greenlets2() {
     let log: Log<String> = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         let build = Builder::new().name("first");
         let first = build.build(me, {
@@ -114,7 +114,7 @@ fn reentrant_switch_three_greenlets2() {
                 return;
             }
             depth.set(1);
-            let sum = enter(|inner: &Current<u32>| {
+            let sum = enter(|inner: &Root<u32>| {
                 let others = ["second", "third"].map(|name| {
                     let build = Builder::new().name(name);
                     build.build(inner, |_, n: u32| Ok(n * 10)).unwrap()

@@ -1,12 +1,12 @@
 use std::hint::black_box;
 
-use greenlet::{Current, Greenlet, enter};
+use greenlet::{Greenlet, Root, enter};
 
 /// Bytes in use: none of a new or dead greenlet, or of one that runs on a stack that was there
 /// before it; of a suspended one at least what its locals take.
 #[test]
 fn stack_saved() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let back = main.clone();
         let g = Greenlet::new(me, move |me, ()| {

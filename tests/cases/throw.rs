@@ -1,11 +1,11 @@
-use greenlet::{Current, Greenlet, GreenletExit, enter};
+use greenlet::{Child, Current, Greenlet, GreenletExit, Root, enter};
 
 use crate::support::{Number, assert_child_exit, number};
 
 /// A greenlet that sends `ok`, and again `ok` if a number is thrown at it then, else `fail`.
-fn catcher(me: &Current<&'static str>) -> Greenlet<()> {
+fn catcher<'e>(me: &Current<'e, &'static str>) -> Greenlet<'e, ()> {
     let main = me.handle();
-    let g = Greenlet::new(me, move |me: &Current<()>, ()| {
+    let g = Greenlet::new(me, move |me: &Child<(), _>, ()| {
         match me.switch(&main, "ok") {
             Err(thrown) if thrown.downcast_ref::<Number>().is_some() => me.switch(&main, "ok")?,
             _ => me.switch(&main, "fail")?,
@@ -26,7 +26,7 @@ fn class() {
 
 #[test]
 fn val() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         for sent in [1, 2] {
             let main = main.clone();
@@ -43,7 +43,7 @@ fn val() {
 
 #[test]
 fn kill() {
-    enter(|me: &Current<&str>| {
+    enter(|me: &Root<&str>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             me.switch(&main, "ok")?;
@@ -59,7 +59,7 @@ fn kill() {
 
 #[test]
 fn throw_goes_to_original_parent() {
-    enter(|me: &Current<&'static str>| {
+    enter(|me: &Root<&'static str>| {
         let main = me.handle();
         let pair = || {
             let back = main.clone();

@@ -1,5 +1,5 @@
 use greenlet::{
-    Builder, Current, Greenlet, enter,
+    Builder, Child, Current, Greenlet, Root, enter,
     trace::{self, EventKind, Tracer},
 };
 
@@ -20,15 +20,15 @@ fn tracer(log: &Log<Seen>) -> Tracer {
     })
 }
 
-fn named(me: &Current<()>, name: &str, fails: bool) -> Greenlet<()> {
-    let body = move |_: &Current<()>, ()| if fails { Err(Number(1).into()) } else { Ok(()) };
+fn named<'e>(me: &Current<'e, ()>, name: &str, fails: bool) -> Greenlet<'e, ()> {
+    let body = move |_: &Child<(), _>, ()| if fails { Err(Number(1).into()) } else { Ok(()) };
     Builder::new().name(name).build(me, body).unwrap()
 }
 
 #[test]
 fn a_greenlet_tracing() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let (ends, fails) = (named(me, "ends", false), named(me, "fails", true));
         trace::set(Some(tracer(&log)));
         me.switch(&ends, ()).unwrap();
@@ -51,7 +51,7 @@ fn a_greenlet_tracing() {
 #[test]
 fn b_exception_disables_tracing() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let log = log.clone();
@@ -73,7 +73,7 @@ fn b_exception_disables_tracing() {
 fn set_same_tracer_twice() {
     let log = Log::new();
     let tracer = tracer(&log);
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         trace::set(Some(tracer.clone()));
         trace::set(Some(tracer));
         me.switch(&named(me, "g", false), ()).unwrap();

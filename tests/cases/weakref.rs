@@ -1,12 +1,12 @@
 use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, WeakGreenlet, enter};
+use greenlet::{Greenlet, Root, WeakGreenlet, enter};
 
 use crate::support::log::{Log, on_drop};
 
 #[test]
 fn dead_weakref() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         let weak = g.downgrade();
         me.switch(&g, ()).unwrap();
@@ -17,7 +17,7 @@ fn dead_weakref() {
 
 #[test]
 fn inactive_weakref() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         let weak = g.downgrade();
         drop(g);
@@ -28,7 +28,7 @@ fn inactive_weakref() {
 #[test]
 fn dealloc_weakref() {
     let seen = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let weak = Rc::new(RefCell::new(None::<WeakGreenlet<()>>));
         let main = me.handle();
         let parent = Greenlet::new(me, {

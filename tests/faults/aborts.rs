@@ -9,7 +9,7 @@ use std::{
 };
 
 use greenlet::{
-    Builder, Current, Greenlet, Snapshot, SwitchError, UnguardedStack, enter, local, scope,
+    Builder, Child, Current, Greenlet, Root, Snapshot, SwitchError, UnguardedStack, enter, local,
 };
 
 use crate::{
@@ -18,14 +18,14 @@ use crate::{
         self, Number,
         census::{Cargo, Census, Wide},
         echoes::SMALL,
-        number,
+        number, unscoped,
     },
 };
 
 #[test]
 fn a_new_greenlet() {
     each_fault_aborts("a new greenlet", || {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             drop(armed(|| Greenlet::new(me, |_, ()| Ok(()))));
             let large = [1u8; 4096];
             drop(armed(|| {
@@ -39,9 +39,9 @@ fn a_new_greenlet() {
 }
 
 #[test]
-fn a_greenlet_of_a_scope() {
-    each_fault_aborts("a greenlet of a scope", || {
-        scope(|s, me: &Current<()>| drop(armed(|| s.greenlet(me, |_, ()| Ok(())))));
+fn a_greenlet_whose_messages_borrow() {
+    each_fault_aborts("a greenlet whose messages borrow", || {
+        enter(|me: &Root<()>| drop(armed(|| Greenlet::borrowing(me, |_, ()| Ok(())))));
     });
 }
 
@@ -62,14 +62,14 @@ fn entering_on_a_thread() {
         thread::scope(|threads| {
             for _ in 0..2 {
                 threads.spawn(|| {
-                    enter(|_: &Current<()>| {
+                    enter(|_: &Root<()>| {
                         places.wait();
                         hold.wait();
                     });
                 });
             }
             places.wait();
-            armed(|| enter(|_: &Current<()>| ()));
+            armed(|| enter(|_: &Root<()>| ()));
             hold.wait();
         });
     });
@@ -78,7 +78,7 @@ fn entering_on_a_thread() {
 #[test]
 fn what_is_thrown() {
     each_fault_aborts("what is thrown", || {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let fails = Greenlet::new(me, |_, ()| armed(|| Err(Number(1).into())));
             assert_eq!(number(me.switch(&fails, ())), 1);
         });
@@ -88,7 +88,7 @@ fn what_is_thrown() {
 #[test]
 fn a_refusal_that_is_thrown() {
     each_fault_aborts("a refusal that is thrown", || {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let dead: Greenlet<u64> = Greenlet::new(me, |_, _| Ok(()));
             me.kill(&dead).unwrap();
             let refused = armed(|| me.switch(&dead, 1));
@@ -101,14 +101,14 @@ fn a_refusal_that_is_thrown() {
 fn a_value_that_nobody_takes() {
     each_fault_aborts("a value that nobody takes", || {
         let census = Census::new();
-        enter(|me: &Current<Wide>| {
+        enter(|me: &Root<Wide>| {
             // So that there is a stack that lies idle.
             drop(me.switch(
                 &Greenlet::new(me, |_, first: Wide| Ok(first)),
                 Wide::new(&census, 1),
             ));
             let child = Greenlet::new(me, |_, message: Wide| Ok(message));
-            enter(|inner: &Current<()>| {
+            enter(|inner: &Root<()>| {
                 let message = Wide::new(&census, 4);
                 let stray = armed(|| inner.switch(&child, message)).unwrap_err();
                 assert_eq!(stray.into_value::<Wide>().unwrap().value(), 4);
@@ -121,7 +121,7 @@ fn a_value_that_nobody_takes() {
 #[test]
 fn a_panic_that_travels() {
     each_fault_aborts("a panic that travels", || {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let panics: Greenlet<()> =
                 Greenlet::new(me, |_, ()| armed(|| resume_unwind(Box::new("on purpose"))));
             let caught = catch_unwind(AssertUnwindSafe(|| me.switch(&panics, ())));
@@ -139,7 +139,7 @@ local! {
 #[test]
 fn greenlet_locals() {
     each_fault_aborts("greenlet-locals", || {
-        enter(|_: &Current<()>| {
+        enter(|_: &Root<()>| {
             assert_eq!(armed(|| FIRST.with(Cell::get)), 1);
             assert_eq!(armed(|| SECOND.with(Cell::get)), [2; 9]);
         });
@@ -151,9 +151,9 @@ fn greenlet_locals() {
 #[test]
 fn a_snapshot() {
     each_fault_aborts("a snapshot", || {
-        let new = enter(|me: &Current<()>| {
+        let new = unscoped().enter(|me: &Current<()>| {
             let builder = Builder::new().name("named");
-            builder.build(me, |_: &Current<()>, ()| Ok(())).unwrap()
+            builder.build(me, |_: &Child<(), _>, ()| Ok(())).unwrap()
         });
         let seen = armed(Snapshot::take);
         assert_eq!(seen.greenlets()[0].name.as_deref(), new.name());

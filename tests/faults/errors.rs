@@ -6,7 +6,7 @@ use std::{
     mem::MaybeUninit,
 };
 
-use greenlet::{BuildError, Builder, Current, Greenlet, StackMemory, enter};
+use greenlet::{BuildError, Builder, Child, Greenlet, Root, StackMemory, enter};
 
 use crate::{
     armed, each_fault_is_an_error, failed, start,
@@ -87,11 +87,11 @@ fn build<const WORDS: usize>() {
     }
 
     let census = Census::new();
-    enter(|me: &Current<usize>| {
+    enter(|me: &Root<usize>| {
         let memory = Memory(Box::new_uninit_slice(4 * SMALL), Wide::new(&census, 2));
         let builder = Builder::new().name("named").stack(memory);
         let (cargo, words) = (Wide::new(&census, 3), [1; WORDS]);
-        let body = move |_: &Current<usize>, n: usize| {
+        let body = move |_: &Child<usize, _>, n: usize| {
             assert_eq!(cargo.value(), 3);
             Ok(n + black_box(words).len())
         };
@@ -113,23 +113,21 @@ fn a_built_greenlet() {
 }
 
 #[test]
-fn a_built_greenlet_of_a_scope() {
-    each_fault_is_an_error("a built greenlet of a scope", || {
+fn a_built_greenlet_whose_messages_borrow() {
+    each_fault_is_an_error("a built greenlet whose messages borrow", || {
         let census = Census::new();
         let borrowed = &1;
-        enter(|me: &Current<usize>| {
-            me.scope(|s| {
-                let cargo = Wide::new(&census, 3);
-                let body = move |_: &Current<usize>, n: usize| {
-                    assert_eq!(cargo.value(), 3);
-                    Ok(n + borrowed)
-                };
-                match armed(|| Builder::new().build_scoped(s, me, body)) {
-                    Ok(built) => assert_eq!(me.switch(&built, 1).unwrap(), 2),
-                    Err(error) => assert_eq!((error, failed()), (BuildError::OutOfMemory, true)),
-                }
-                assert_eq!(census.alive(), 0);
-            });
+        enter(|me: &Root<usize>| {
+            let cargo = Wide::new(&census, 3);
+            let body = move |_: &Child<usize, _>, n: usize| {
+                assert_eq!(cargo.value(), 3);
+                Ok(n + borrowed)
+            };
+            match armed(|| Builder::new().build_borrowing(me, body)) {
+                Ok(built) => assert_eq!(me.switch(&built, 1).unwrap(), 2),
+                Err(error) => assert_eq!((error, failed()), (BuildError::OutOfMemory, true)),
+            }
+            assert_eq!(census.alive(), 0);
         });
     });
 }
@@ -138,7 +136,7 @@ fn a_built_greenlet_of_a_scope() {
 fn a_stack_for_a_parent_to_which_a_value_goes() {
     each_fault_is_an_error("a stack for a parent", || {
         let census = Census::new();
-        enter(|me: &Current<Wide>| {
+        enter(|me: &Root<Wide>| {
             let child: Greenlet<Wide> = {
                 let main = me.handle();
                 Greenlet::new(me, move |me, message| me.switch(&main, message))

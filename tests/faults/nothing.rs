@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, mem, sync::atomic::Ordering::SeqCst};
 
-use greenlet::{Current, Greenlet, GreenletExit, Thrown, enter};
+use greenlet::{Greenlet, GreenletExit, Root, Thrown, enter};
 
 use crate::{
     ARMED, NONE, SEEN, armed, choose, nothing_allocates, one_at_a_time,
@@ -12,7 +12,7 @@ use crate::{
         self, Number,
         census::{Cargo, Census, Wide},
         echoes::{SMALL, echo, many_suspended},
-        number,
+        number, unscoped,
     },
 };
 
@@ -47,7 +47,7 @@ fn the_start_of_a_greenlet_on_a_stack_that_lies_idle_allocates_nothing() {
 #[test]
 fn a_throw_of_an_exit_or_of_what_is_a_thrown_already_allocates_nothing() {
     nothing_allocates(|| {
-        enter(|me: &Current<bool>| {
+        enter(|me: &Root<bool>| {
             let main = me.handle();
             let catches: Greenlet<()> = Greenlet::new(me, move |me, ()| {
                 loop {
@@ -67,7 +67,7 @@ fn a_throw_of_an_exit_or_of_what_is_a_thrown_already_allocates_nothing() {
 #[test]
 fn the_news_of_an_exit_allocates_nothing() {
     nothing_allocates(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let exits: Greenlet<()> = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
             me.switch(&exits, ()).unwrap();
@@ -108,7 +108,7 @@ fn kills_and_drops_allocate_nothing() {
 fn an_end_by_a_value_or_an_error_allocates_nothing() {
     nothing_allocates(|| {
         let census = Census::new();
-        enter(|me: &Current<Wide>| {
+        enter(|me: &Root<Wide>| {
             let value: Greenlet<Wide> = Greenlet::new(me, |_, message| Ok(message));
             let error: Greenlet<Thrown> = Greenlet::new(me, |_, thrown| Err(thrown));
             let message = Wide::new(&census, 4);
@@ -123,26 +123,24 @@ fn an_end_by_a_value_or_an_error_allocates_nothing() {
 
 /// In a child, because handles that are forgotten keep their blocks.
 #[test]
-fn the_end_of_a_scope_with_forgotten_members_allocates_nothing() {
+fn the_end_of_an_enter_with_forgotten_members_allocates_nothing() {
     let _one = one_at_a_time();
     let ending = in_child(|| {
         choose(NONE);
         let census = &Census::new();
-        enter(|me: &Current<Wide>| {
-            let main = &me.handle();
-            me.scope(|s| {
-                for n in 0..300 {
-                    let member = s.greenlet(me, move |me, message: Wide| me.switch(main, message));
-                    if n % 2 == 0 {
-                        drop(me.switch(&member, Wide::new(census, n)).unwrap());
-                    }
-                    mem::forget(member);
+        enter(|me: &Root<Wide>| {
+            for n in 0..300 {
+                let member =
+                    Greenlet::new(me, move |me, message: Wide| me.switch_to_parent(message));
+                if n % 2 == 0 {
+                    drop(me.switch(&member, Wide::new(census, n)).unwrap());
                 }
-                // Until after the end of the scope.
-                ARMED.set(true);
-            });
-            ARMED.set(false);
+                mem::forget(member);
+            }
+            // Until after the end of the `enter`.
+            ARMED.set(true);
         });
+        ARMED.set(false);
         assert_eq!(SEEN.load(SeqCst), 0);
     });
     assert!(ending.is_success(), "{ending:?}");
@@ -184,7 +182,7 @@ fn switches_and_kills_that_are_traced_allocate_nothing() {
 fn drops_outside_every_greenlet_allocate_nothing() {
     nothing_allocates(|| {
         let census = Census::new();
-        let suspended = enter(|me| many_suspended(me, &census));
+        let suspended = unscoped().enter(|me| many_suspended(me, &census));
         armed(|| drop(suspended));
     });
 }
@@ -193,7 +191,7 @@ fn drops_outside_every_greenlet_allocate_nothing() {
 #[test]
 fn drops_at_the_end_of_a_thread_allocate_nothing() {
     struct Kept {
-        suspended: Vec<Greenlet<Wide>>,
+        suspended: Vec<Greenlet<'static, Wide>>,
         _census: Census,
     }
 
@@ -209,7 +207,7 @@ fn drops_at_the_end_of_a_thread_allocate_nothing() {
         // Before the crate has thread-locals, so that they are gone when this is dropped.
         KEPT.set(None);
         let census = Census::new();
-        let suspended = enter(|me| many_suspended(me, &census));
+        let suspended = unscoped().enter(|me| many_suspended(me, &census));
         KEPT.set(Some(Kept {
             suspended,
             _census: census,

@@ -57,11 +57,11 @@ fn create() -> impl Strategy<Value = Op> {
         prop::bool::weighted(0.04),
         index(),
     )
-        .prop_map(|(inbox, script, scoped, under, captured, huge, slot)| {
+        .prop_map(|(inbox, script, borrowing, under, captured, huge, slot)| {
             Op::Create(Create {
                 inbox,
                 script,
-                scoped,
+                borrowing,
                 under,
                 captured,
                 huge,
@@ -90,10 +90,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::ReturnError),
         1 => Just(Op::ReturnExit),
         1 => Just(Op::Panic),
-        4 => (kind(), any::<bool>(), index(), index()).prop_map(|(inbox, scope, script, slot)| {
-            Op::Enter { inbox, scope, script, slot }
+        4 => (kind(), any::<bool>(), index(), index()).prop_map(|(inbox, scoped, script, slot)| {
+            Op::Enter { inbox, scoped, script, slot }
         }),
-        3 => index().prop_map(Op::Scope),
         6 => index().prop_map(Op::Guard),
         1 => Just(Op::Bomb),
     ]

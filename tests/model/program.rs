@@ -32,8 +32,8 @@ pub enum Captured {
 pub struct Create {
     pub inbox: Kind,
     pub script: u8,
-    /// Made in the scope that the frame is in, if it is in one.
-    pub scoped: bool,
+    /// Made as one whose messages borrow.
+    pub borrowing: bool,
     /// Its parent is set to the greenlet in this slot at once.
     pub under: Option<u8>,
     pub captured: Captured,
@@ -81,15 +81,13 @@ pub enum Op {
     ReturnError,
     ReturnExit,
     Panic,
-    /// Enters again, with a scope or not, and runs a script.
+    /// Enters again, ending what is made there or not, and runs a script.
     Enter {
         inbox: Kind,
-        scope: bool,
+        scoped: bool,
         script: u8,
         slot: u8,
     },
-    /// Runs a script in a scope of the running greenlet.
-    Scope(u8),
     /// Adds a local whose destructor runs a script.
     Guard(u8),
     /// Adds a local whose destructor panics, unless the thread is unwinding already.
@@ -172,6 +170,8 @@ pub enum NewParent {
     Cycle,
     WrongType,
     Root,
+    /// The two belong to different `enter`s: in a program that is not asked for.
+    Elsewhere,
 }
 
 /// All that can be seen of a run.
@@ -192,9 +192,10 @@ pub enum Event {
     Kill(Id, Killed),
     NewParent(Id, NewParent),
     Enter(Id),
-    /// The closure of a root, or of a scope, has returned to its caller.
+    /// The closure of a root has returned to its caller.
     Left(Id),
-    ScopeEnds(Id),
+    /// The script of a scoped one has; the greenlets that are left are about to be killed.
+    Ends(Id),
     /// A destructor runs its script.
     Guard(Id),
     GuardDone(Id, Ended),

@@ -12,8 +12,8 @@ use std::{
 };
 
 use greenlet::{
-    Builder, Current, Greenlet, GreenletExit, KillError, ParentError, Scope, SwitchError, Thrown,
-    WeakGreenlet,
+    Builder, Child, Current, Greenlet, GreenletExit, KillError, ParentError, Root, SwitchError,
+    Thrown, Unscoped, WeakGreenlet,
 };
 
 use crate::{
@@ -46,9 +46,11 @@ pub fn run(program: &Program) -> Vec<Event> {
         world.fuel.set(FUEL);
         world.made.set(0);
         world.births.set(0);
+        world.homes.take();
+        world.last_home.set(0);
     });
-    greenlet::enter::<A, _>(|me| {
-        let id = register(me);
+    unscoped().enter::<A, _>(|me| {
+        let id = register(me, 0);
         put(0, A::handle(id, me.handle()));
         let context = Context::at(id, 0);
         let outcome = catch_unwind(AssertUnwindSafe(|| run_frame(me, context, 0, Vec::new())));
@@ -75,11 +77,20 @@ pub fn run(program: &Program) -> Vec<Event> {
     })
 }
 
+/// A program keeps handles wherever it likes.
+fn unscoped() -> Unscoped {
+    // SAFETY: nothing runs while a thread-local is lent to it.
+    unsafe { Unscoped::new() }
+}
+
 struct World {
     program: RefCell<Rc<Program>>,
     log: RefCell<Vec<Event>>,
     slots: RefCell<[Option<Handle>; SLOTS]>,
     greenlets: RefCell<Vec<Weak>>,
+    /// To which scoped `enter` each belongs; 0 is none.
+    homes: RefCell<Vec<usize>>,
+    last_home: Cell<usize>,
     fuel: Cell<u32>,
     /// Greenlets made, without roots.
     made: Cell<usize>,
@@ -92,6 +103,8 @@ shared_by_greenlets! {
         log: RefCell::default(),
         slots: RefCell::default(),
         greenlets: RefCell::default(),
+        homes: RefCell::default(),
+        last_home: Cell::new(0),
         fuel: Cell::new(0),
         made: Cell::new(0),
         births: Cell::new(0),
@@ -124,7 +137,7 @@ impl Drop for Counted {
 trait Message: Sized + 'static {
     fn new() -> Self;
     fn number(&self) -> Payload;
-    fn handle(id: Id, greenlet: Greenlet<Self>) -> Handle;
+    fn handle(id: Id, greenlet: Greenlet<'static, Self>) -> Handle;
 }
 
 /// Travels in a register.
@@ -145,7 +158,7 @@ impl Message for A {
         self.0.0
     }
 
-    fn handle(id: Id, greenlet: Greenlet<Self>) -> Handle {
+    fn handle(id: Id, greenlet: Greenlet<'static, Self>) -> Handle {
         Handle(id, Of::A(greenlet))
     }
 }
@@ -162,7 +175,7 @@ impl Message for B {
         self.payload.0
     }
 
-    fn handle(id: Id, greenlet: Greenlet<Self>) -> Handle {
+    fn handle(id: Id, greenlet: Greenlet<'static, Self>) -> Handle {
         Handle(id, Of::B(greenlet))
     }
 }
@@ -193,8 +206,8 @@ struct Handle(Id, Of);
 
 #[derive(Clone)]
 enum Of {
-    A(Greenlet<A>),
-    B(Greenlet<B>),
+    A(Greenlet<'static, A>),
+    B(Greenlet<'static, B>),
 }
 
 #[derive(Clone)]
@@ -202,8 +215,8 @@ struct Weak(Id, WeakOf);
 
 #[derive(Clone)]
 enum WeakOf {
-    A(WeakGreenlet<A>),
-    B(WeakGreenlet<B>),
+    A(WeakGreenlet<'static, A>),
+    B(WeakGreenlet<'static, B>),
 }
 
 macro_rules! either {
@@ -240,8 +253,9 @@ fn next_id() -> Id {
 }
 
 /// Gives a root its number.
-fn register<I: Message>(me: &Current<I>) -> Id {
+fn register<I: Message>(me: &Current<'static, I>, home: usize) -> Id {
     let id = next_id();
+    WORLD.with(|world| world.homes.borrow_mut().push(home));
     let weak = I::handle(id, me.handle()).downgrade();
     WORLD.with(|world| world.greenlets.borrow_mut().push(weak));
     id
@@ -308,8 +322,8 @@ impl Drop for CapturedGuard {
     fn drop(&mut self) {
         log(Event::CapturedGuard);
         let outcome = catch_unwind(|| {
-            greenlet::enter::<A, _>(|me| {
-                let context = Context::at(register(me), CAPTURED_DEPTH);
+            unscoped().enter::<A, _>(|me| {
+                let context = Context::at(register(me, 0), CAPTURED_DEPTH);
                 run_frame(me, context, self.0, Vec::new())
             })
         });
@@ -337,28 +351,26 @@ fn ended(outcome: &thread::Result<Result<(), Thrown>>) -> Ended {
 
 /// Where a frame is.
 #[derive(Clone, Copy)]
-struct Context<'a, 'scope, 'env> {
+struct Context<'a> {
     id: Id,
     depth: u32,
-    scope: Option<&'scope Scope<'scope, 'env>>,
     /// Switches through the `Current` of the greenlet that has entered again.
     outside: Option<&'a dyn Fn(&Handle) -> Got>,
 }
 
-impl Context<'_, '_, '_> {
+impl Context<'_> {
     fn at(id: Id, depth: u32) -> Self {
         Self {
             id,
             depth,
-            scope: None,
             outside: None,
         }
     }
 }
 
 fn run_frame<I: Message>(
-    me: &Current<I>,
-    context: Context<'_, '_, '_>,
+    me: &Current<'static, I>,
+    context: Context<'_>,
     script: u8,
     locals: Vec<Local>,
 ) -> Result<(), Thrown> {
@@ -372,9 +384,9 @@ fn run_frame<I: Message>(
     outcome
 }
 
-struct Frame<'a, 'scope, 'env, I: Message> {
-    me: &'a Current<I>,
-    context: Context<'a, 'scope, 'env>,
+struct Frame<'a, I: Message> {
+    me: &'a Current<'static, I>,
+    context: Context<'a>,
     locals: Vec<Local>,
 }
 
@@ -383,7 +395,7 @@ enum Flow {
     Leave,
 }
 
-impl<I: Message> Frame<'_, '_, '_, I> {
+impl<I: Message> Frame<'_, I> {
     fn run(&mut self, script: u8) -> Result<(), Thrown> {
         let program = WORLD.with(|world| Rc::clone(&world.program.borrow()));
         for &op in &program.scripts[program.script(script)] {
@@ -473,39 +485,25 @@ impl<I: Message> Frame<'_, '_, '_, I> {
             Op::Panic => panic_any(Bang(Counted::new())),
             Op::Enter {
                 inbox,
-                scope,
+                scoped,
                 script,
                 slot,
             } if nests => match inbox {
-                Kind::A => self.enter::<A>(scope, script, slot)?,
-                Kind::B => self.enter::<B>(scope, script, slot)?,
+                Kind::A => self.enter::<A>(scoped, script, slot)?,
+                Kind::B => self.enter::<B>(scoped, script, slot)?,
             },
-            Op::Scope(script) if nests => {
-                let outcome = self.me.scope(|scope| {
-                    let context = Context {
-                        scope: Some(scope),
-                        ..self.inner()
-                    };
-                    let outcome = run_frame(self.me, context, script, Vec::new());
-                    log(Event::ScopeEnds(self.context.id));
-                    outcome
-                });
-                log(Event::Left(self.context.id));
-                outcome?;
-            }
             Op::Guard(script) if nests => self.locals.push(Local::Guard(script)),
-            Op::Enter { .. } | Op::Scope(_) | Op::Guard(_) => {}
+            Op::Enter { .. } | Op::Guard(_) => {}
             Op::Bomb => self.locals.push(Local::Bomb(Bomb)),
         }
         Ok(Flow::GoOn)
     }
 
     /// The context of a frame inside this one, of the same greenlet.
-    fn inner<'short>(&self) -> Context<'_, 'short, 'short> {
+    fn inner(&self) -> Context<'_> {
         Context {
             id: self.context.id,
             depth: self.context.depth + 1,
-            scope: None,
             outside: self.context.outside,
         }
     }
@@ -517,12 +515,16 @@ impl<I: Message> Frame<'_, '_, '_, I> {
         }
         WORLD.with(|world| world.made.set(made + 1));
         let id = next_id();
+        WORLD.with(|world| {
+            let home = world.homes.borrow()[self.context.id];
+            world.homes.borrow_mut().push(home);
+        });
         let captured = match create.captured {
             Captured::Nothing => None,
             Captured::Guard(script) => Some(Local::Captured(CapturedGuard(script))),
             Captured::Bomb => Some(Local::Bomb(Bomb)),
         };
-        let body = move |me: &Current<J>, first: J| {
+        let body = move |me: &Child<'static, J, _>, first: J| {
             log(Event::Start(id, first.number()));
             let mut locals = Vec::from_iter(captured);
             locals.push(first.into_local());
@@ -535,17 +537,12 @@ impl<I: Message> Frame<'_, '_, '_, I> {
             } else {
                 STACK_SIZE
             });
-        let greenlet = match self.context.scope {
-            Some(scope) if create.scoped => {
-                let scoped = builder.build_scoped(scope, self.me, body);
-                // SAFETY: the two types differ in a lifetime only, of borrows that the body
-                // and its messages do not have.
-                unsafe {
-                    mem::transmute::<Greenlet<J, &'_ ()>, Greenlet<J>>(scoped.expect("it is valid"))
-                }
-            }
-            _ => builder.build(self.me, body).expect("it is valid"),
+        let built = if create.borrowing {
+            builder.build_borrowing(self.me, body)
+        } else {
+            builder.build(self.me, body)
         };
+        let greenlet = built.expect("it is valid");
         let handle = J::handle(id, greenlet);
         WORLD.with(|world| world.greenlets.borrow_mut().push(handle.downgrade()));
         if let Some(parent) = create.under.and_then(pick) {
@@ -554,7 +551,11 @@ impl<I: Message> Frame<'_, '_, '_, I> {
         put(create.slot, handle);
     }
 
-    fn switch<J: Message>(&mut self, target: &Greenlet<J>, how: How) -> Result<(), Thrown> {
+    fn switch<J: Message>(
+        &mut self,
+        target: &Greenlet<'static, J>,
+        how: How,
+    ) -> Result<(), Thrown> {
         let message = J::new();
         let me = self.me;
         if how.try_form {
@@ -568,7 +569,7 @@ impl<I: Message> Frame<'_, '_, '_, I> {
 
     fn throw<J: Message>(
         &mut self,
-        target: &Greenlet<J>,
+        target: &Greenlet<'static, J>,
         thrown: Thrown,
         how: How,
     ) -> Result<(), Thrown> {
@@ -638,6 +639,14 @@ impl<I: Message> Frame<'_, '_, '_, I> {
     }
 
     fn set_parent(&self, child: &Handle, parent: &Handle) {
+        let of_one_home = WORLD.with(|world| {
+            let homes = world.homes.borrow();
+            homes[child.0] == homes[parent.0]
+        });
+        if !of_one_home {
+            log(Event::NewParent(self.context.id, NewParent::Elsewhere));
+            return;
+        }
         let result = either!(child, child => either!(parent, parent => child.set_parent(parent)));
         let result = match result {
             Ok(()) => NewParent::Set,
@@ -649,38 +658,36 @@ impl<I: Message> Frame<'_, '_, '_, I> {
         log(Event::NewParent(self.context.id, result));
     }
 
-    fn enter<J: Message>(&self, scope: bool, script: u8, slot: u8) -> Result<(), Thrown> {
+    fn enter<J: Message>(&self, scoped: bool, script: u8, slot: u8) -> Result<(), Thrown> {
         let outside =
             |target: &Handle| either!(target, greenlet => switch_outside(self.me, greenlet));
         let mut root = 0;
-        let mut start = |me: &Current<J>| {
-            root = register(me);
+        let mut start = |me: &Current<'static, J>, home: usize| {
+            root = register(me, home);
             put(slot, J::handle(root, me.handle()));
             log(Event::Enter(root));
             Context {
                 id: root,
                 depth: self.context.depth + 1,
-                scope: None,
                 outside: Some(&outside),
             }
         };
-        let outcome = if scope {
-            greenlet::scope::<J, _, _>(|scope, me| {
-                let Context {
-                    id, depth, outside, ..
-                } = start(me);
-                let context = Context {
-                    id,
-                    depth,
-                    outside,
-                    scope: Some(scope),
-                };
+        let outcome = if scoped {
+            greenlet::enter(|me: &Root<J>| {
+                // SAFETY: the two types differ in a lifetime only. The bodies and messages of
+                // programs do not borrow. Handles are kept, to greenlets that are dead then, and
+                // `set_parent` keeps them from other `enter`s.
+                let me: &Current<'static, J> = unsafe { mem::transmute::<&Current<J>, _>(me) };
+                let home = WORLD.with(|world| world.last_home.get()) + 1;
+                WORLD.with(|world| world.last_home.set(home));
+                let context = start(me, home);
+                let id = context.id;
                 let outcome = run_frame(me, context, script, Vec::new());
-                log(Event::ScopeEnds(id));
+                log(Event::Ends(id));
                 outcome
             })
         } else {
-            greenlet::enter::<J, _>(|me| run_frame(me, start(me), script, Vec::new()))
+            unscoped().enter::<J, _>(|me| run_frame(me, start(me, 0), script, Vec::new()))
         };
         log(Event::Left(root));
         outcome
@@ -706,7 +713,7 @@ impl<I: Message> Frame<'_, '_, '_, I> {
     }
 }
 
-impl<I: Message> Drop for Frame<'_, '_, '_, I> {
+impl<I: Message> Drop for Frame<'_, I> {
     fn drop(&mut self) {
         self.drop_locals();
     }
@@ -739,7 +746,10 @@ fn attempt<T>(how: How, switch: impl FnOnce() -> T) -> thread::Result<T> {
     }
 }
 
-fn switch_outside<I: Message, J: Message>(me: &Current<I>, target: &Greenlet<J>) -> Got {
+fn switch_outside<I: Message, J: Message>(
+    me: &Current<'static, I>,
+    target: &Greenlet<'static, J>,
+) -> Got {
     match me.try_switch(target, J::new()) {
         Ok(_) => unreachable!("a greenlet that has entered again does not run"),
         Err(refusal) => Got::Returned(refused(&refusal)),
@@ -783,7 +793,7 @@ fn refused<M>(refusal: &SwitchError<M>) -> Refused {
     }
 }
 
-fn kill<I: Message>(me: &Current<I>, handle: &Handle) -> Result<(), KillError> {
+fn kill<I: Message>(me: &Current<'static, I>, handle: &Handle) -> Result<(), KillError> {
     either!(handle, greenlet => me.kill(greenlet))
 }
 

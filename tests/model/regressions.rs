@@ -16,7 +16,7 @@ fn new(script: u8, slot: u8) -> Create {
     Create {
         inbox: Kind::A,
         script,
-        scoped: false,
+        borrowing: false,
         under: None,
         captured: Captured::Nothing,
         huge: false,
@@ -35,7 +35,7 @@ fn guarded(script: u8, slot: u8) -> Create {
 fn enter(script: u8, slot: u8) -> Op {
     Enter {
         inbox: Kind::A,
-        scope: false,
+        scoped: false,
         script,
         slot,
     }
@@ -50,22 +50,16 @@ fn does_what_the_model_does<const N: usize>(scripts: [&[Op]; N]) {
 }
 
 #[test]
-fn s20_body_of_new_member_is_dropped_with_its_scope_also_in_a_burial() {
+fn s20_body_of_new_member_is_dropped_with_its_enter_also_in_a_burial() {
     does_what_the_model_does([
         &[Op::Create(guarded(1, 1)), Drop(1)],
         &[Enter {
             inbox: Kind::A,
-            scope: true,
+            scoped: true,
             script: 2,
             slot: 2,
         }],
-        &[
-            Op::Create(Create {
-                scoped: true,
-                ..guarded(3, 3)
-            }),
-            Drop(2),
-        ],
+        &[Op::Create(guarded(3, 3)), Drop(2)],
         &[],
     ]);
 }

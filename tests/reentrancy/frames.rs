@@ -8,13 +8,14 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, GreenletExit, Scope, Snapshot, Thrown};
+use greenlet::{Builder, Child, Current, Greenlet, GreenletExit, Root, Snapshot, Thrown};
 
 use crate::{
     either,
     handles::{self, Handle},
     payloads::{A, B, Fault, INTACT, Local, Memory, Message, Payload, bang, call_back},
     program::{AtDrop, Create, First, How, Kind, MAX_DEPTH, Op, Step},
+    support::unscoped,
     world,
 };
 
@@ -31,87 +32,114 @@ greenlet::local! {
     };
 }
 
-/// A main greenlet that runs a script.
+/// A root greenlet that runs a script.
 pub fn enter(script: u8) -> Result<(), Thrown> {
     let kind = if script % 2 == 0 { Kind::A } else { Kind::B };
     enter_as(kind, script, 1)
 }
 
 fn enter_as(kind: Kind, script: u8, depth: u32) -> Result<(), Thrown> {
+    fn run_root<I: Message>(script: u8, depth: u32) -> Result<(), Thrown> {
+        unscoped().enter(|me: &Current<I>| {
+            let root = Acting { me, place: None };
+            run(&root, None, script, depth, Vec::new())
+        })
+    }
     match kind {
-        Kind::A => greenlet::enter::<A, _>(|me| run(me, None, script, depth, Vec::new())),
-        Kind::B => greenlet::enter::<B, _>(|me| run(me, None, script, depth, Vec::new())),
+        Kind::A => run_root::<A>(script, depth),
+        Kind::B => run_root::<B>(script, depth),
     }
 }
 
-/// An open scope, as its members see it.
+/// An `enter` that ends its greenlets, as they see it.
 #[derive(Clone, Copy)]
-struct Place<'scope, 'env> {
-    scope: &'scope Scope<'scope, 'env>,
-    /// Goes when the scope has ended.
-    borrowed: &'env Payload,
-    owner: &'env dyn Actor,
+struct Place<'e> {
+    number: u64,
+    /// Goes when the `enter` has ended.
+    borrowed: &'e Payload,
 }
 
 /// A greenlet, by the `Current` that it was lent, whether it runs or not.
 trait Actor {
-    /// `place`: it becomes a member.
-    fn create(&self, create: Create, place: Option<Place<'_, '_>>) -> Result<(), Thrown>;
+    fn create(&self, create: Create) -> Result<(), Thrown>;
     /// Returns the message also if it comes back.
     fn switch(&self, to: &Handle, message: AtDrop, try_form: bool) -> Result<Local, Thrown>;
     fn throw(&self, at: &Handle, thrown: Thrown, try_form: bool) -> Result<Local, Thrown>;
     fn kill(&self, whom: &Handle);
     fn handle(&self) -> Handle;
+    /// Enters, and ends what is made there.
     fn scope(&self, script: u8, depth: u32) -> Result<(), Thrown>;
+    fn check_borrowed(&self);
 }
 
-impl<I: Message> Actor for Current<I> {
-    fn create(&self, create: Create, place: Option<Place<'_, '_>>) -> Result<(), Thrown> {
+struct Acting<'a, 'e, I> {
+    me: &'a Current<'e, I>,
+    place: Option<Place<'e>>,
+}
+
+impl<'e, I: Message> Acting<'_, 'e, I> {
+    fn of<J: Message>(&self, greenlet: Greenlet<'e, J>) -> Handle {
+        J::handle(handles::forever(greenlet), number(self.place))
+    }
+}
+
+fn number(place: Option<Place<'_>>) -> u64 {
+    place.map_or(0, |place| place.number)
+}
+
+impl<I: Message> Actor for Acting<'_, '_, I> {
+    fn create(&self, create: Create) -> Result<(), Thrown> {
         match (create.inbox, create.large) {
-            (Kind::A, false) => make::<A, I, 0>(self, create, place),
-            (Kind::A, true) => make::<A, I, LARGE>(self, create, place),
-            (Kind::B, false) => make::<B, I, 0>(self, create, place),
-            (Kind::B, true) => make::<B, I, LARGE>(self, create, place),
+            (Kind::A, false) => make::<A, I, 0>(self, create),
+            (Kind::A, true) => make::<A, I, LARGE>(self, create),
+            (Kind::B, false) => make::<B, I, 0>(self, create),
+            (Kind::B, true) => make::<B, I, LARGE>(self, create),
         }
     }
 
     fn switch(&self, to: &Handle, message: AtDrop, try_form: bool) -> Result<Local, Thrown> {
-        either!(to, to => send(self, to, message, try_form))
+        either!(to, to => send(self.me, to, message, try_form))
     }
 
     fn throw(&self, at: &Handle, thrown: Thrown, try_form: bool) -> Result<Local, Thrown> {
         let received = if try_form {
-            match either!(at, at => self.try_throw(at, thrown)) {
+            match either!(at, at => self.me.try_throw(at, thrown)) {
                 Ok(received) => received,
                 Err(refusal) => return Ok(Local::Error(refusal.into_message())),
             }
         } else {
-            either!(at, at => self.throw(at, thrown))
+            either!(at, at => self.me.throw(at, thrown))
         };
         received.map(checked)
     }
 
     fn kill(&self, whom: &Handle) {
         // Each of its errors is one that scripts may cause.
-        let _ = whom.kill(self);
+        let _ = whom.kill(self.me);
     }
 
     fn handle(&self) -> Handle {
-        I::handle(Current::handle(self))
+        self.of(self.me.handle())
     }
 
     fn scope(&self, script: u8, depth: u32) -> Result<(), Thrown> {
         let borrowed = Payload::new("what members borrow", AtDrop::Nothing);
-        let outcome = Current::scope(self, |scope| {
-            let place = Place {
-                scope,
+        let outcome = greenlet::enter(|me: &Root<I>| {
+            let place = Some(Place {
+                number: world::next_place(),
                 borrowed: &borrowed,
-                owner: self,
-            };
-            run(self, Some(place), script, depth, Vec::new())
+            });
+            let root = Acting { me, place };
+            run(&root, Some(self), script, depth, Vec::new())
         });
         borrowed.check();
         outcome
+    }
+
+    fn check_borrowed(&self) {
+        if let Some(place) = self.place {
+            place.borrowed.check();
+        }
     }
 }
 
@@ -154,10 +182,9 @@ impl Drop for Captured<'_> {
     }
 }
 
-fn make<I: Message, P: Message, const WORDS: usize>(
-    parent: &Current<P>,
+fn make<'e, I: Message, P: Message, const WORDS: usize>(
+    parent: &Acting<'_, 'e, P>,
     create: Create,
-    place: Option<Place<'_, '_>>,
 ) -> Result<(), Thrown> {
     if !world::may_make() {
         return Ok(());
@@ -166,44 +193,43 @@ fn make<I: Message, P: Message, const WORDS: usize>(
         None => Builder::new().stack_size(STACK_SIZE),
         Some(brought) => Builder::new().stack(Memory::new(STACK_SIZE, brought)),
     };
-    if let Some(place) = place {
-        let member = builder.build_scoped(
-            place.scope,
-            parent,
-            body::<I, P, WORDS>(create, Some(place)),
-        );
-        let member: Greenlet<I, _> = member.expect("it is valid");
+    let body = body::<I, P, WORDS>(create, parent.place);
+    let greenlet: Greenlet<'e, I> = if create.borrowing {
+        builder.build_borrowing(parent.me, body)
+    } else {
+        builder.build(parent.me, body)
+    }
+    .expect("it is valid");
+    if parent.place.is_some() {
+        // Only what is in the same `enter` could have this handle: others are given one by the
+        // greenlet itself, when it has started and the body that borrows is not to be dropped.
         match create.first {
-            First::Start => drop(
-                parent
-                    .switch(&member, I::new(AtDrop::Nothing))
-                    .map(checked)?,
-            ),
-            First::Keep => mem::forget(member),
-            First::Drop => drop(member),
+            First::Start => {
+                let received = parent.me.switch(&greenlet, I::new(AtDrop::Nothing));
+                drop(received.map(checked)?);
+            }
+            First::Keep => mem::forget(greenlet),
+            First::Drop => drop(greenlet),
         }
         return Ok(());
     }
-    let greenlet: Greenlet<I> = builder
-        .build(parent, body::<I, P, WORDS>(create, None))
-        .expect("it is valid");
-    world::register(I::weak(greenlet.downgrade()));
+    world::register(parent.of(greenlet.clone()).downgrade());
     match create.first {
         First::Start => {
-            let received = parent.switch(&greenlet, I::new(AtDrop::Nothing));
-            handles::put(create.slot, I::handle(greenlet));
+            let received = parent.me.switch(&greenlet, I::new(AtDrop::Nothing));
+            handles::put(create.slot, parent.of(greenlet));
             drop(received.map(checked)?);
         }
-        First::Keep => handles::put(create.slot, I::handle(greenlet)),
+        First::Keep => handles::put(create.slot, parent.of(greenlet)),
         First::Drop => drop(greenlet),
     }
     Ok(())
 }
 
-fn body<'scope, I: Message, P: Message, const WORDS: usize>(
+fn body<'e, I: Message, P: Message, const WORDS: usize>(
     create: Create,
-    place: Option<Place<'scope, '_>>,
-) -> impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'scope {
+    place: Option<Place<'e>>,
+) -> impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e {
     let captured = Captured {
         payload: Some(Payload::new("a body", create.captured)),
         borrowed: place.map(|place| place.borrowed),
@@ -212,11 +238,12 @@ fn body<'scope, I: Message, P: Message, const WORDS: usize>(
     move |me, first| {
         assert_eq!(words, [INTACT; WORDS], "what a body owns is damaged");
         first.check();
+        let me = Acting { me, place };
         if place.is_some() {
-            world::register(I::weak(Current::handle(me).downgrade()));
-            handles::put(create.slot, Actor::handle(me));
+            world::register(me.handle().downgrade());
+            handles::put(create.slot, me.handle());
         }
-        let outcome = run(me, place, create.script, 0, vec![first.local()]);
+        let outcome = run(&me, None, create.script, 0, vec![first.local()]);
         // Before a value is returned: it would leak if this panicked then (rust-lang/rust#47949).
         drop(captured);
         outcome.map(|()| P::new(create.returned))
@@ -226,14 +253,14 @@ fn body<'scope, I: Message, P: Message, const WORDS: usize>(
 /// Runs a script.
 fn run(
     me: &dyn Actor,
-    place: Option<Place<'_, '_>>,
+    outer: Option<&dyn Actor>,
     script: u8,
     depth: u32,
     locals: Vec<Local>,
 ) -> Result<(), Thrown> {
     let mut frame = Frame {
         me,
-        place,
+        outer,
         depth,
         locals,
     };
@@ -243,9 +270,10 @@ fn run(
     outcome
 }
 
-struct Frame<'a, 'scope, 'env> {
+struct Frame<'a> {
     me: &'a dyn Actor,
-    place: Option<Place<'scope, 'env>>,
+    /// The one that has entered again.
+    outer: Option<&'a dyn Actor>,
     depth: u32,
     locals: Vec<Local>,
 }
@@ -255,12 +283,10 @@ enum Flow {
     Leave,
 }
 
-impl Frame<'_, '_, '_> {
+impl Frame<'_> {
     fn run(&mut self, script: u8) -> Result<(), Thrown> {
         for step in (0..).map_while(|place| world::step(script, place)) {
-            if let Some(place) = self.place {
-                place.borrowed.check();
-            }
+            self.me.check_borrowed();
             if let Flow::Leave = self.execute(step)? {
                 break;
             }
@@ -270,14 +296,12 @@ impl Frame<'_, '_, '_> {
 
     fn execute(&mut self, step: Step) -> Result<Flow, Thrown> {
         let nests = self.depth < MAX_DEPTH;
-        let actor = match self.place {
-            Some(place) if step.through_owner => place.owner,
+        let actor = match self.outer {
+            Some(outer) if step.through_outer => outer,
             _ => self.me,
         };
         match step.op {
-            Op::Create(create) => {
-                actor.create(create, self.place.filter(|_| create.scoped))?;
-            }
+            Op::Create(create) => actor.create(create)?,
             Op::Switch(to, message, how) => {
                 if let Some(to) = handles::pick(to) {
                     let received = attempt(how, || actor.switch(&to, message, how.try_form));
@@ -338,7 +362,7 @@ impl Frame<'_, '_, '_> {
                 let outcome = OWN.try_with(|own| {
                     let added = Payload::new("a greenlet-local value", added);
                     own.borrow_mut().push(added);
-                    run(self.me, self.place, script, self.depth + 1, Vec::new())
+                    run(self.me, self.outer, script, self.depth + 1, Vec::new())
                 });
                 outcome.unwrap_or(Ok(()))?;
             }

@@ -1,6 +1,6 @@
 //! Handles, and the slots in which everybody reaches them.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, mem};
 
 use greenlet::{Current, Greenlet, KillError, ParentError, WeakGreenlet};
 
@@ -10,24 +10,32 @@ use crate::{
     world,
 };
 
+/// With the number of the `enter` that ends the greenlet, or 0.
 #[derive(Clone)]
 pub enum Handle {
-    A(Greenlet<A>),
-    B(Greenlet<B>),
+    A(Greenlet<'static, A>, u64),
+    B(Greenlet<'static, B>, u64),
 }
 
 #[derive(Clone)]
 pub enum Weak {
-    A(WeakGreenlet<A>),
-    B(WeakGreenlet<B>),
+    A(WeakGreenlet<'static, A>, u64),
+    B(WeakGreenlet<'static, B>, u64),
+}
+
+/// A handle that stays when its `enter` has ended.
+pub fn forever<'e, I: 'static>(greenlet: Greenlet<'e, I>) -> Greenlet<'static, I> {
+    // SAFETY: the two types differ in a lifetime only. The greenlet is dead when that is over,
+    // and `set_parent` has none of another `enter`.
+    unsafe { mem::transmute::<Greenlet<'e, I>, _>(greenlet) }
 }
 
 #[macro_export]
 macro_rules! either {
     ($handle:expr, $greenlet:ident => $use:expr) => {
         match $handle {
-            $crate::handles::Handle::A($greenlet) => $use,
-            $crate::handles::Handle::B($greenlet) => $use,
+            $crate::handles::Handle::A($greenlet, _) => $use,
+            $crate::handles::Handle::B($greenlet, _) => $use,
         }
     };
 }
@@ -37,7 +45,23 @@ impl Handle {
         either!(self, greenlet => me.kill(greenlet))
     }
 
+    fn place(&self) -> u64 {
+        match *self {
+            Self::A(_, place) | Self::B(_, place) => place,
+        }
+    }
+
+    pub fn downgrade(&self) -> Weak {
+        match self {
+            Self::A(greenlet, place) => Weak::A(greenlet.downgrade(), *place),
+            Self::B(greenlet, place) => Weak::B(greenlet.downgrade(), *place),
+        }
+    }
+
     pub fn set_parent(&self, parent: &Self) -> Result<(), ParentError> {
+        if self.place() != parent.place() {
+            return Err(ParentError::WrongType);
+        }
         either!(self, child => either!(parent, parent => child.set_parent(parent)))
     }
 
@@ -52,8 +76,8 @@ impl Handle {
 impl Weak {
     pub fn upgrade(&self) -> Option<Handle> {
         Some(match self {
-            Self::A(weak) => Handle::A(weak.upgrade()?),
-            Self::B(weak) => Handle::B(weak.upgrade()?),
+            Self::A(weak, place) => Handle::A(weak.upgrade()?, *place),
+            Self::B(weak, place) => Handle::B(weak.upgrade()?, *place),
         })
     }
 }
@@ -77,7 +101,7 @@ fn with_slots<R>(use_them: impl FnOnce(&mut [Option<Handle>; SLOTS]) -> R) -> Op
 /// Puts a handle into a slot; what lay there is dropped.
 pub fn put(slot: u8, handle: Handle) {
     let mut handle = Some(handle);
-    with_slots(|slots| std::mem::swap(&mut slots[usize::from(slot) % SLOTS], &mut handle));
+    with_slots(|slots| mem::swap(&mut slots[usize::from(slot) % SLOTS], &mut handle));
     drop(handle);
 }
 

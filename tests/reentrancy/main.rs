@@ -73,11 +73,11 @@ fn create() -> impl Strategy<Value = Op> {
         (first, index()),
     )
         .prop_map(
-            |((inbox, script, scoped, large), stack, (captured, returned), (first, slot))| {
+            |((inbox, script, borrowing, large), stack, (captured, returned), (first, slot))| {
                 Op::Create(Create {
                     inbox,
                     script,
-                    scoped,
+                    borrowing,
                     large,
                     stack,
                     captured,
@@ -137,7 +137,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (op(), prop::bool::weighted(0.15)).prop_map(|(op, through_owner)| Step { op, through_owner })
+    (op(), prop::bool::weighted(0.15)).prop_map(|(op, through_outer)| Step { op, through_outer })
 }
 
 fn programs() -> impl Strategy<Value = Program> {
@@ -199,9 +199,9 @@ fn run(program: Program, verdict: Arc<Verdict>) {
     world::begin(program, verdict);
     if slots_first {
         handles::make_slots();
-        greenlet::enter::<(), _>(|_| ());
+        greenlet::enter(|_: &greenlet::Root<()>| ());
     } else {
-        greenlet::enter::<(), _>(|_| ());
+        greenlet::enter(|_: &greenlet::Root<()>| ());
         #[cfg(feature = "trace")]
         tracer::set(None);
         handles::make_slots();

@@ -9,11 +9,11 @@ use std::{
     process, ptr,
 };
 
-use greenlet::{Greenlet, StackMemory, WeakGreenlet};
+use greenlet::{Greenlet, StackMemory};
 
 use crate::{
     frames,
-    handles::{self, Handle, Weak},
+    handles::{self, Handle},
     program::{AtDrop, Brought},
     support::census::Token,
     world,
@@ -111,8 +111,7 @@ pub trait Message: Sized + 'static {
     fn new(at_drop: AtDrop) -> Self;
     fn check(&self);
     fn local(self) -> Local;
-    fn handle(greenlet: Greenlet<Self>) -> Handle;
-    fn weak(greenlet: WeakGreenlet<Self>) -> Weak;
+    fn handle(greenlet: Greenlet<'static, Self>, place: u64) -> Handle;
 }
 
 /// Travels in a register.
@@ -138,12 +137,8 @@ impl Message for A {
         Local::A(self)
     }
 
-    fn handle(greenlet: Greenlet<Self>) -> Handle {
-        Handle::A(greenlet)
-    }
-
-    fn weak(greenlet: WeakGreenlet<Self>) -> Weak {
-        Weak::A(greenlet)
+    fn handle(greenlet: Greenlet<'static, Self>, place: u64) -> Handle {
+        Handle::A(greenlet, place)
     }
 }
 
@@ -169,12 +164,8 @@ impl Message for B {
         Local::B(self)
     }
 
-    fn handle(greenlet: Greenlet<Self>) -> Handle {
-        Handle::B(greenlet)
-    }
-
-    fn weak(greenlet: WeakGreenlet<Self>) -> Weak {
-        Weak::B(greenlet)
+    fn handle(greenlet: Greenlet<'static, Self>, place: u64) -> Handle {
+        Handle::B(greenlet, place)
     }
 }
 

@@ -39,7 +39,7 @@ pub enum AtDrop {
 pub enum First {
     /// It is switched to.
     Start,
-    /// Put into a slot. One that cannot leave its scope is forgotten.
+    /// Put into a slot. One that belongs to an `enter` is forgotten.
     Keep,
     Drop,
 }
@@ -56,8 +56,8 @@ pub struct Brought {
 pub struct Create {
     pub inbox: Kind,
     pub script: u8,
-    /// Made in the scope that the frame is in, if it is in one. The body borrows from outside.
-    pub scoped: bool,
+    /// Made as one whose messages borrow.
+    pub borrowing: bool,
     /// The body owns so much that the greenlet's memory, when it is free, goes back to the
     /// allocator, for tools to watch.
     pub large: bool,
@@ -124,7 +124,7 @@ pub enum Op {
     Panic(AtDrop),
     /// Enters again and runs a script.
     Enter(Kind, u8),
-    /// Runs a script in a scope.
+    /// Enters, runs a script, and ends what it has made.
     Scope(u8),
     /// Adds to a value that is the greenlet's own, made by running a script if there is none, and
     /// runs another one while the value is in use.
@@ -144,8 +144,8 @@ pub enum Op {
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub op: Op,
-    /// Acts through the `Current` of the greenlet whose scope this is, although another one runs.
-    pub through_owner: bool,
+    /// Acts through the `Current` of the greenlet that has entered again, if one has.
+    pub through_outer: bool,
 }
 
 /// How a thread ends.

@@ -32,6 +32,7 @@ struct World {
     fuel: Cell<u32>,
     nested: Cell<u32>,
     made: Cell<u32>,
+    places: Cell<u64>,
     /// Is the thread at its end, where a panic would abort?
     ending: Cell<bool>,
     initial: Cell<u8>,
@@ -51,7 +52,7 @@ impl Drop for World {
 
 /// Kills all greenlets that are still alive.
 fn kill_all(greenlets: &[Weak]) {
-    greenlet::enter::<(), _>(|me| {
+    greenlet::enter(|me: &greenlet::Root<()>| {
         for handle in greenlets.iter().filter_map(Weak::upgrade) {
             assert_eq!(handle.kill(me), Ok(()), "nothing runs but main");
         }
@@ -93,6 +94,7 @@ pub fn begin(program: Program, verdict: Arc<Verdict>) {
         fuel: Cell::new(FUEL),
         nested: Cell::new(0),
         made: Cell::new(0),
+        places: Cell::new(0),
         ending: Cell::new(false),
         initial: Cell::new(0),
         greenlets: RefCell::default(),
@@ -146,6 +148,15 @@ pub fn may_make() -> bool {
         made < MAX_GREENLETS
     })
     .unwrap_or(false)
+}
+
+/// A number of its own for each `enter` that ends its greenlets, not 0.
+pub fn next_place() -> u64 {
+    with_world(|world| {
+        world.places.set(world.places.get() + 1);
+        world.places.get()
+    })
+    .unwrap_or(u64::MAX)
 }
 
 /// For the next greenlet-local value: the script that runs before it is made.

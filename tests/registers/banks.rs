@@ -106,24 +106,24 @@ pub unsafe fn switch_contexts(banks: &mut Banks, from: &Context, to: &Context) {
 }
 
 /// A switch of the safe API, in the form that `filled_call` calls.
-struct SafeSwitch<'a, I, J> {
-    me: &'a Current<I>,
-    to: &'a Greenlet<J>,
+struct SafeSwitch<'a, 'e, I, J> {
+    me: &'a Current<'e, I>,
+    to: &'a Greenlet<'e, J>,
     message: Option<J>,
     received: Option<Result<I, Thrown>>,
 }
 
 unsafe extern "C" fn safe_switch<I, J>(switch: *mut ()) {
     // SAFETY: `switch_safely` calls this with its own.
-    let switch = unsafe { &mut *switch.cast::<SafeSwitch<'_, I, J>>() };
+    let switch = unsafe { &mut *switch.cast::<SafeSwitch<'_, '_, I, J>>() };
     switch.received = Some(switch.me.switch(switch.to, switch.message.take().unwrap()));
 }
 
 /// Switches by the safe API, with the registers filled from `banks`.
-pub fn switch_safely<I, J>(
+pub fn switch_safely<'e, I, J>(
     banks: &mut Banks,
-    me: &Current<I>,
-    to: &Greenlet<J>,
+    me: &Current<'e, I>,
+    to: &Greenlet<'e, J>,
     message: J,
 ) -> Result<I, Thrown> {
     let mut switch = SafeSwitch {

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, KillError, enter};
+use greenlet::{Builder, Current, Greenlet, KillError, Root, enter};
 
 use crate::{
     machine::emulated,
@@ -21,7 +21,7 @@ use crate::{
         log::{Log, on_drop},
         number,
         panics::{catch, heard},
-        suspended,
+        suspended, unscoped,
     },
 };
 
@@ -33,7 +33,7 @@ fn many() -> usize {
 #[test]
 fn s14_a_handle_that_another_greenlet_keeps_kills_when_that_ends() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let inner = suspended(me, &log, "inner");
         let main = me.handle();
         let outer = Greenlet::new(me, {
@@ -54,9 +54,9 @@ fn s14_a_handle_that_another_greenlet_keeps_kills_when_that_ends() {
 #[test]
 fn s14_a_handle_in_a_message_kills_when_the_message_is_dropped() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let victim = suspended(me, &log, "victim");
-        let receiver = Greenlet::new(me, |_, handle: Greenlet<()>| {
+        let receiver = Greenlet::borrowing(me, |_, handle: Greenlet<()>| {
             drop(handle);
             Ok(())
         });
@@ -68,7 +68,7 @@ fn s14_a_handle_in_a_message_kills_when_the_message_is_dropped() {
 #[test]
 fn s14_a_handle_that_a_panic_unwinds_kills() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let victim = suspended(me, &log, "victim");
         let panics = Greenlet::new(me, move |_, ()| {
             let _unwound = victim;
@@ -84,10 +84,10 @@ fn s14_a_handle_that_a_panic_unwinds_kills() {
 #[test]
 fn s14_a_handle_in_a_greenlet_local_kills_when_its_greenlet_ends() {
     greenlet::local! {
-        static KEPT: RefCell<Vec<Greenlet<()>>> = RefCell::default();
+        static KEPT: RefCell<Vec<Greenlet<'static, ()>>> = RefCell::default();
     }
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    unscoped().enter(|me: &Current<()>| {
         let victim = suspended(me, &log, "victim");
         let keeper = Greenlet::new(me, {
             let log = log.clone();
@@ -106,7 +106,7 @@ fn s14_a_handle_in_a_greenlet_local_kills_when_its_greenlet_ends() {
 #[test]
 fn s14_a_handle_in_the_drop_of_a_new_greenlets_body_kills() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let victim = suspended(me, &log, "victim");
         let new = Greenlet::new(me, move |_, ()| {
             drop(victim);
@@ -120,7 +120,7 @@ fn s14_a_handle_in_the_drop_of_a_new_greenlets_body_kills() {
 #[test]
 fn s14_a_handle_dropped_outside_every_greenlet_kills() {
     let log = Log::new();
-    let victim = enter(|me: &Current<()>| {
+    let victim = unscoped().enter(|me: &Current<()>| {
         let (main, log) = (me.handle(), log.clone());
         let victim = Greenlet::new(me, move |me, ()| {
             let _dropped = log.at_drop("victim");
@@ -141,7 +141,7 @@ fn s14_a_handle_dropped_outside_every_greenlet_kills() {
 fn s17_two_that_kill_each_other_both_end_when_one_is_killed() {
     let Some(ended) = child(|| {
         let log = Log::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let slots: Rc<RefCell<Vec<Greenlet<()>>>> = Rc::default();
             for (name, other) in [("first", 1), ("second", 0)] {
                 let (log, main, slots) = (log.clone(), me.handle(), Rc::clone(&slots));
@@ -180,7 +180,7 @@ fn s17_two_that_kill_each_other_both_end_when_one_is_killed() {
 #[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s14_a_chain_of_new_greenlets_that_each_hold_the_next_is_dropped() {
     let census = Census::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let mut next = None::<Greenlet<()>>;
         for _ in 0..100_000 {
             let (held, token) = (next.take(), census.token());
@@ -199,7 +199,7 @@ fn s14_a_chain_of_new_greenlets_that_each_hold_the_next_is_dropped() {
 #[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s14_a_chain_of_suspended_greenlets_that_each_hold_the_next_is_killed() {
     let census = Rc::new(Census::new());
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let mut next = None::<Greenlet<()>>;
         for _ in 0..many() {
             let (held, token, main) = (next.take(), census.token(), me.handle());
@@ -233,7 +233,7 @@ fn chain_of_parents<I: 'static>(chain: Vec<Greenlet<I>>) -> Greenlet<I> {
 #[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s3_a_chain_of_new_parents_is_dropped_with_the_last_child() {
     let census = Census::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let new = |_| {
             let token = census.token();
             Greenlet::new(me, move |_, ()| {
@@ -253,7 +253,7 @@ fn s3_a_chain_of_new_parents_is_dropped_with_the_last_child() {
 fn s3_a_chain_of_suspended_parents_is_killed_with_the_last_child() {
     let Some(ended) = child(|| {
         let census = Rc::new(Census::new());
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let suspended = |_| {
                 let (token, main) = (census.token(), me.handle());
                 let build = Builder::new().stack_size(Builder::MIN_STACK_SIZE);
@@ -284,7 +284,7 @@ fn s3_a_chain_of_suspended_parents_is_killed_with_the_last_child() {
 #[test]
 #[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s7_a_value_passes_over_a_long_chain_of_dead_parents() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let new = |_| Greenlet::new(me, |_, n: u32| Ok(n));
         let all: Vec<_> = (0..100_000).map(new).collect();
         let parents = all.clone();
@@ -299,7 +299,7 @@ fn s7_a_value_passes_over_a_long_chain_of_dead_parents() {
 #[test]
 #[cfg_attr(miri, ignore = "too long a chain for Miri")]
 fn s12_a_throw_passes_over_a_long_chain_of_new_parents() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let new = |_| Greenlet::new(me, |_, n: u32| Ok(n));
         let last = chain_of_parents((0..100_000).map(new).collect());
         assert_eq!(number(me.throw(&last, Number(3))), 3);
@@ -310,11 +310,11 @@ fn s12_a_throw_passes_over_a_long_chain_of_new_parents() {
 #[test]
 #[cfg_attr(miri, ignore = "too many greenlets for Miri")]
 fn s14_many_suspended_greenlets_end_with_the_thread_that_keeps_them() {
-    thread_local!(static KEPT: RefCell<Vec<Greenlet<()>>> = const { RefCell::new(Vec::new()) });
+    thread_local!(static KEPT: RefCell<Vec<Greenlet<'static, ()>>> = const { RefCell::new(Vec::new()) });
     let ends = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&ends);
     let thread = thread::spawn(move || {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             for _ in 0..1000 {
                 let (main, ends) = (me.handle(), Arc::clone(&counted));
                 let g = Greenlet::new(me, move |me, ()| {

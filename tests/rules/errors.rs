@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use greenlet::{Current, Greenlet, GreenletExit, SwitchError, Thrown, enter};
+use greenlet::{Child, Current, Greenlet, GreenletExit, Root, SwitchError, Thrown, enter};
 
 use crate::{
     support::{
@@ -16,13 +16,14 @@ use crate::{
         log::Log,
         number,
         panics::{catch, heard, text_of},
+        unscoped,
     },
     with_each_cargo,
 };
 
 #[test]
 fn s11_an_error_at_the_end_is_what_the_parents_switch_returns() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Err(Number(1).into()));
         assert_eq!(number(me.switch(&g, ())), 1);
         assert!(g.is_dead());
@@ -38,7 +39,7 @@ fn s11_an_error_at_the_end_is_what_the_parents_switch_returns() {
 #[test]
 fn s11_what_a_switch_returns_goes_on_as_a_box_of_stds() {
     type Boxed = Box<dyn std::error::Error>;
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let fails = Greenlet::new(me, |_, ()| Err(Number(1).into()));
         let boxed = Boxed::from(me.switch(&fails, ()).unwrap_err());
         assert_eq!(boxed.downcast::<Number>().unwrap(), Box::new(Number(1)));
@@ -94,7 +95,7 @@ fn s11_an_error_of_any_layout_is_dropped_once_whatever_is_made_of_it() {
             |thrown| drop(thrown.into_value::<()>().expect_err("no value")),
             |thrown| assert!(Box::<dyn Error>::from(thrown).downcast::<E>().is_ok()),
         ];
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             for way in ways {
                 let before = dropped();
                 let error = made();
@@ -118,7 +119,7 @@ fn s11_an_error_of_any_layout_is_dropped_once_whatever_is_made_of_it() {
 
 #[test]
 fn s11_an_error_goes_to_the_parent_not_to_who_switched_in() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Err(Number(1).into()));
         let caller = Greenlet::new(me, move |me, ()| {
             let killed = me.switch(&g, ()).unwrap_err();
@@ -132,7 +133,7 @@ fn s11_an_error_goes_to_the_parent_not_to_who_switched_in() {
 
 #[test]
 fn s11_an_error_passes_over_dead_parents() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let parent = Greenlet::new(me, |_, ()| Ok(()));
         let g = Greenlet::new(me, |_, ()| Err(Number(2).into()));
         g.set_parent(&parent).unwrap();
@@ -145,7 +146,7 @@ fn s11_an_error_passes_over_dead_parents() {
 fn s11_a_new_parent_dies_of_an_error_without_running() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let parent = Greenlet::new(me, {
                 let held = T::new(&census, 0);
                 move |_, ()| {
@@ -166,9 +167,9 @@ fn s11_a_new_parent_dies_of_an_error_without_running() {
 
 #[test]
 fn s11_an_error_of_a_busy_parents_child_reaches_who_it_waits_for() {
-    enter(|me: &Current<u8>| {
+    enter(|me: &Root<u8>| {
         let g = Greenlet::new(me, |_, ()| Err(Number(4).into()));
-        enter(|inner: &Current<()>| assert_eq!(number(inner.switch(&g, ())), 4));
+        enter(|inner: &Root<()>| assert_eq!(number(inner.switch(&g, ())), 4));
     });
 }
 
@@ -176,7 +177,7 @@ fn s11_an_error_of_a_busy_parents_child_reaches_who_it_waits_for() {
 fn s11_a_panic_resumes_in_the_parents_switch() {
     let (outcome, heard) = heard(|| {
         catch(|| {
-            enter(|me: &Current<()>| {
+            enter(|me: &Root<()>| {
                 let g = Greenlet::new(me, |_, ()| panic!("by the child"));
                 let _ = me.switch(&g, ());
                 unreachable!("the panic goes on in this switch")
@@ -193,7 +194,7 @@ fn s11_a_panic_resumes_in_the_parents_switch() {
 #[test]
 fn s11_a_panic_can_be_caught_in_the_parent() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, {
             let log = log.clone();
             move |_, ()| {
@@ -213,10 +214,10 @@ fn s11_a_panic_can_be_caught_in_the_parent() {
 #[test]
 fn s11_a_panic_goes_from_parent_to_parent() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let outer = Greenlet::new(me, {
             let log = log.clone();
-            move |me: &Current<()>, ()| {
+            move |me: &Child<(), _>, ()| {
                 let _dropped = log.at_drop("outer");
                 let inner = Greenlet::new(me, {
                     let log = log.clone();
@@ -237,7 +238,7 @@ fn s11_a_panic_goes_from_parent_to_parent() {
 
 #[test]
 fn s11_a_new_parent_dies_of_a_panic_without_running() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let parent = Greenlet::new(me, |_, ()| unreachable!("it does not run"));
         let g = Greenlet::new(me, |_, ()| panic!("by the child"));
         g.set_parent(&parent).unwrap();
@@ -249,7 +250,7 @@ fn s11_a_new_parent_dies_of_a_panic_without_running() {
 
 #[test]
 fn s12_throw_into_suspended_is_what_its_switch_returns() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             let caught = number(me.switch(&main, 1));
@@ -266,7 +267,7 @@ fn s12_throw_into_suspended_is_what_its_switch_returns() {
 fn s12_throw_into_new_goes_to_its_parent() {
     let census = Census::new();
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let slot = Rc::new(RefCell::new(None));
         let parent = Greenlet::new(me, {
             let (slot, log) = (Rc::clone(&slot), log.clone());
@@ -292,7 +293,7 @@ fn s12_throw_into_new_goes_to_its_parent() {
 
 #[test]
 fn s12_throw_into_a_new_child_of_the_thrower_comes_back_at_once() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let new = Greenlet::new(me, |_, ()| unreachable!("it does not run"));
         assert_eq!(number(me.throw(&new, Number(7))), 7);
         assert!(new.is_dead());
@@ -301,7 +302,7 @@ fn s12_throw_into_a_new_child_of_the_thrower_comes_back_at_once() {
 
 #[test]
 fn s12_throw_into_new_kills_new_parents_too() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let chain = [(); 3].map(|()| Greenlet::new(me, |_, ()| unreachable!("none runs")));
         chain[0].set_parent(&chain[1]).unwrap();
         chain[1].set_parent(&chain[2]).unwrap();
@@ -313,7 +314,7 @@ fn s12_throw_into_new_kills_new_parents_too() {
 #[test]
 fn s12_throw_into_dead_goes_to_its_first_live_ancestor() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         let live = Greenlet::new(me, {
             let log = log.clone();
@@ -337,11 +338,13 @@ fn s12_throw_into_dead_goes_to_its_first_live_ancestor() {
 
 #[test]
 fn s12_throw_into_oneself_returns_the_error_at_once() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         assert_eq!(number(me.throw(&me.handle(), Number(2))), 2);
         let thrown = me.throw(&me.handle(), GreenletExit).unwrap_err();
         assert!(thrown.is_exit());
-        let g = Greenlet::new(me, |me: &Current<()>, ()| me.throw(&me.handle(), Number(3)));
+        let g = Greenlet::new(me, |me: &Child<(), _>, ()| {
+            me.throw(&me.handle(), Number(3))
+        });
         assert_eq!(number(me.switch(&g, ())), 3);
         assert!(g.is_dead());
     });
@@ -349,15 +352,13 @@ fn s12_throw_into_oneself_returns_the_error_at_once() {
 
 #[test]
 fn s12_an_error_that_is_refused_comes_back() {
-    let past = enter(|me: &Current<()>| me.handle());
-    enter(|me: &Current<()>| {
+    let past = unscoped().enter(|me: &Current<()>| me.handle());
+    unscoped().enter(|me: &Current<()>| {
         let main = me.handle();
-        enter(
-            |inner: &Current<()>| match inner.try_throw(&main, Number(5)) {
-                Err(SwitchError::Busy(thrown)) => assert_eq!(number::<()>(Err(thrown)), 5),
-                _ => panic!("thrown at one that waits"),
-            },
-        );
+        enter(|inner: &Root<()>| match inner.try_throw(&main, Number(5)) {
+            Err(SwitchError::Busy(thrown)) => assert_eq!(number::<()>(Err(thrown)), 5),
+            _ => panic!("thrown at one that waits"),
+        });
         // A main that is over has the next one for an ancestor.
         assert_eq!(number(me.throw(&past, Number(6))), 6);
     });
@@ -366,7 +367,7 @@ fn s12_an_error_that_is_refused_comes_back() {
 #[test]
 fn s12_uncaught_it_goes_on_to_the_targets_parent_not_to_the_thrower() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let thrower_main = main.clone();
         let target = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
@@ -388,7 +389,7 @@ fn s12_uncaught_it_goes_on_to_the_targets_parent_not_to_the_thrower() {
 
 #[test]
 fn s13_an_exit_reaches_the_parent_as_news() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
         me.switch(&g, ()).unwrap();
@@ -400,7 +401,7 @@ fn s13_an_exit_reaches_the_parent_as_news() {
 #[test]
 fn s13_the_greenlet_itself_sees_an_exit_and_not_news() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let log = log.clone();
@@ -420,8 +421,8 @@ fn s13_the_greenlet_itself_sees_an_exit_and_not_news() {
 
 #[test]
 fn s13_a_question_mark_does_not_make_the_parents_own_exit_of_it() {
-    enter(|me: &Current<u8>| {
-        let parent = Greenlet::new(me, |me: &Current<()>, ()| {
+    enter(|me: &Root<u8>| {
+        let parent = Greenlet::new(me, |me: &Child<(), _>, ()| {
             let child = Greenlet::new(me, |_, ()| Err(GreenletExit.into()));
             let news = me.switch(&child, ()).unwrap_err();
             assert!(news.is_child_exit() && !news.is_exit());
@@ -440,7 +441,7 @@ fn s13_a_question_mark_does_not_make_the_parents_own_exit_of_it() {
 
 #[test]
 fn s13_an_exit_thrown_at_a_new_or_dead_greenlet_is_news_too() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         assert_child_exit(me.throw(&g, GreenletExit));
         assert!(g.is_dead());

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use greenlet::{Builder, Current, Greenlet, SwitchError, enter};
+use greenlet::{Builder, Current, Greenlet, Root, SwitchError, enter};
 
 use crate::{
     process::pipe,
@@ -18,13 +18,14 @@ use crate::{
         log::{Log, on_drop},
         number,
         panics::{catch, heard},
+        unscoped,
     },
     with_each_cargo,
 };
 
 /// Starts a greenlet that does `end` once it is told to exit, and kills it.
 fn killed(end: impl FnOnce(&Current<()>, &Greenlet<()>) + 'static) {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             let thrown = me.switch(&main, ()).unwrap_err();
@@ -57,7 +58,7 @@ fn s15_the_first_switch_is_refused_with_an_exit() {
 fn s15_the_message_of_a_refused_switch_comes_back() {
     let census = Rc::new(Census::new());
     let log = Log::new();
-    enter(|me: &Current<Word>| {
+    enter(|me: &Root<Word>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let (census, log) = (Rc::clone(&census), log.clone());
@@ -160,7 +161,7 @@ fn s15_a_loop_that_ignores_every_error_ends() {
 #[test]
 fn s15_a_loop_that_ignores_every_error_ends_also_when_killed_in_unwinding() {
     let Some(ended) = child(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| {
                 loop {
@@ -203,7 +204,7 @@ fn s15_what_catches_the_unwinding_is_unwound_again() {
 #[test]
 fn s15_one_that_catches_every_unwinding_aborts_by_name() {
     let Some(ended) = child(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let build = Builder::new().name("the stubborn");
             let g = build.build(me, move |me, ()| {
@@ -225,10 +226,10 @@ fn s15_one_that_catches_every_unwinding_aborts_by_name() {
 /// too few: switches would no longer be refused while that hook's panic unwinds (rule s19).
 #[test]
 fn s15_one_that_would_have_to_be_unwound_in_a_panic_hook_aborts_by_name() {
-    thread_local!(static KEPT: RefCell<Option<Greenlet<()>>> = const { RefCell::new(None) });
+    thread_local!(static KEPT: RefCell<Option<Greenlet<'static, ()>>> = const { RefCell::new(None) });
     let Some(ended) = child(|| {
         panic::set_hook(Box::new(|_| drop(KEPT.take())));
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             let main = me.handle();
             let build = Builder::new().name("the stubborn");
             let g = build.build(me, move |me, ()| {
@@ -262,7 +263,7 @@ fn s15_it_aborts_also_when_standard_error_takes_no_message() {
         drop(reader);
         // SAFETY: both descriptors are open.
         assert!(unsafe { libc::dup2(writer.as_raw_fd(), libc::STDERR_FILENO) } != -1);
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| {
                 // More often than it is unwound before that is given up.
@@ -286,9 +287,9 @@ fn s15_a_dying_greenlet_may_enter_a_scope_of_its_own_and_switch_in_it() {
     let seen = log.clone();
     killed(move |me, main| {
         assert!(me.switch(main, ()).unwrap_err().is_exit());
-        let sum = greenlet::scope(|s, inner: &Current<u32>| {
+        let sum = enter(|inner: &Root<u32>| {
             let root = inner.handle();
-            let counts = s.greenlet(inner, move |me, n: u32| {
+            let counts = Greenlet::new(inner, move |me, n: u32| {
                 let n = me.switch(&root, n + 1)?;
                 Ok(n + 1)
             });
@@ -307,7 +308,7 @@ fn s15_what_a_dying_greenlet_enters_in_a_destructor_works_too() {
     killed(move |me, main| {
         let seen = seen.clone();
         let _dropped = on_drop(move || {
-            enter(|inner: &Current<u32>| {
+            enter(|inner: &Root<u32>| {
                 let g = Greenlet::new(inner, |_, n: u32| Ok(n + 1));
                 seen.add(inner.switch(&g, 1).unwrap());
             });
@@ -322,7 +323,7 @@ fn s15_a_dying_greenlet_cannot_leave_from_the_scope_to_the_outside() {
     let log = Log::new();
     let seen = log.clone();
     killed(move |_, main| {
-        enter(|inner: &Current<u8>| {
+        enter(|inner: &Root<u8>| {
             // The killer waits for the death: it is busy.
             match inner.try_switch(main, ()) {
                 Err(SwitchError::Busy(())) => seen.add("busy"),
@@ -335,13 +336,13 @@ fn s15_a_dying_greenlet_cannot_leave_from_the_scope_to_the_outside() {
 
 /// Kills a greenlet whose destructor enters and does `then` in the root, with a suspended and a
 /// new greenlet that were there before.
-fn killed_amid(then: impl FnOnce(&Current<()>, [Greenlet<()>; 2]) + 'static) {
-    enter(|me: &Current<()>| {
+fn killed_amid(then: impl FnOnce(&Current<'static, ()>, [Greenlet<'static, ()>; 2]) + 'static) {
+    unscoped().enter(|me: &Current<()>| {
         let main = me.handle();
         let dying = Greenlet::new(me, {
             let main = main.clone();
-            move |me, others: Option<[Greenlet<()>; 2]>| {
-                let _dropped = on_drop(|| enter(|root| then(root, others.unwrap())));
+            move |me, others: Option<[Greenlet<'static, ()>; 2]>| {
+                let _dropped = on_drop(|| unscoped().enter(|root| then(root, others.unwrap())));
                 me.switch(&main, ()).map(drop)
             }
         });
@@ -413,7 +414,7 @@ fn s15_when_a_kill_within_a_kill_is_over_those_made_between_can_go_on() {
             let (seen, helper) = (seen.clone(), helper.clone());
             move |me, ()| {
                 let _dropped = on_drop(|| {
-                    enter(|root: &Current<()>| {
+                    enter(|root: &Root<()>| {
                         let refused = root.try_switch(&helper, ());
                         seen.add(matches!(refused, Err(SwitchError::Busy(()))));
                     });
@@ -431,7 +432,7 @@ fn s15_when_a_kill_within_a_kill_is_over_those_made_between_can_go_on() {
 #[test]
 fn s15_a_dying_greenlet_can_kill_others() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let other = Greenlet::new(me, {
             let (log, main) = (log.clone(), main.clone());
@@ -462,7 +463,7 @@ fn s15_a_dying_greenlet_can_kill_others() {
 fn s15_a_greenlet_that_kills_itself_cannot_switch_either() {
     let refused = Rc::new(Cell::new(false));
     let census = Rc::new(Census::new());
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let (refused, census) = (Rc::clone(&refused), Rc::clone(&census));
@@ -487,7 +488,7 @@ fn s15_a_greenlet_that_kills_itself_cannot_switch_either() {
 fn s15_nobody_can_resurrect_it() {
     // A handle that a dying greenlet leaves behind is one to a dead greenlet.
     let left = Rc::new(RefCell::new(None));
-    enter(|me: &Current<()>| {
+    unscoped().enter(|me: &Current<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let left = Rc::clone(&left);

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use greenlet::{Builder, Current, Greenlet, enter};
+use greenlet::{Builder, Current, Greenlet, Root, enter};
 
 use crate::{
     machine::{emulated, skip, skip_for_want_of},
@@ -41,7 +41,7 @@ fn throw_foreign() {
 }
 
 fn in_a_named_greenlet(end: fn()) {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let build = Builder::new().name("native");
         let g = build.build(me, move |_, ()| {
             end();
@@ -131,13 +131,13 @@ fn throw_and_catch() -> Option<ThrowAndCatch> {
 #[test]
 #[cfg_attr(miri, ignore = "Miri runs no C++")]
 fn s28_inside_one_greenlet_a_native_exception_passes_as_usual_also_across_switches() {
-    struct Side<'a> {
-        me: &'a Current<c_int>,
-        main: &'a Greenlet<c_int>,
+    struct Side<'a, 'e> {
+        me: &'a Current<'e, c_int>,
+        main: &'a Greenlet<'e, c_int>,
     }
     extern "C" fn switch_to_main(side: *mut c_void) -> c_int {
         // SAFETY: the address of a side, which is borrowed meanwhile.
-        let side = unsafe { &*side.cast_const().cast::<Side<'_>>() };
+        let side = unsafe { &*side.cast_const().cast::<Side<'_, '_>>() };
         side.me.switch(side.main, 0).unwrap()
     }
 
@@ -145,7 +145,7 @@ fn s28_inside_one_greenlet_a_native_exception_passes_as_usual_also_across_switch
         return;
     };
     let log = Log::new();
-    enter(|me: &Current<c_int>| {
+    enter(|me: &Root<c_int>| {
         let both = [(); 2].map(|()| {
             let (main, log) = (me.handle(), log.clone());
             Greenlet::new(me, move |me, _: c_int| {

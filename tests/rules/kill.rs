@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, GreenletExit, KillError, WeakGreenlet, enter, local};
+use greenlet::{Child, Greenlet, GreenletExit, KillError, Root, WeakGreenlet, enter, local};
 
 use crate::{
     support::{
@@ -20,7 +20,7 @@ use crate::{
 #[test]
 fn s14_dropping_the_last_handle_kills_a_suspended_greenlet_within_the_drop() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let log = log.clone();
@@ -50,7 +50,7 @@ fn s14_dropping_the_last_handle_kills_a_suspended_greenlet_within_the_drop() {
 #[test]
 fn s14_control_comes_back_to_the_dropper_whatever_the_parent_is() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let victim = suspended(me, &log, "victim");
         let dropper = Greenlet::new(me, {
             let log = log.clone();
@@ -69,7 +69,7 @@ fn s14_control_comes_back_to_the_dropper_whatever_the_parent_is() {
 #[test]
 fn s14_the_parent_hears_nothing_of_a_kill() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let parent = suspended(me, &log, "parent");
         let victim = suspended(me, &log, "victim");
         victim.set_parent(&parent).unwrap();
@@ -82,7 +82,7 @@ fn s14_the_parent_hears_nothing_of_a_kill() {
 #[test]
 fn s14_handles_go_in_the_order_of_their_drops() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let first = suspended(me, &log, "first");
         let second = suspended(me, &log, "second");
         let third = suspended(me, &log, "third");
@@ -97,7 +97,7 @@ fn s14_handles_go_in_the_order_of_their_drops() {
 fn s14_dropping_a_new_greenlet_drops_its_body_without_running_it() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let held = T::new(&census, 0);
             let g = Greenlet::new(me, move |_, ()| {
                 drop(held);
@@ -114,7 +114,7 @@ fn s14_dropping_a_new_greenlet_drops_its_body_without_running_it() {
 #[test]
 fn s14_dropping_a_dead_greenlet_runs_nothing() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = suspended(me, &log, "local");
         me.switch(&g, ()).unwrap();
         assert_eq!(log.take(), ["local"]);
@@ -126,7 +126,7 @@ fn s14_dropping_a_dead_greenlet_runs_nothing() {
 #[test]
 fn s14_kill_does_the_same_while_handles_remain() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = suspended(me, &log, "local");
         me.kill(&g).unwrap();
         assert_eq!(log.take(), ["local"]);
@@ -139,7 +139,7 @@ fn s14_kill_does_the_same_while_handles_remain() {
 #[test]
 fn s14_kill_of_a_new_greenlet_drops_its_body_without_running_it() {
     let census = Census::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let token = census.token();
         let g = Greenlet::new(me, move |_, ()| {
             drop(token);
@@ -155,13 +155,13 @@ fn s14_kill_of_a_new_greenlet_drops_its_body_without_running_it() {
 #[test]
 fn s14_a_busy_greenlet_is_killed_from_the_root_on_its_stack() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let log = log.clone();
             move |me, ()| {
                 let _outer = log.at_drop("outer");
-                let inner = enter(|inner: &Current<u8>| {
+                let inner = enter(|inner: &Root<u8>| {
                     let _inner = log.at_drop("inner");
                     inner.switch(&main, ())
                 });
@@ -181,7 +181,7 @@ fn s14_a_busy_greenlet_is_killed_from_the_root_on_its_stack() {
 fn s14_messages_of_a_killed_greenlet_are_dropped() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, first: T| {
                 let second = me.switch(&main, first)?;
@@ -203,7 +203,7 @@ fn s14_messages_of_a_killed_greenlet_are_dropped() {
 fn s16_a_value_error_or_panic_out_of_a_killed_greenlet_is_discarded() {
     fn check<T: Cargo>() {
         let census = Rc::new(Census::new());
-        enter(|me: &Current<Option<T>>| {
+        enter(|me: &Root<Option<T>>| {
             for end in 0..3 {
                 let main = me.handle();
                 let census = Rc::clone(&census);
@@ -239,7 +239,7 @@ fn s16_a_payload_that_panics_when_it_is_dropped_is_discarded_too() {
             }
         }
     }
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             me.switch(&main, ()).unwrap_err();
@@ -258,7 +258,7 @@ fn s16_a_local_that_panics_when_it_is_dropped_in_a_kill_does_not_keep_the_others
         static BOMB: RefCell<Vec<OnDrop<fn()>>> = RefCell::default();
     }
     let census = Rc::new(Census::new());
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let held = Rc::clone(&census);
         let g = Greenlet::new(me, move |me, ()| {
@@ -279,7 +279,7 @@ fn s16_a_local_that_panics_when_it_is_dropped_in_a_kill_does_not_keep_the_others
 
 #[test]
 fn s16_a_body_that_panics_when_it_is_dropped_does_not_disturb_the_dropper() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let bomb = on_drop(|| panic!("discarded"));
         let g = Greenlet::new(me, move |_, ()| {
             drop(bomb);
@@ -295,11 +295,11 @@ fn s16_a_body_that_panics_when_it_is_dropped_does_not_disturb_the_dropper() {
 #[test]
 fn s17_a_greenlet_can_kill_its_parent() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let slot = Rc::new(RefCell::new(None::<Greenlet<u32>>));
         let parent = Greenlet::new(me, {
             let (slot, log) = (Rc::clone(&slot), log.clone());
-            move |me: &Current<u32>, n: u32| {
+            move |me: &Child<u32, _>, n: u32| {
                 let _dropped = log.at_drop("parent");
                 let child = Greenlet::new(me, {
                     let log = log.clone();
@@ -324,7 +324,7 @@ fn s17_a_greenlet_can_kill_its_parent() {
 #[test]
 fn s17_a_greenlet_that_is_being_killed_can_kill_its_killer() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let slot = Rc::new(RefCell::new(None::<Greenlet<()>>));
         let main = me.handle();
         let victim = Greenlet::new(me, {
@@ -369,7 +369,7 @@ fn s17_a_greenlet_that_is_being_killed_can_kill_its_killer() {
 #[test]
 fn s17_killing_oneself_is_told_and_ends_at_the_bodys_return() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let log = log.clone();
@@ -391,11 +391,11 @@ fn s17_killing_oneself_is_told_and_ends_at_the_bodys_return() {
 
 #[test]
 fn s17_killing_the_greenlet_that_one_is_a_root_on_tells_both() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             let outer = me.handle();
-            enter(|inner: &Current<u8>| {
+            enter(|inner: &Root<u8>| {
                 assert_eq!(inner.kill(&outer), Err(KillError::Later));
                 assert!(inner.switch(&main, ()).unwrap_err().is_exit());
             });
@@ -411,7 +411,7 @@ fn s17_killing_the_greenlet_that_one_is_a_root_on_tells_both() {
 fn s17_the_running_greenlet_without_a_handle_is_freed_when_it_is_left() {
     let census = Rc::new(Census::new());
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let outcome = run_without_handles(me, {
             let (census, log) = (Rc::clone(&census), log.clone());
@@ -434,7 +434,7 @@ fn s17_the_running_greenlet_without_a_handle_is_freed_when_it_is_left() {
 #[test]
 fn s17_the_running_greenlet_without_a_handle_can_end_as_usual() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         assert_eq!(run_without_handles(me, |_| Ok(3)).unwrap(), 3);
         assert_eq!(
             number(run_without_handles(me, |_| Err(Number(4).into()))),
@@ -455,7 +455,7 @@ fn s17_the_running_greenlet_without_a_handle_can_end_as_usual() {
 #[test]
 fn s17_the_running_greenlet_that_drops_its_own_last_handle_can_still_send() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let (main, log) = (me.handle(), log.clone());
         let outcome = run_without_handles(me, move |me| {
             let _dropped = log.at_drop("killed");
@@ -472,7 +472,7 @@ fn s17_the_running_greenlet_that_drops_its_own_last_handle_can_still_send() {
 #[test]
 fn s17_one_that_a_killer_is_made_to_wait_for_is_freed_with_what_it_holds() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let parent = suspended(me, &log, "parent of the second");
         let slot = Rc::new(RefCell::new(None::<WeakGreenlet<()>>));
         let second = Greenlet::new(me, {
@@ -511,7 +511,7 @@ fn s17_one_that_a_killer_is_made_to_wait_for_is_freed_with_what_it_holds() {
 #[test]
 fn s17_a_killer_whose_last_handle_goes_in_the_kill_is_freed_when_it_is_left() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let slot = Rc::new(RefCell::new(None::<Greenlet<()>>));
         let main = me.handle();
         let victim = Greenlet::new(me, {
@@ -561,7 +561,7 @@ fn s17_a_killer_whose_last_handle_goes_in_the_kill_is_freed_when_it_is_left() {
 fn s17_a_chain_of_kills_ends_from_its_far_end() {
     // Each holds the one before it, and so kills it when it is killed itself.
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let mut before = None::<Greenlet<()>>;
         for name in ["first", "second", "third"] {
             let (log, main) = (log.clone(), me.handle());

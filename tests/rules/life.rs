@@ -2,7 +2,7 @@
 
 use std::env;
 
-use greenlet::{Builder, Current, Greenlet, StackError, Status, SwitchError, enter};
+use greenlet::{Builder, Greenlet, Root, StackError, Status, SwitchError, enter};
 
 use crate::support::{
     Number,
@@ -13,13 +13,13 @@ use crate::support::{
 
 #[test]
 fn s5_a_greenlet_is_new_then_active_then_dead() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             assert!(me.handle().is_active(), "running");
             assert_eq!(me.handle().status(), Status::Running);
             me.switch(&main, ())?;
-            enter(|_: &Current<()>| {
+            enter(|_: &Root<()>| {
                 assert!(me.handle().is_active(), "busy");
                 assert_eq!(me.handle().status(), Status::Busy);
             });
@@ -38,12 +38,12 @@ fn s5_a_greenlet_is_new_then_active_then_dead() {
 
 #[test]
 fn s5_debug_says_the_state() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let build = Builder::new().name("walker");
         let g = build.build(me, move |me, ()| {
             assert!(format!("{me:?}").contains("current active started"));
-            enter(|_: &Current<()>| assert!(format!("{me:?}").contains("busy active started")));
+            enter(|_: &Root<()>| assert!(format!("{me:?}").contains("busy active started")));
             me.switch(&main, ())
         });
         let g = g.unwrap();
@@ -62,7 +62,7 @@ fn s5_debug_says_the_state() {
 
 #[test]
 fn s5_dead_is_final() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let other = Greenlet::new(me, |_, n: u32| Ok(n));
         let ends: [Greenlet<u32>; 4] = [
             Greenlet::new(me, |_, n| Ok(n)),
@@ -94,7 +94,7 @@ const QUARTER: usize = 1 << (usize::BITS - 2);
 #[test]
 #[cfg_attr(miri, ignore = "too many greenlets for Miri")]
 fn s5_an_unstarted_greenlet_costs_no_stack() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let many: Vec<_> = (0..1000)
             .map(|_| {
                 let build = Builder::new().stack_size(QUARTER);
@@ -108,7 +108,7 @@ fn s5_an_unstarted_greenlet_costs_no_stack() {
 #[test]
 fn s5_without_a_stack_the_message_comes_back_and_the_target_stays_new() {
     let census = Census::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let mut started = Vec::new();
         // On 32 bits some can be had.
@@ -147,7 +147,7 @@ fn s5_a_start_that_failed_can_be_tried_again() {
     if machine::address_space_takes_memory() {
         return machine::skip(machine::TAKES_MEMORY);
     }
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         let mut started = Vec::new();
         // 64 TiB: one or three of them fit.
@@ -184,7 +184,7 @@ fn s5_a_dead_greenlet_has_given_its_stack_back() {
         let local = 0_u8;
         std::hint::black_box(&raw const local).addr()
     }
-    enter(|me: &Current<usize>| {
+    enter(|me: &Root<usize>| {
         let main = me.handle();
         let first = Greenlet::new(me, |_, ()| Ok(address_of_a_local()));
         let there = me.switch(&first, ()).unwrap();
@@ -211,7 +211,7 @@ fn s5_the_size_of_a_stack_is_the_builders() {
         std::hint::black_box(&frame);
         if levels == 0 { 0 } else { 1 + deep(levels - 1) }
     }
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         // 3 MiB and more, where the default is 256 KiB.
         let build = Builder::new().stack_size(16 << 20);
         let g = build.build(me, |_, levels: u32| Ok(deep(levels))).unwrap();
@@ -225,7 +225,7 @@ fn s5_the_smallest_stack_has_room_for_a_panic_and_its_hook() {
     let Some(ended) = child(|| {
         // SAFETY: no other thread of this process uses the environment.
         unsafe { env::remove_var("RUST_BACKTRACE") };
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let build = Builder::new().stack_size(Builder::MIN_STACK_SIZE);
             let g = build.build(me, |_, ()| panic!("on a small stack"));
             let _ = me.switch(&g.unwrap(), ());

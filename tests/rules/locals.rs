@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use greenlet::{Current, Greenlet, enter, local};
+use greenlet::{Current, Greenlet, Root, enter, local};
 
 use crate::{
     shared_by_greenlets,
@@ -10,6 +10,7 @@ use crate::{
         census::{Census, Token},
         log::{Log, on_drop},
         panics::panic_text,
+        unscoped,
     },
 };
 
@@ -21,7 +22,7 @@ local! {
 
 #[test]
 fn s23_each_greenlet_has_its_own_and_a_new_one_none() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         NUMBER.with(|number| number.set(1));
         TEXT.with(|text| text.borrow_mut().push_str(" of main"));
         let main = me.handle();
@@ -48,21 +49,21 @@ fn s23_each_greenlet_has_its_own_and_a_new_one_none() {
 
 #[test]
 fn s23_a_root_has_its_own_too() {
-    enter(|_: &Current<()>| {
+    enter(|_: &Root<()>| {
         NUMBER.with(|number| number.set(1));
-        enter(|_: &Current<()>| {
+        enter(|_: &Root<()>| {
             assert_eq!(NUMBER.with(Cell::get), 0);
             NUMBER.with(|number| number.set(2));
         });
         assert_eq!(NUMBER.with(Cell::get), 1);
     });
-    enter(|_: &Current<()>| assert_eq!(NUMBER.with(Cell::get), 0));
+    enter(|_: &Root<()>| assert_eq!(NUMBER.with(Cell::get), 0));
 }
 
 #[test]
 fn s23_they_are_dropped_when_the_greenlet_ends_before_its_parent_goes_on() {
     let census = Census::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let hold = || HELD.with(|held| held.borrow_mut().push(census.token()));
         hold();
         let token = census.token();
@@ -90,7 +91,7 @@ fn s23_they_are_dropped_when_the_greenlet_ends_before_its_parent_goes_on() {
 #[test]
 fn s23_a_roots_values_go_with_it_though_a_handle_is_left() {
     let census = Census::new();
-    let main = enter(|me: &Current<()>| {
+    let main = unscoped().enter(|me: &Current<()>| {
         HELD.with(|held| held.borrow_mut().push(census.token()));
         me.handle()
     });
@@ -101,7 +102,7 @@ fn s23_a_roots_values_go_with_it_though_a_handle_is_left() {
 #[test]
 fn s23_a_killed_greenlet_has_them_while_its_locals_are_dropped() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let (main, seen) = (me.handle(), log.clone());
         let g = Greenlet::new(me, move |me, ()| {
             NUMBER.with(|number| number.set(7));
@@ -137,7 +138,7 @@ fn s23_there_is_none_in_a_greenlet_that_has_dropped_its_values() {
     local! {
         static ASKS: Asks = Asks;
     }
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| {
             NUMBER.with(|number| number.set(5));
             ASKS.with(|_| ());
@@ -152,14 +153,14 @@ fn s23_there_is_none_in_a_greenlet_that_has_dropped_its_values() {
 fn s23_making_a_value_may_ask_for_others_and_switch() {
     local! {
         static SUM: u32 = {
-            let through_another = enter(|me: &Current<u32>| {
+            let through_another = enter(|me: &Root<u32>| {
                 let g = Greenlet::new(me, |_, n: u32| Ok(n + 1));
                 me.switch(&g, 1).unwrap()
             });
             through_another + NUMBER.with(Cell::get)
         };
     }
-    enter(|_: &Current<()>| {
+    enter(|_: &Root<()>| {
         NUMBER.with(|number| number.set(40));
         assert_eq!(SUM.with(|sum| *sum), 42);
     });

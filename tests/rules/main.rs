@@ -9,6 +9,7 @@ mod process;
 mod support;
 
 mod drops;
+mod enter;
 mod errors;
 mod exiting;
 mod foreign;
@@ -18,7 +19,6 @@ mod locals;
 mod own_stack;
 mod parents;
 mod roots;
-mod scope;
 mod thread_exit;
 #[cfg(feature = "trace")]
 mod trace;

@@ -8,11 +8,11 @@ use std::{
     rc::Rc,
 };
 
-use greenlet::{Builder, Current, Greenlet, StackMemory, enter};
+use greenlet::{Builder, Greenlet, Root, StackMemory, enter};
 
 use crate::{
     shared_by_greenlets,
-    support::{log::Log, panics},
+    support::{log::Log, panics, unscoped},
 };
 
 /// Calls something when it is asked for its top, and when it is dropped.
@@ -151,7 +151,7 @@ fn it_is_dropped_when_a_size_or_guard_is_set_after_it() {
 #[test]
 fn s14_it_goes_with_a_greenlet_that_dies_new() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let owned = RefCell::new(Some(log.at_drop("memory")));
         let memory = Memory::new(|| {}, move || drop(owned.take()));
         let body_owns = log.at_drop("body");
@@ -170,7 +170,7 @@ fn s14_it_goes_with_a_greenlet_that_dies_new() {
 #[test]
 fn s14_a_panic_when_it_is_dropped_ends_nothing_else() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let inner: Greenlet<()> = Builder::new()
             .stack(Memory::new(|| {}, || panic!("the memory is dropped")))
             .build(me, |_, ()| Ok(()))
@@ -194,11 +194,11 @@ fn s14_a_panic_when_it_is_dropped_ends_nothing_else() {
 #[test]
 fn s14_it_may_own_the_last_handle_of_who_has_run_on_it() {
     shared_by_greenlets! {
-        static RUNS: RefCell<Option<Greenlet<()>>> = RefCell::new(None);
-        static STARTER: RefCell<Option<Greenlet<()>>> = RefCell::new(None);
+        static RUNS: RefCell<Option<Greenlet<'static, ()>>> = RefCell::new(None);
+        static STARTER: RefCell<Option<Greenlet<'static, ()>>> = RefCell::new(None);
     }
 
-    enter(|me| {
+    unscoped().enter(|me| {
         // A block too large for its memory to be kept for the next.
         let bulk = [0_u8; 1000];
         let runs: Greenlet<()> = Builder::new()

@@ -2,55 +2,59 @@
 
 use std::cell::RefCell;
 
-use greenlet::{Current, Greenlet, ParentError, Thrown, enter, scope};
+use greenlet::{Child, Current, Greenlet, ParentError, Root, SwitchError, Thrown, enter};
 
-use crate::support::{Number, is_new, log::Log, number};
+use crate::support::{Number, is_new, log::Log, number, unscoped};
 
 #[test]
 fn s3_the_parent_is_the_greenlet_that_runs_at_construction() {
-    enter(|me: &Current<Option<Greenlet<()>>>| {
-        let main = me.handle();
-        let maker = Greenlet::new(me, move |me, _: u32| {
-            let child = Greenlet::new(me, |_, ()| Ok(7));
-            let heard = me.switch(&main, Some(child))?;
-            assert_eq!(heard, 7);
-            Ok(None)
-        });
-        let child = me.switch(&maker, 0).unwrap().unwrap();
-        assert!(me.switch(&child, ()).unwrap().is_none());
-        assert!(child.is_dead() && maker.is_dead());
+    enter(|root: &Root<()>| {
+        root.with_inbox(|me: &Current<Option<Greenlet<()>>>| {
+            let main = me.handle();
+            let maker = Greenlet::borrowing(me, move |me, _: u32| {
+                let child = Greenlet::new(me, |_, ()| Ok(7));
+                let heard = me.switch(&main, Some(child))?;
+                assert_eq!(heard, 7);
+                Ok(None)
+            });
+            let child = me.switch(&maker, 0).unwrap().unwrap();
+            assert!(me.switch(&child, ()).unwrap().is_none());
+            assert!(child.is_dead() && maker.is_dead());
+        })
     });
 }
 
 #[test]
 fn s3_a_child_holds_its_parent() {
     let log = Log::new();
-    enter(|me: &Current<Option<Greenlet<()>>>| {
-        let main = me.handle();
-        let parent = Greenlet::new(me, {
-            let log = log.clone();
-            move |me, ()| {
-                let _dropped = log.at_drop("parent");
-                let back = main.clone();
-                let child = Greenlet::new(me, move |me, ()| {
-                    let _dropped = log.at_drop("child");
-                    me.switch(&back, None)
-                });
-                me.switch(&main, Some(child))?;
-                Ok(None)
-            }
-        });
-        let child = me.switch(&parent, ()).unwrap().unwrap();
-        me.switch(&child, ()).unwrap();
-        drop(parent);
-        assert_eq!(log.take(), [""; 0]);
-        drop(child);
-        assert_eq!(log.take(), ["child", "parent"]);
+    enter(|root: &Root<()>| {
+        root.with_inbox(|me: &Current<Option<Greenlet<()>>>| {
+            let main = me.handle();
+            let parent = Greenlet::borrowing(me, {
+                let log = log.clone();
+                move |me, ()| {
+                    let _dropped = log.at_drop("parent");
+                    let back = main.clone();
+                    let child = Greenlet::new(me, move |me, ()| {
+                        let _dropped = log.at_drop("child");
+                        me.switch(&back, None)
+                    });
+                    me.switch(&main, Some(child))?;
+                    Ok(None)
+                }
+            });
+            let child = me.switch(&parent, ()).unwrap().unwrap();
+            me.switch(&child, ()).unwrap();
+            drop(parent);
+            assert_eq!(log.take(), [""; 0]);
+            drop(child);
+            assert_eq!(log.take(), ["child", "parent"]);
+        })
     });
 }
 
 /// A greenlet that passes numbers on to its parent, a hundred higher.
-fn relay(me: &Current<u32>) -> Greenlet<u32> {
+fn relay<'e>(me: &Current<'e, u32>) -> Greenlet<'e, u32> {
     Greenlet::new(me, |_, n| Ok(n + 100))
 }
 
@@ -94,7 +98,7 @@ fn s4_the_parent_of_a_busy_greenlet_can_be_set() {
     enter(|me| {
         let relay = relay(me);
         let child = Greenlet::new(me, move |me, n: u32| {
-            enter(|_: &Current<()>| me.handle().set_parent(&relay)).unwrap();
+            enter(|_: &Root<()>| me.handle().set_parent(&relay)).unwrap();
             Ok(n)
         });
         assert_eq!(me.switch(&child, 1).unwrap(), 101);
@@ -115,7 +119,7 @@ fn s4_the_parent_of_a_dead_greenlet_can_be_set() {
 
 #[test]
 fn s4_a_cycle_is_an_error_and_changes_nothing() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let first = relay(me);
         let second = relay(me);
         let third = relay(me);
@@ -130,8 +134,8 @@ fn s4_a_cycle_is_an_error_and_changes_nothing() {
 
 #[test]
 fn s4_a_cycle_through_the_running_greenlet_is_an_error() {
-    enter(|me: &Current<u32>| {
-        let outer = Greenlet::new(me, |me: &Current<u32>, n: u32| {
+    enter(|me: &Root<u32>| {
+        let outer = Greenlet::new(me, |me: &Child<u32, _>, n: u32| {
             let inner = Greenlet::new(me, |_, n: u32| Ok(n));
             assert_eq!(me.handle().set_parent(&inner), Err(ParentError::Cycle));
             me.switch(&inner, n + 1)
@@ -142,14 +146,14 @@ fn s4_a_cycle_through_the_running_greenlet_is_an_error() {
 
 #[test]
 fn s4_a_cycle_through_a_root_on_its_stack_is_an_error_while_that_lasts() {
-    enter(|me: &Current<u32>| {
-        let outer = Greenlet::new(me, |me: &Current<u32>, n: u32| {
+    unscoped().enter(|me: &Current<u32>| {
+        let outer = Greenlet::new(me, |me: &Child<u32, _>, n: u32| {
             let outer = me.handle();
-            let inner = enter(|root: &Current<u32>| {
+            let inner = unscoped().enter(|root: &Current<u32>| {
                 let inner = relay(root);
                 assert_eq!(outer.set_parent(&root.handle()), Err(ParentError::Cycle));
                 assert_eq!(outer.set_parent(&inner), Err(ParentError::Cycle));
-                enter(|nested: &Current<u32>| {
+                unscoped().enter(|nested: &Current<u32>| {
                     let innermost = relay(nested);
                     assert_eq!(outer.set_parent(&innermost), Err(ParentError::Cycle));
                     // It does not lie on the way down from there.
@@ -166,7 +170,7 @@ fn s4_a_cycle_through_a_root_on_its_stack_is_an_error_while_that_lasts() {
 
 #[test]
 fn s4_a_parent_that_does_not_take_what_the_body_returns_is_refused() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let child = Greenlet::new(me, |_, n: u32| Ok(n));
         let text = Greenlet::new(me, |_, text: String| Ok(text.len() as u32));
         assert_eq!(child.set_parent(&text), Err(ParentError::WrongType));
@@ -176,20 +180,9 @@ fn s4_a_parent_that_does_not_take_what_the_body_returns_is_refused() {
 }
 
 #[test]
-fn s4_types_that_borrow_are_not_compared() {
-    scope(|s, me: &Current<u32>| {
-        let child = s.greenlet(me, |_, n: u32| Ok(n));
-        let relay = s.greenlet(me, |_, n: u32| Ok(n + 100));
-        assert_eq!(child.set_parent(&relay), Err(ParentError::WrongType));
-        assert_eq!(child.set_parent(&me.handle()), Err(ParentError::WrongType));
-        assert_eq!(me.switch(&child, 1).unwrap(), 1);
-    });
-}
-
-#[test]
 fn s4_the_old_parent_is_released_and_the_new_one_held() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         let parent = |name| {
             let (log, main) = (log.clone(), main.clone());
@@ -217,7 +210,7 @@ fn s4_the_old_parent_is_released_and_the_new_one_held() {
 #[test]
 fn s4_an_error_goes_to_the_parent_at_that_moment() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         let other = Greenlet::new(me, {
             let log = log.clone();
@@ -235,14 +228,14 @@ fn s4_an_error_goes_to_the_parent_at_that_moment() {
 }
 
 /// Gives `child` another parent when it is dropped.
-struct Moves {
-    child: RefCell<Option<Greenlet<()>>>,
-    parent: Greenlet<()>,
+struct Moves<'e> {
+    child: RefCell<Option<Greenlet<'e, ()>>>,
+    parent: Greenlet<'e, ()>,
     /// Its block is too large for its memory to be kept for the next.
     _bulk: [u8; 1000],
 }
 
-impl Drop for Moves {
+impl Drop for Moves<'_> {
     fn drop(&mut self) {
         let child = self.child.take().unwrap();
         child.set_parent(&self.parent).unwrap();
@@ -250,10 +243,10 @@ impl Drop for Moves {
 }
 
 /// A child whose parent, new and held by nothing but the child, is freed while its body is dropped.
-fn child_that_is_moved(
-    me: &Current<()>,
-    body: impl FnOnce(&Current<()>, ()) -> Result<(), Thrown> + 'static,
-) -> Greenlet<()> {
+fn child_that_is_moved<'e>(
+    me: &Current<'e, ()>,
+    body: impl FnOnce(&Child<'e, (), ()>, ()) -> Result<(), Thrown> + 'e,
+) -> Greenlet<'e, ()> {
     let child = Greenlet::new(me, body);
     let moves = Moves {
         child: RefCell::new(Some(child.clone())),
@@ -282,5 +275,80 @@ fn s12_an_error_goes_on_from_a_new_parent_that_is_gone_once_it_has_died_of_it() 
         let child = child_that_is_moved(me, |_, ()| Ok(()));
         assert_eq!(number(me.throw(&child, Number(2))), 2);
         assert!(child.is_dead());
+    });
+}
+
+#[test]
+fn s4_types_that_borrow_are_not_compared_but_a_greenlet_knows_its_own() {
+    enter(|me: &Root<u32>| {
+        let relay = Greenlet::borrowing(me, |_, n: u32| Ok(n + 100));
+        let child = Greenlet::borrowing(me, {
+            let relay = relay.clone();
+            move |me, n: u32| {
+                assert_eq!(me.set_parent(&me.handle()), Err(ParentError::Cycle));
+                me.set_parent(&relay)?;
+                Ok(n)
+            }
+        });
+        assert_eq!(child.set_parent(&relay), Err(ParentError::WrongType));
+        assert_eq!(child.set_parent(&me.handle()), Err(ParentError::WrongType));
+        assert_eq!(me.switch(&child, 1).unwrap(), 101);
+    });
+}
+
+#[test]
+fn s6_a_message_to_the_parent_goes_to_the_one_that_is_it_then() {
+    enter(|me: &Root<u32>| {
+        let child = Greenlet::new(me, |me, mut n: u32| {
+            loop {
+                n = me.switch_to_parent(n + 1)?;
+            }
+        });
+        assert_eq!(me.switch(&child, 1).unwrap(), 2);
+        let new = Greenlet::new(me, |_, n: u32| Ok(n + 100));
+        child.set_parent(&new).unwrap();
+        assert_eq!(me.switch(&child, 1).unwrap(), 102);
+        assert!(new.is_dead());
+        // In the place of a dead one its parent receives.
+        assert_eq!(me.switch(&child, 2).unwrap(), 3);
+    });
+}
+
+#[test]
+fn s9_a_message_to_the_parent_that_is_not_sent_comes_back() {
+    enter(|me: &Root<()>| {
+        let parent = Greenlet::new(me, |me: &Child<String, _>, _: String| {
+            let child = Greenlet::new(me, |me, ()| {
+                let refused = me.try_switch_to_parent("lost?".to_string());
+                assert_eq!(refused.unwrap_err(), SwitchError::Busy("lost?".to_string()));
+                let refused = me.switch_to_parent("lost".to_string()).unwrap_err();
+                assert_eq!(
+                    refused.downcast::<SwitchError<()>>().unwrap(),
+                    SwitchError::Busy(())
+                );
+                Err(Number(3).into())
+            });
+            assert_eq!(
+                number(enter(|inner: &Root<()>| inner.switch(&child, ()))),
+                3
+            );
+            Ok(())
+        });
+        me.switch(&parent, String::new()).unwrap();
+    });
+}
+
+#[test]
+fn s14_a_greenlet_that_sends_to_its_parent_only_is_killed_with_its_last_handle() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let log = &log;
+        let child = Greenlet::new(me, move |me, ()| {
+            let _dropped = log.at_drop("killed");
+            me.switch_to_parent(())
+        });
+        me.switch(&child, ()).unwrap();
+        drop(child);
+        assert_eq!(log.take(), ["killed"]);
     });
 }

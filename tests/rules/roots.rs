@@ -7,7 +7,7 @@ use std::{
 };
 
 use greenlet::{
-    Builder, Current, Greenlet, KillError, ParentError, SwitchError, enter,
+    Builder, Current, Greenlet, KillError, ParentError, Root, SwitchError, enter,
     raw::{Context, Departure, Message, Stack},
 };
 
@@ -17,16 +17,17 @@ use crate::support::{
     child::child,
     number,
     panics::catch,
+    unscoped,
 };
 
 #[test]
 fn s1_enter_returns_what_its_closure_returns() {
-    assert_eq!(enter(|_: &Current<()>| 42), 42);
+    assert_eq!(enter(|_: &Root<()>| 42), 42);
 }
 
 #[test]
 fn s1_main_is_active_while_its_closure_runs_and_dead_after() {
-    let main = enter(|me: &Current<()>| {
+    let main = unscoped().enter(|me: &Current<()>| {
         let main = me.handle();
         assert!(main.is_active() && !main.is_dead());
         let child = Greenlet::new(me, {
@@ -46,19 +47,19 @@ fn s1_main_is_active_while_its_closure_runs_and_dead_after() {
 fn s1_main_is_dead_after_a_panic_of_its_closure() {
     let mut escaped = None;
     let panic = catch(|| {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             escaped = Some(me.handle());
             panic!("out")
         })
     });
     assert!(panic.is_err());
     assert!(escaped.unwrap().is_dead());
-    assert_eq!(enter(|_: &Current<()>| "entered"), "entered");
+    assert_eq!(enter(|_: &Root<()>| "entered"), "entered");
 }
 
 #[test]
 fn s1_main_has_no_parent() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let child = Greenlet::new(me, |_, ()| Ok(()));
         assert_eq!(me.handle().set_parent(&child), Err(ParentError::Root));
         assert_eq!(me.handle().set_parent(&me.handle()), Err(ParentError::Root));
@@ -67,7 +68,7 @@ fn s1_main_has_no_parent() {
 
 #[test]
 fn s1_main_cannot_be_killed() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         assert_eq!(me.kill(&main), Err(KillError::Root));
         let child = Greenlet::new(me, move |me, ()| {
@@ -113,9 +114,9 @@ fn s1_each_thread_has_a_main_of_its_own() {
 
 #[test]
 fn s2_entering_in_a_greenlet_gives_its_stack_an_inbox_of_another_type() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let child = Greenlet::new(me, |_, number: u32| {
-            let text = enter(|library: &Current<String>| {
+            let text = enter(|library: &Root<String>| {
                 let helper = Greenlet::new(library, |_, n: u32| Ok(n.to_string()));
                 library.switch(&helper, number)
             })?;
@@ -127,9 +128,9 @@ fn s2_entering_in_a_greenlet_gives_its_stack_an_inbox_of_another_type() {
 
 #[test]
 fn s2_the_greenlets_of_a_library_may_be_left_suspended_and_found_again() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let child = Greenlet::new(me, |me, mut n: u32| {
-            let (counter, first) = enter(|library: &Current<String>| {
+            let (counter, first) = unscoped().enter(|library: &Current<String>| {
                 let root = library.handle();
                 let counter = Greenlet::new(library, move |me, ()| {
                     me.switch(&root, "one".to_string())?;
@@ -140,11 +141,12 @@ fn s2_the_greenlets_of_a_library_may_be_left_suspended_and_found_again() {
             });
             n += first.len() as u32;
             // The root that it was made by is over; the next one of the same type is its heir.
-            n += enter(|again: &Current<String>| {
-                counter.set_parent(&again.handle()).unwrap();
-                again.switch(&counter, ())
-            })?
-            .len() as u32;
+            n += unscoped()
+                .enter(|again: &Current<String>| {
+                    counter.set_parent(&again.handle()).unwrap();
+                    again.switch(&counter, ())
+                })?
+                .len() as u32;
             let _ = me;
             Ok(n)
         });
@@ -155,9 +157,9 @@ fn s2_the_greenlets_of_a_library_may_be_left_suspended_and_found_again() {
 #[test]
 fn s2_the_outer_greenlet_is_busy_meanwhile_and_nothing_is_transferred() {
     let census = Census::new();
-    enter(|me: &Current<Word>| {
+    enter(|me: &Root<Word>| {
         let main = me.handle();
-        enter(|inner: &Current<()>| {
+        enter(|inner: &Root<()>| {
             assert!(main.is_active() && !main.is_dead());
             let message = Word::new(&census, 7);
             match inner.try_switch(&main, message) {
@@ -177,10 +179,10 @@ fn s2_the_outer_greenlet_is_busy_meanwhile_and_nothing_is_transferred() {
 
 #[test]
 fn s2_a_busy_greenlet_can_be_switched_to_when_the_closure_is_done() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         let busy = Greenlet::new(me, move |me, n: u32| {
-            let n = enter(|inner: &Current<u32>| {
+            let n = enter(|inner: &Root<u32>| {
                 let seen = Greenlet::new(inner, move |_, ()| Ok(n + 1));
                 inner.switch(&seen, ())
             })?;
@@ -194,10 +196,10 @@ fn s2_a_busy_greenlet_can_be_switched_to_when_the_closure_is_done() {
 
 #[test]
 fn s2_siblings_find_it_busy_too() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let busy = Greenlet::new(me, |me, ()| {
             let outer = me.handle();
-            enter(|inner: &Current<bool>| {
+            enter(|inner: &Root<bool>| {
                 let sibling = Greenlet::new(inner, move |me, ()| {
                     Ok(matches!(
                         me.try_switch(&outer, ()),
@@ -215,9 +217,9 @@ fn s2_siblings_find_it_busy_too() {
 #[test]
 fn s2_the_outer_current_is_not_the_running_one_meanwhile() {
     let census = Census::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let child = Greenlet::new(me, |_, _: Word| Ok(()));
-        enter(|_: &Current<()>| {
+        enter(|_: &Root<()>| {
             match me.try_switch(&child, Word::new(&census, 1)) {
                 Err(SwitchError::NotCurrent(word)) => assert_eq!(word.value(), 1),
                 _ => panic!("switched from a greenlet that waits"),
@@ -231,8 +233,8 @@ fn s2_the_outer_current_is_not_the_running_one_meanwhile() {
 
 #[test]
 fn s2_a_panic_of_the_inner_closure_ends_the_outer_ones_wait() {
-    enter(|me: &Current<()>| {
-        let panic = catch(|| enter(|_: &Current<u8>| panic!("out")));
+    enter(|me: &Root<()>| {
+        let panic = catch(|| enter(|_: &Root<u8>| panic!("out")));
         assert!(panic.is_err());
         let child = Greenlet::new(me, |_, ()| Ok(()));
         me.switch(&child, ()).unwrap();
@@ -242,7 +244,7 @@ fn s2_a_panic_of_the_inner_closure_ends_the_outer_ones_wait() {
 #[test]
 fn s2_roots_nest_to_any_depth() {
     fn deeper(depth: u32) -> u32 {
-        enter(|me: &Current<u32>| {
+        enter(|me: &Root<u32>| {
             let child = Greenlet::new(me, move |_, ()| {
                 Ok(if depth == 0 { 0 } else { 1 + deeper(depth - 1) })
             });
@@ -274,7 +276,7 @@ unsafe extern "C" fn enters(
     // resumed with what is written last.
     unsafe {
         let both = &*both.cast::<Unknown>();
-        enter(|_: &Current<()>| both.other.switch(&both.own, NOTHING));
+        enter(|_: &Root<()>| both.other.switch(&both.own, NOTHING));
         departure.write(Departure {
             to: MaybeUninit::new(&both.own),
             message: MaybeUninit::new(NOTHING),
@@ -297,7 +299,7 @@ fn s2_a_root_that_ends_before_one_that_was_entered_later_aborts_with_a_message()
             both.other.prepare(stack.top(), enters, argument);
             both.own.switch(&both.other, NOTHING);
         }
-        enter(|_: &Current<()>| {
+        enter(|_: &Root<()>| {
             // SAFETY: as before; the other one waits in its switch.
             unsafe { both.own.switch(&both.other, NOTHING) };
             eprintln!("it went on");
@@ -311,10 +313,35 @@ fn s2_a_root_that_ends_before_one_that_was_entered_later_aborts_with_a_message()
 
 #[test]
 fn s1_debug_says_that_it_is_main() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let words = format!("{me:?}");
         assert!(words.contains("current active started main"), "{words}");
         let child = Builder::new().name("n").build(me, |_, ()| Ok(())).unwrap();
         assert!(!format!("{child:?}").contains("main"));
+    });
+}
+
+#[test]
+fn s9_nothing_gets_out_of_an_enter_without_a_handle() {
+    // Else the initializer of a thread-local could be left, and the key be initialized once more.
+    enter(|me: &Root<u32>| {
+        let enters = Greenlet::new(me, |_, ()| {
+            enter(|inner: &Root<()>| {
+                // Its parent is a root that is over. The only greenlet that takes a `u32` is outside.
+                let orphan =
+                    inner.with_inbox(|nested: &Current<u32>| Greenlet::new(nested, |_, ()| Ok(5)));
+                let outcome = inner.switch(&orphan, ());
+                assert_eq!(outcome.unwrap_err().into_value::<u32>().unwrap(), 5);
+                let orphan = inner.with_inbox(|nested: &Current<u32>| {
+                    Greenlet::new(nested, |_, ()| Err(Number(6).into()))
+                });
+                assert_eq!(number(inner.switch(&orphan, ())), 6);
+                let past = inner.with_inbox(|nested: &Current<u32>| nested.handle());
+                let refused = inner.try_switch(&past, 7).unwrap_err();
+                assert_eq!(refused, SwitchError::Dead(7));
+            });
+            Ok(1)
+        });
+        assert_eq!(me.switch(&enters, ()).unwrap(), 1);
     });
 }

@@ -10,9 +10,9 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, enter};
+use greenlet::{Builder, Current, Greenlet, Root, enter};
 
-use crate::support::{census::Census, child::child, log::on_drop};
+use crate::support::{census::Census, child::child, log::on_drop, unscoped};
 #[cfg(target_os = "linux")]
 use crate::{
     machine::{emulated, skip},
@@ -25,7 +25,7 @@ fn in_thread(body: impl FnOnce() + Send + 'static) {
 }
 
 thread_local! {
-    static KEPT: RefCell<Vec<Greenlet<()>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Vec<Greenlet<'static, ()>>> = const { RefCell::new(Vec::new()) };
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn s21_a_greenlet_in_a_thread_local_is_killed_normally_when_the_thread_ends() {
     in_thread({
         let (census, exits) = (Arc::clone(&census), Arc::clone(&exits));
         move || {
-            enter(|me: &Current<()>| {
+            unscoped().enter(|me: &Current<()>| {
                 for _ in 0..3 {
                     let (main, exits) = (me.handle(), Arc::clone(&exits));
                     let token = census.token();
@@ -63,7 +63,7 @@ fn s21_new_and_dead_ones_in_a_thread_local_are_dropped() {
     in_thread({
         let census = Arc::clone(&census);
         move || {
-            enter(|me: &Current<()>| {
+            unscoped().enter(|me: &Current<()>| {
                 let token = census.token();
                 let new = Greenlet::new(me, move |_, ()| {
                     drop(token);
@@ -84,7 +84,7 @@ fn s21_a_greenlet_that_is_killed_by_a_thread_local_may_itself_kill_enter_and_swi
     in_thread({
         let seen = Arc::clone(&seen);
         move || {
-            enter(|me: &Current<()>| {
+            unscoped().enter(|me: &Current<()>| {
                 let suspended = |end: Box<dyn FnOnce()>| {
                     let main = me.handle();
                     let g = Greenlet::new(me, move |me, ()| {
@@ -99,7 +99,7 @@ fn s21_a_greenlet_that_is_killed_by_a_thread_local_may_itself_kill_enter_and_swi
                 let log = Arc::clone(&seen);
                 let outer = suspended(Box::new(move || {
                     drop(inner);
-                    enter(|me: &Current<&str>| {
+                    enter(|me: &Root<&str>| {
                         let g = Greenlet::new(me, |_, ()| Ok("entered"));
                         log.lock().unwrap().push(me.switch(&g, ()).unwrap());
                     });
@@ -117,7 +117,7 @@ fn s21_a_thread_locals_destructor_may_make_and_run_greenlets() {
     struct Runs(Arc<AtomicUsize>);
     impl Drop for Runs {
         fn drop(&mut self) {
-            let sum = enter(|me: &Current<usize>| {
+            let sum = enter(|me: &Root<usize>| {
                 let main = me.handle();
                 let g = Greenlet::new(me, move |me, n: usize| {
                     let n = me.switch(&main, n + 1)?;
@@ -149,7 +149,7 @@ fn s21_one_that_nothing_can_reach_never_runs_again_and_keeps_its_stack() {
     in_thread({
         let (census, where_it_lies) = (Arc::clone(&census), Arc::clone(&where_it_lies));
         move || {
-            enter(|me: &Current<()>| {
+            unscoped().enter(|me: &Current<()>| {
                 let main = me.handle();
                 let build = Builder::new().stack_size(64 * 1024);
                 let g = build.build(me, move |me, ()| {
@@ -179,7 +179,7 @@ fn s21_a_handle_that_its_own_greenlet_keeps_is_such_a_one() {
     in_thread({
         let census = Arc::clone(&census);
         move || {
-            enter(|me: &Current<()>| {
+            unscoped().enter(|me: &Current<()>| {
                 let main = me.handle();
                 let g = Greenlet::new(me, move |me, ()| {
                     let _itself = me.handle();
@@ -198,7 +198,7 @@ fn s21_a_handle_that_its_own_greenlet_keeps_is_such_a_one() {
 #[test]
 fn s21_the_process_can_exit_with_suspended_greenlets() {
     let Some(ended) = child(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| {
                 let _dropped = on_drop(|| eprintln!("it ran"));
@@ -217,7 +217,7 @@ fn s21_the_process_can_exit_with_suspended_greenlets() {
 #[test]
 fn s21_the_process_can_exit_from_within_a_greenlet() {
     let Some(ended) = child(|| {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let g = Greenlet::new(me, |_, ()| process::exit(0));
             me.switch(&g, ()).unwrap();
             panic!("came back");
@@ -236,7 +236,7 @@ fn s21_the_stacks_of_a_thread_go_with_it() {
         assert_threads_leave_nothing(|| {
             // Set up before what the crate keeps in thread-locals, and so destroyed later.
             KEPT.with_borrow_mut(Vec::clear);
-            enter(|me: &Current<()>| {
+            unscoped().enter(|me: &Current<()>| {
                 let main = me.handle();
                 let suspended = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
                 me.switch(&suspended, ()).unwrap();
@@ -262,9 +262,9 @@ fn s21_a_thread_that_ends_keeps_no_stacks_whatever_it_then_asks_for() {
             // Set up first, destroyed last.
             ASKS.set(Some(Box::new(on_drop(|| {
                 greenlet::set_idle_stacks(100);
-                enter(run_one);
+                enter(|me: &Root<()>| run_one(me));
             }))));
-            enter(run_one);
+            enter(|me: &Root<()>| run_one(me));
         });
     });
     if let Some(ended) = ended {

@@ -1,14 +1,9 @@
 //! s22: a callback at every switch.
 
-use std::{
-    cell::{Cell, RefCell},
-    panic::panic_any,
-    rc::Rc,
-    thread,
-};
+use std::{cell::Cell, mem, panic::panic_any, rc::Rc, thread};
 
 use greenlet::{
-    Builder, Current, Greenlet, GreenletExit, Thrown, enter, local,
+    Builder, Child, Current, Greenlet, GreenletExit, Root, Thrown, enter, local,
     trace::{self, Event, EventKind, Tracer},
 };
 
@@ -20,7 +15,7 @@ use crate::{
         log::{Log, OnDrop, on_drop},
         number,
         panics::{catch, text_of},
-        run_without_handles,
+        run_without_handles, unscoped,
     },
     with_each_cargo,
 };
@@ -47,17 +42,17 @@ fn traced(run: impl FnOnce()) -> Vec<String> {
     log.take()
 }
 
-fn named<I: 'static, P: 'static>(
-    me: &Current<P>,
+fn named<'e, I: 'static, P: 'static>(
+    me: &Current<'e, P>,
     name: &str,
-    body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
-) -> Greenlet<I> {
+    body: impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
+) -> Greenlet<'e, I> {
     Builder::new().name(name).build(me, body).unwrap()
 }
 
 #[test]
 fn s22_every_switch_is_an_event_also_the_first_and_the_death() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = named(me, "g", move |me, ()| me.switch(&main, ()));
         let events = traced(|| {
@@ -70,7 +65,7 @@ fn s22_every_switch_is_an_event_also_the_first_and_the_death() {
 
 #[test]
 fn s22_a_death_by_error_or_panic_is_a_throw() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let fails = named(me, "fails", |_, ()| Err(Number(1).into()));
         let panics = named(me, "panics", |_, ()| panic!("by the child"));
         let events = traced(|| {
@@ -86,7 +81,7 @@ fn s22_a_death_by_error_or_panic_is_a_throw() {
 
 #[test]
 fn s22_a_throw_is_one_in_the_target_and_of_its_exit_in_the_parent() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = named(me, "g", move |me, ()| me.switch(&main, ()));
         me.switch(&g, ()).unwrap();
@@ -97,7 +92,7 @@ fn s22_a_throw_is_one_in_the_target_and_of_its_exit_in_the_parent() {
 
 #[test]
 fn s22_a_switch_to_oneself_is_an_event() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let events = traced(|| {
             me.switch(&me.handle(), ()).unwrap();
             assert_eq!(number(me.throw(&me.handle(), Number(1))), 1);
@@ -118,7 +113,7 @@ fn s22_a_switch_to_oneself_is_an_event() {
 
 #[test]
 fn s22_a_kill_is_a_throw_and_its_end_a_switch() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = named(me, "g", move |me, ()| me.switch(&main, ()));
         me.switch(&g, ()).unwrap();
@@ -128,7 +123,7 @@ fn s22_a_kill_is_a_throw_and_its_end_a_switch() {
 
 #[test]
 fn s22_a_parent_that_is_switched_to_by_a_death_is_seen() {
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let parent = named(me, "parent", |_, n: u32| Ok(n));
         let child = named(me, "child", |_, n: u32| Ok(n));
         child.set_parent(&parent).unwrap();
@@ -143,7 +138,7 @@ fn s22_the_tracer_is_called_in_the_target_after_the_arrival() {
         static WHO: Cell<&'static str> = Cell::new("new");
     }
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         WHO.with(|who| who.set("main"));
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
@@ -175,12 +170,12 @@ fn s22_the_tracer_is_called_in_the_target_after_the_arrival() {
 
 #[test]
 fn s22_each_thread_has_its_own_tracer() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = named(me, "g", |_, ()| Ok(()));
         let events = traced(|| {
             let elsewhere = thread::spawn(|| {
                 assert!(trace::set(None).is_none());
-                enter(|me: &Current<()>| {
+                enter(|me: &Root<()>| {
                     let g = Greenlet::new(me, |_, ()| Ok(()));
                     me.switch(&g, ()).unwrap();
                 });
@@ -197,7 +192,7 @@ fn s22_a_tracer_that_panics_is_removed_and_the_panic_goes_on_in_the_target() {
     fn check<T: Cargo>() {
         let census = Census::new();
         let log = Log::new();
-        enter(|me: &Current<Option<T>>| {
+        enter(|me: &Root<Option<T>>| {
             let main = me.handle();
             let g = Greenlet::new(me, {
                 let log = log.clone();
@@ -230,7 +225,7 @@ fn s22_a_tracer_that_panics_is_removed_and_the_panic_goes_on_in_the_target() {
 fn s22_when_a_tracer_panics_at_the_first_switch_the_body_does_not_run() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let token = census.token();
             let g = Greenlet::new(me, move |_, _: T| {
                 drop(token);
@@ -250,7 +245,7 @@ fn s22_when_a_tracer_panics_at_the_first_switch_the_body_does_not_run() {
 #[test]
 fn s22_a_tracer_that_panics_in_a_kill_does_not_disturb_the_dropper() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, {
             let log = log.clone();
@@ -305,7 +300,7 @@ fn s22_nor_does_a_destructor_of_the_tracer_or_of_its_panic_that_panics_in_a_kill
         removes_itself(|event| event.from.is_dead()),
         panics_at_a_death(),
     ] {
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
             me.switch(&g, ()).unwrap();
@@ -319,39 +314,35 @@ fn s22_nor_does_a_destructor_of_the_tracer_or_of_its_panic_that_panics_in_a_kill
 }
 
 #[test]
-fn s20_no_member_outlives_its_scope_when_a_tracer_panics_at_the_end() {
+fn s20_no_member_outlives_its_enter_when_a_tracer_panics_at_the_end() {
     for tracer in [
         removes_itself(|event| event.from.is_dead()),
         panics_at_a_death(),
     ] {
-        enter(|me: &Current<()>| {
-            let members = catch(|| {
-                let handles = RefCell::new(Vec::new());
-                me.scope(|s| {
-                    let main = me.handle();
-                    for _ in 0..2 {
-                        let (main, handles) = (main.clone(), &handles);
-                        let member = s.greenlet(me, move |me, ()| {
-                            handles.borrow_mut().push(me.handle());
-                            me.switch(&main, ())
-                        });
-                        me.switch(&member, ()).unwrap();
-                    }
-                    trace::set(Some(tracer));
-                });
-                handles.into_inner()
-            });
-            let members = members.unwrap();
-            assert_eq!(members.len(), 2);
-            assert!(members.iter().all(Greenlet::is_dead));
+        let log = Log::new();
+        let caught = catch(|| {
+            enter(|me: &Root<()>| {
+                for _ in 0..2 {
+                    let log = &log;
+                    let member = Greenlet::new(me, move |me, ()| {
+                        let _dropped = log.at_drop("killed");
+                        me.switch_to_parent(())
+                    });
+                    me.switch(&member, ()).unwrap();
+                    mem::forget(member);
+                }
+                trace::set(Some(tracer));
+            })
         });
+        caught.unwrap();
+        assert_eq!(log.take(), ["killed", "killed"]);
     }
 }
 
 #[test]
 fn s22_a_destructor_of_the_tracer_that_panics_does_so_in_the_target_and_nothing_is_lost() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let caught = catch(|| {
             let log = log.clone();
@@ -369,7 +360,7 @@ fn s22_a_destructor_of_the_tracer_that_panics_does_so_in_the_target_and_nothing_
 #[test]
 fn s22_a_kill_outside_every_greenlet_survives_it_too() {
     let Some(ended) = child(|| {
-        let g = enter(|me: &Current<()>| {
+        let g = unscoped().enter(|me: &Current<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
             me.switch(&g, ()).unwrap();
@@ -388,7 +379,7 @@ fn s22_a_tracer_may_switch_and_the_message_is_not_lost() {
     fn check<T: Cargo>() {
         let census = Rc::new(Census::new());
         let log = Log::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, message: T| me.switch(&main, message));
             let (seen, counted, busy) = (log.clone(), Rc::clone(&census), Cell::new(false));
@@ -396,7 +387,7 @@ fn s22_a_tracer_may_switch_and_the_message_is_not_lost() {
                 if busy.replace(true) {
                     return;
                 }
-                let value = enter(|inner: &Current<T>| {
+                let value = enter(|inner: &Root<T>| {
                     let echo = Greenlet::new(inner, |_, message: T| Ok(message));
                     inner.switch(&echo, T::new(&counted, 100)).unwrap().value()
                 });
@@ -416,7 +407,7 @@ fn s22_a_tracer_may_switch_and_the_message_is_not_lost() {
 fn s22_set_returns_the_one_before_and_may_set_the_same_again() {
     let log = Log::new();
     let tracer = tracer(&log);
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = named(me, "g", |_, ()| Ok(()));
         assert!(trace::set(Some(tracer.clone())).is_none());
         assert!(trace::set(Some(tracer.clone())).is_some());
@@ -432,7 +423,7 @@ fn s22_set_returns_the_one_before_and_may_set_the_same_again() {
 fn s22_a_tracer_set_in_a_greenlet_sees_it_leave() {
     let log = Log::new();
     let tracer = tracer(&log);
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = named(me, "g", move |me, ()| {
             trace::set(Some(tracer));
@@ -449,7 +440,7 @@ fn s22_a_tracer_set_in_a_greenlet_sees_it_leave() {
 #[test]
 fn s22_a_tracer_may_drop_the_last_handle_of_the_one_that_has_just_died() {
     let Some(ended) = child(|| {
-        enter(|me: &Current<()>| {
+        unscoped().enter(|me: &Current<()>| {
             let dies = Greenlet::new(me, |_, ()| Ok(()));
             // Owns the only handle of the one that dies.
             let holder = Greenlet::new(me, move |me, ()| {
@@ -458,7 +449,7 @@ fn s22_a_tracer_may_drop_the_last_handle_of_the_one_that_has_just_died() {
             let (killed, busy) = (holder.clone(), Cell::new(false));
             trace::set(Some(Tracer::new(move |event| {
                 if event.from.is_dead() && !busy.replace(true) {
-                    enter(|inner: &Current<u8>| inner.kill(&killed).unwrap());
+                    enter(|inner: &Root<u8>| inner.kill(&killed).unwrap());
                 }
             })));
             me.switch(&holder, ()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use greenlet::{Current, Greenlet, SwitchError, enter};
+use greenlet::{Greenlet, Root, SwitchError, enter};
 
 use crate::support::{
     Number,
@@ -24,7 +24,7 @@ fn while_unwinding(run: impl FnOnce()) {
 #[test]
 fn s19_switching_away_while_unwinding_is_refused_with_the_message() {
     let census = Census::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, word: Word| {
             assert_eq!(word.value(), 2);
             Ok(())
@@ -41,7 +41,7 @@ fn s19_switching_away_while_unwinding_is_refused_with_the_message() {
 #[test]
 fn s19_so_it_is_to_a_suspended_greenlet() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
         me.switch(&g, ()).unwrap();
@@ -59,7 +59,7 @@ fn s19_so_it_is_to_a_suspended_greenlet() {
 #[test]
 fn s19_throwing_is_refused_with_the_error() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         while_unwinding(|| {
             if let Err(SwitchError::Unwinding(thrown)) = me.try_throw(&g, Number(3)) {
@@ -74,9 +74,9 @@ fn s19_throwing_is_refused_with_the_error() {
 #[test]
 fn s19_entering_again_does_not_help() {
     let log = Log::new();
-    enter(|_: &Current<()>| {
+    enter(|_: &Root<()>| {
         while_unwinding(|| {
-            enter(|inner: &Current<u8>| {
+            enter(|inner: &Root<u8>| {
                 let g = Greenlet::new(inner, |_, ()| Ok(1));
                 if let Err(SwitchError::Unwinding(())) = inner.try_switch(&g, ()) {
                     log.add("refused");
@@ -91,7 +91,7 @@ fn s19_entering_again_does_not_help() {
 fn s19_killing_is_allowed_while_unwinding() {
     let log = Log::new();
     let census = Rc::new(Census::new());
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let suspended = || {
             let (log, main, census) = (log.clone(), me.handle(), Rc::clone(&census));
             let g = Greenlet::new(me, move |me, ()| {
@@ -116,7 +116,7 @@ fn s19_killing_is_allowed_while_unwinding() {
 
 #[test]
 fn s19_a_greenlet_killed_while_unwinding_may_panic() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             me.switch(&main, ()).unwrap_err();
@@ -134,7 +134,7 @@ fn s19_a_greenlet_killed_while_unwinding_may_panic() {
 #[test]
 fn s19_each_greenlets_caught_panic_is_its_own() {
     // Caught and over: then switching is allowed again, also out of a handler that ended.
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {
             for _ in 0..3 {

@@ -1,12 +1,9 @@
 //! s6: first and later switches. s7: the value at the end. s8: to oneself. s9: to the dead.
 //! s10: the message on its way.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-};
+use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Builder, Current, Greenlet, SwitchError, enter};
+use greenlet::{Builder, Child, Current, Greenlet, Root, SwitchError, enter};
 
 use crate::{
     shared_by_greenlets,
@@ -15,7 +12,7 @@ use crate::{
         census::{Cargo, Census, Word},
         is_new,
         log::{Log, on_drop},
-        number, refusal, run_without_handles,
+        number, refusal, run_without_handles, unscoped,
     },
     with_each_cargo,
 };
@@ -25,7 +22,7 @@ fn s6_the_first_switch_runs_the_body_with_the_message() {
     fn check<T: Cargo>() {
         let census = Census::new();
         let log = Log::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let g = Greenlet::new(me, {
                 let log = log.clone();
                 move |_, message: T| {
@@ -45,7 +42,7 @@ fn s6_the_first_switch_runs_the_body_with_the_message() {
 fn s6_a_later_switch_makes_the_targets_own_return() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, mut message: T| {
                 while message.value() < 100 {
@@ -66,7 +63,7 @@ fn s6_a_later_switch_makes_the_targets_own_return() {
 #[test]
 fn s6_control_goes_to_any_greenlet_not_only_up_and_down() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let ring: Rc<RefCell<Vec<Greenlet<u32>>>> = Rc::default();
         for _ in 0..3 {
             let g = Greenlet::new(me, {
@@ -94,7 +91,7 @@ fn s6_control_goes_to_any_greenlet_not_only_up_and_down() {
 fn s7_the_value_goes_to_the_parent_not_to_who_switched_in() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let child = Greenlet::new(me, |_, value: T| Ok(value));
             let caller = Greenlet::new(me, move |me, first: Option<T>| {
                 let outcome = me.switch(&child, first.expect("the first"));
@@ -112,7 +109,7 @@ fn s7_the_value_goes_to_the_parent_not_to_who_switched_in() {
 #[test]
 fn s7_the_value_goes_to_the_parent_at_that_moment() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let main = me.handle();
         let adopter = Greenlet::new(me, {
             let log = log.clone();
@@ -136,7 +133,7 @@ fn s7_the_value_goes_to_the_parent_at_that_moment() {
 fn s7_a_new_parent_is_started_with_the_value() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let parent = Greenlet::new(me, |_, value: T| {
                 assert_eq!(value.value(), 8);
                 Ok(value)
@@ -156,7 +153,7 @@ fn s7_dead_parents_are_passed_over_for_the_first_live_ancestor() {
     fn check<T: Cargo>() {
         let census = Census::new();
         let log = Log::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let main = me.handle();
             let first = Greenlet::new(me, {
                 let log = log.clone();
@@ -185,7 +182,7 @@ fn s7_dead_parents_are_passed_over_for_the_first_live_ancestor() {
 }
 
 /// A child whose parent is dead and took what the child returns, which `me` does not.
-fn orphan<T: Cargo>(me: &Current<()>, census: &Census) -> Greenlet<T> {
+fn orphan<'e, T: Cargo>(me: &Current<'e, ()>, census: &Census) -> Greenlet<'e, T> {
     let slot = Rc::new(RefCell::new(None));
     let parent = Greenlet::new(me, {
         let slot = Rc::clone(&slot);
@@ -200,44 +197,10 @@ fn orphan<T: Cargo>(me: &Current<()>, census: &Census) -> Greenlet<T> {
 }
 
 #[test]
-fn s7_past_a_dead_owner_of_a_scope_that_nobody_holds_main_receives() {
-    for owner_is_held in [true, false] {
-        let (child, owners) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
-        enter(|main: &Current<u32>| {
-            let parent = Greenlet::new(main, {
-                let (main, child) = (main.handle(), Rc::clone(&child));
-                let owners = Rc::clone(&owners);
-                move |me, _: u32| {
-                    let owner = Greenlet::new(me, move |me: &Current<u32>, _: u32| {
-                        me.scope(|s| {
-                            let member = s.greenlet(me, |me: &Current<u32>, _: u32| {
-                                child.set(Some(Greenlet::new(me, |_, n: u32| Ok(n))));
-                                Ok(0)
-                            });
-                            me.switch(&member, 0)
-                        })
-                    });
-                    me.switch(&owner, 0)?;
-                    owners.set(owner_is_held.then_some(owner));
-                    let n = me.switch(&main, 1)?;
-                    Ok(n + 100)
-                }
-            });
-            assert_eq!(main.switch(&parent, 0).unwrap(), 1);
-            let child = child.take().unwrap();
-            let heard = main.switch(&child, 2).unwrap();
-            assert_eq!(heard, if owner_is_held { 102 } else { 2 });
-            assert_eq!(parent.is_dead(), owner_is_held);
-        });
-        drop(owners.take());
-    }
-}
-
-#[test]
 fn s7_a_value_that_the_live_ancestor_does_not_take_arrives_in_an_error() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let child = orphan::<T>(me, &census);
             let thrown = me.switch(&child, T::new(&census, 6)).unwrap_err();
             assert!(!thrown.is_exit() && !thrown.is_child_exit());
@@ -252,7 +215,7 @@ fn s7_a_value_that_the_live_ancestor_does_not_take_arrives_in_an_error() {
 fn s7_a_value_in_an_error_is_dropped_with_it() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let child = orphan::<T>(me, &census);
             let thrown = me.switch(&child, T::new(&census, 6)).unwrap_err();
             assert_eq!(census.alive(), 1);
@@ -267,10 +230,10 @@ fn s7_a_value_in_an_error_is_dropped_with_it() {
 fn s7_a_value_in_an_error_goes_on_as_errors_do() {
     fn check<T: Cargo>() {
         let census = Rc::new(Census::new());
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let between = Greenlet::new(me, {
                 let census = Rc::clone(&census);
-                move |me: &Current<()>, ()| {
+                move |me: &Child<(), _>, ()| {
                     let child = orphan::<T>(me, &census);
                     me.switch(&child, T::new(&census, 6))
                 }
@@ -285,10 +248,10 @@ fn s7_a_value_in_an_error_goes_on_as_errors_do() {
 #[test]
 fn s7_the_first_live_ancestor_has_it_even_if_a_further_one_takes_the_type() {
     let census = Rc::new(Census::new());
-    enter(|me: &Current<Word>| {
+    enter(|me: &Root<Word>| {
         let between = Greenlet::new(me, {
             let census = Rc::clone(&census);
-            move |me: &Current<()>, ()| {
+            move |me: &Child<(), _>, ()| {
                 let child = orphan::<Word>(me, &census);
                 let outcome = me.switch(&child, Word::new(&census, 6));
                 let word = outcome.unwrap_err().into_value::<Word>().unwrap();
@@ -303,9 +266,9 @@ fn s7_the_first_live_ancestor_has_it_even_if_a_further_one_takes_the_type() {
 fn s7_a_busy_parents_value_reaches_who_it_waits_for_in_an_error() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let child = Greenlet::new(me, |_, value: T| Ok(value));
-            enter(|inner: &Current<()>| {
+            enter(|inner: &Root<()>| {
                 let thrown = inner.switch(&child, T::new(&census, 4)).unwrap_err();
                 assert_eq!(thrown.into_value::<T>().unwrap().value(), 4);
             });
@@ -319,7 +282,7 @@ fn s7_a_parent_without_a_stack_stays_new_and_the_value_goes_on_in_an_error() {
     const TOO_MUCH: usize = 1 << (usize::BITS - 2);
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             // On 32 bits some can be had.
             let mut started = Vec::new();
             for _ in 0..4 {
@@ -349,7 +312,7 @@ fn s7_a_parent_without_a_stack_stays_new_and_the_value_goes_on_in_an_error() {
 fn s8_a_switch_to_oneself_returns_the_message_at_once() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let back = me.switch(&me.handle(), T::new(&census, 2)).unwrap();
             assert_eq!(back.value(), 2);
             let g = Greenlet::new(me, |me, message: T| {
@@ -367,7 +330,7 @@ fn s9_a_switch_to_the_dead_goes_to_its_first_live_ancestor() {
     fn check<T: Cargo>() {
         let census = Census::new();
         let log = Log::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let main = me.handle();
             let live = Greenlet::new(me, {
                 let log = log.clone();
@@ -398,7 +361,7 @@ fn s9_a_switch_to_the_dead_goes_to_its_first_live_ancestor() {
 fn s9_a_new_ancestor_of_the_dead_is_started() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let new = Greenlet::new(me, |_, value: T| {
                 assert_eq!(value.value(), 2);
                 Ok(value)
@@ -417,7 +380,7 @@ fn s9_a_new_ancestor_of_the_dead_is_started() {
 fn s9_where_no_ancestor_takes_it_the_message_comes_back() {
     fn check<T: Cargo>() {
         let census = Census::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let dead = Greenlet::new(me, |_, _: T| Ok(()));
             me.kill(&dead).unwrap();
             match me.try_switch(&dead, T::new(&census, 6)) {
@@ -434,9 +397,9 @@ fn s9_where_no_ancestor_takes_it_the_message_comes_back() {
 
 #[test]
 fn s9_a_main_that_is_over_is_succeeded_by_the_next() {
-    let past = enter(|me: &Current<u32>| me.handle());
-    enter(|me: &Current<u32>| assert_eq!(me.switch(&past, 3).unwrap(), 3));
-    enter(|me: &Current<()>| {
+    let past = unscoped().enter(|me: &Current<u32>| me.handle());
+    unscoped().enter(|me: &Current<u32>| assert_eq!(me.switch(&past, 3).unwrap(), 3));
+    unscoped().enter(|me: &Current<()>| {
         let outcome = me.try_switch(&past, 3);
         assert!(matches!(outcome, Err(SwitchError::Dead(3))));
     });
@@ -446,7 +409,7 @@ fn s9_a_main_that_is_over_is_succeeded_by_the_next() {
 fn s10_the_value_of_one_that_dies_without_a_handle_arrives() {
     fn check<T: Cargo>() {
         let census = Rc::new(Census::new());
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let value = run_without_handles(me, {
                 let census = Rc::clone(&census);
                 move |_| Ok(T::new(&census, 11))
@@ -462,7 +425,7 @@ fn s10_a_value_is_taken_before_its_sender_is_killed() {
     fn check<T: Cargo>() {
         let census = Rc::new(Census::new());
         let log = Log::new();
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let main = me.handle();
             let value = run_without_handles(me, {
                 let (census, log) = (Rc::clone(&census), log.clone());
@@ -496,7 +459,7 @@ fn s10_a_value_without_size_is_not_lost_either() {
             DROPS.set(DROPS.get() + 1);
         }
     }
-    enter(|me: &Current<Nothing>| {
+    enter(|me: &Root<Nothing>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, first: Nothing| {
             let second = me.switch(&main, first)?;
@@ -525,7 +488,7 @@ fn s10_values_of_every_size_and_alignment_arrive_whole() {
     struct AlignedNothing;
 
     fn check<T: Copy + PartialEq + std::fmt::Debug + 'static>(value: T) {
-        enter(|me: &Current<T>| {
+        enter(|me: &Root<T>| {
             let main = me.handle();
             // Unoptimized, each frame with an aligned value takes several times its alignment.
             let build = Builder::new().stack_size(1 << 20);

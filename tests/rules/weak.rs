@@ -2,13 +2,13 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, WeakGreenlet, enter};
+use greenlet::{Current, Greenlet, Root, WeakGreenlet, enter};
 
-use crate::support::{census::Census, log::Log, run_without_handles};
+use crate::support::{census::Census, log::Log, run_without_handles, unscoped};
 
 #[test]
 fn s18_a_weak_handle_gives_a_handle_while_the_greenlet_lives() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
         let weak = g.downgrade();
@@ -23,7 +23,7 @@ fn s18_a_weak_handle_gives_a_handle_while_the_greenlet_lives() {
 #[test]
 fn s18_a_weak_handle_does_not_keep_the_greenlet_alive() {
     let census = Census::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let token = census.token();
         let new = Greenlet::new(me, move |_, ()| {
             drop(token);
@@ -49,7 +49,7 @@ fn s18_a_weak_handle_does_not_keep_the_greenlet_alive() {
 
 #[test]
 fn s18_a_weak_handle_is_dead_once_the_greenlet_is_though_a_handle_is_left() {
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let ended = Greenlet::new(me, |_, ()| Ok(()));
         let killed = Greenlet::new(me, |_, ()| Ok(()));
         let weak = [ended.downgrade(), killed.downgrade()];
@@ -63,7 +63,7 @@ fn s18_a_weak_handle_is_dead_once_the_greenlet_is_though_a_handle_is_left() {
 #[test]
 fn s18_a_greenlet_that_dies_of_its_last_drop_sees_its_weak_handle_dead() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let slot = Rc::new(RefCell::new(None::<WeakGreenlet<()>>));
         let main = me.handle();
         let g = Greenlet::new(me, {
@@ -83,7 +83,7 @@ fn s18_a_greenlet_that_dies_of_its_last_drop_sees_its_weak_handle_dead() {
 
 #[test]
 fn s18_a_greenlet_that_runs_without_a_handle_has_no_weak_handle_either() {
-    enter(|me: &Current<bool>| {
+    enter(|me: &Root<bool>| {
         let outcome = run_without_handles(me, |me| {
             let weak = me.handle().downgrade();
             Ok(weak.upgrade().is_none())
@@ -94,7 +94,7 @@ fn s18_a_greenlet_that_runs_without_a_handle_has_no_weak_handle_either() {
 
 #[test]
 fn s18_weak_handles_may_outlive_all_else() {
-    let weak = enter(|me: &Current<()>| {
+    let weak = unscoped().enter(|me: &Current<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         (g.downgrade(), me.handle().downgrade())
     });

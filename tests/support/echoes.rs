@@ -7,7 +7,7 @@ use super::census::{Cargo, Census, Wide};
 pub const SMALL: usize = Builder::MIN_STACK_SIZE;
 
 /// One that sends back what it receives.
-pub fn echo(me: &Current<Wide>, stack_size: usize) -> Greenlet<Wide> {
+pub fn echo<'e>(me: &Current<'e, Wide>, stack_size: usize) -> Greenlet<'e, Wide> {
     let main = me.handle();
     let builder = Builder::new().stack_size(stack_size);
     builder
@@ -20,7 +20,7 @@ pub fn echo(me: &Current<Wide>, stack_size: usize) -> Greenlet<Wide> {
 }
 
 /// A suspended one on each of so many stacks.
-pub fn many_suspended(me: &Current<Wide>, census: &Census) -> Vec<Greenlet<Wide>> {
+pub fn many_suspended<'e>(me: &Current<'e, Wide>, census: &Census) -> Vec<Greenlet<'e, Wide>> {
     let greenlets: Vec<_> = (0..300).map(|_| echo(me, SMALL)).collect();
     for greenlet in &greenlets {
         drop(me.switch(greenlet, Wide::new(census, 1)).unwrap());

@@ -10,10 +10,16 @@ pub mod panics;
 
 use std::{cell::RefCell, rc::Rc};
 
-use greenlet::{Current, Greenlet, SwitchError, Thrown};
+use greenlet::{Child, Current, Greenlet, SwitchError, Thrown, Unscoped};
 
 use crate::machine::page_size;
 use log::Log;
+
+/// For tests that keep handles in thread-locals, or longer than an `enter`.
+pub fn unscoped() -> Unscoped {
+    // SAFETY: no test suspends a greenlet in a closure that was lent a thread-local's value.
+    unsafe { Unscoped::new() }
+}
 
 /// An error that has a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +61,7 @@ pub fn refusal<T>(outcome: Result<T, Thrown>) -> SwitchError<()> {
 }
 
 /// Not started, and not over.
-pub fn is_new<I, L>(greenlet: &Greenlet<I, L>) -> bool {
+pub fn is_new<I>(greenlet: &Greenlet<I>) -> bool {
     !greenlet.is_active() && !greenlet.is_dead()
 }
 
@@ -79,7 +85,7 @@ fn statm(field: usize) -> usize {
 }
 
 /// A suspended greenlet that adds `event` when its locals are dropped.
-pub fn suspended(me: &Current<()>, log: &Log, event: &'static str) -> Greenlet<()> {
+pub fn suspended<'e>(me: &Current<'e, ()>, log: &Log, event: &'static str) -> Greenlet<'e, ()> {
     let (main, log) = (me.handle(), log.clone());
     let greenlet = Greenlet::new(me, move |me, ()| {
         let _dropped = log.at_drop(event);
@@ -90,9 +96,9 @@ pub fn suspended(me: &Current<()>, log: &Log, event: &'static str) -> Greenlet<(
 }
 
 /// Runs `body` in a child of `me` to which no handle is left.
-pub fn run_without_handles<T: 'static>(
-    me: &Current<T>,
-    body: impl FnOnce(&Current<()>) -> Result<T, Thrown> + 'static,
+pub fn run_without_handles<'e, T: 'static>(
+    me: &Current<'e, T>,
+    body: impl FnOnce(&Child<'e, (), T>) -> Result<T, Thrown> + 'e,
 ) -> Result<T, Thrown> {
     let slot = Rc::new(RefCell::new(None::<Greenlet<()>>));
     let child = Greenlet::new(me, {

@@ -63,15 +63,10 @@ impl Model<'_> {
         }
     }
 
-    pub(super) fn new_scope(&mut self) -> usize {
-        self.scopes.push(Vec::new());
-        self.scopes.len() - 1
-    }
-
     /// Rule s2: another inbox on the same stack; the one that enters waits.
-    pub(super) fn enter(&mut self, inbox: Kind, is_scope: bool, mut frame: Frame, is_told: bool) {
+    pub(super) fn enter(&mut self, inbox: Kind, is_scoped: bool, frame: Frame, is_told: bool) {
         let outer = self.running;
-        let root = self.new_root(inbox, !is_scope, Some(outer));
+        let root = self.new_root(inbox, Some(outer));
         self.push(Task::Entered { root, is_told });
         self.me().waits_for = Some(root);
         if self.mains.last() == Some(&outer) {
@@ -79,10 +74,11 @@ impl Model<'_> {
         }
         self.running = root;
         self.push(Task::RootEnds);
-        if is_scope {
-            let scope = self.new_scope();
-            self.push(Task::EndScope(scope));
-            frame.scope = Some(scope);
+        if is_scoped {
+            let home = self.members.len();
+            self.members.push(Vec::new());
+            self.me().home = Some(home);
+            self.push(Task::EndEnter(home));
         }
         self.push(Task::Frame(frame));
     }
@@ -131,18 +127,12 @@ impl Model<'_> {
                 self.push(Task::DropContent(content));
             }
             Task::Receive(_) => self.push(Task::Leave(outcome)),
-            Task::EndScope(scope) => {
+            Task::EndEnter(home) => {
                 if !unwinds {
-                    self.log(Event::ScopeEnds(self.running));
+                    self.log(Event::Ends(self.running));
                 }
                 self.push(Task::Leave(outcome));
-                self.push(Task::KillMembers(scope));
-            }
-            Task::ScopeLeft => {
-                if !unwinds {
-                    self.log(Event::Left(self.running));
-                }
-                self.push(Task::Leave(outcome));
+                self.push(Task::KillMembers(home));
             }
             Task::Entered { root, is_told } => {
                 if is_told && !unwinds {

@@ -35,7 +35,7 @@ impl Model<'_> {
     pub(super) fn free(&mut self, id: Id) {
         let greenlet = &mut self.greenlets[id];
         assert!(greenlet.life == Life::Dead && greenlet.holds == 0);
-        if let Some(parent) = greenlet.parent.take().filter(|_| greenlet.holds_parent) {
+        if let Some(parent) = greenlet.parent.take() {
             self.push(Task::Release(parent));
         }
     }

@@ -61,14 +61,14 @@ impl Model<'_> {
         let waiting = self.greenlets[victim].killer;
         let mut told_too = Vec::new();
         if let (Some(waiting), true) = (waiting, spared.is_none() && told.last() != Some(&me)) {
-            if by != KillBy::EndOfScope {
+            if by != KillBy::EndOfEnter {
                 // *Silent*: it is dead when the first kill is over.
                 self.rule("s14 killed already");
                 self.push(Task::Killed(by, Killed::Later));
                 return;
             }
             // *Silent*: who waited for its end waits for that of the one that has killed the
-            // scope's owner, or of the owner.
+            // root, or of the root.
             self.rule("s20 takes a kill over");
             let last = self.last_waiter(me);
             told_too = self.chain_of_waits(last);
@@ -92,8 +92,8 @@ impl Model<'_> {
         let end = told[told.len() - 1];
         if end == me {
             assert!(
-                by != KillBy::EndOfScope,
-                "a member does not run when its scope ends"
+                by != KillBy::EndOfEnter,
+                "a member does not run when its `enter` ends"
             );
             self.rule(if victim == me {
                 "s14 itself"
@@ -147,15 +147,15 @@ impl Model<'_> {
         self.push(Task::Killed(by, result));
     }
 
-    /// Rule s20: at the end of a scope every greenlet of it that lives is killed. *Silent*:
+    /// Rule s20: at the end of an `enter` every greenlet of it that lives is killed. *Silent*:
     /// the last made is the first.
-    pub(super) fn kill_members(&mut self, scope: usize) {
-        let mut members = self.scopes[scope].iter().rev();
+    pub(super) fn kill_members(&mut self, home: usize) {
+        let mut members = self.members[home].iter().rev();
         let alive = members.find(|&&id| self.greenlets[id].life != Life::Dead);
         if let Some(&member) = alive {
             self.rule("s20 killed");
-            self.push(Task::KillMembers(scope));
-            self.push(Task::Kill(member, KillBy::EndOfScope));
+            self.push(Task::KillMembers(home));
+            self.push(Task::Kill(member, KillBy::EndOfEnter));
         }
     }
 }

@@ -53,7 +53,7 @@ struct Greenlet {
     inbox: Kind,
     /// What the body returns: the inbox of the parent that it was made under.
     returns: Kind,
-    /// Types that may borrow (rule s20) have no identity: nobody can tell that another
+    /// Types that may borrow have no identity: nobody can tell that another
     /// greenlet's inbox has the same type.
     has_identity: bool,
     is_root: bool,
@@ -65,8 +65,8 @@ struct Greenlet {
     life: Life,
     /// Rule s3: a child holds its parent, until nothing holds the child and it is dead.
     parent: Option<Id>,
-    /// It does, unless the parent owns the scope that it belongs to.
-    holds_parent: bool,
+    /// Rule s20: the scoped `enter` that it belongs to.
+    home: Option<usize>,
     /// Handles and children.
     holds: usize,
     /// Whose end this one waits for before it can go on.
@@ -103,7 +103,7 @@ impl Greenlet {
             has_huge_stack: false,
             life: Life::New,
             parent: None,
-            holds_parent: false,
+            home: None,
             holds: 1,
             waits_for: None,
             killer: None,
@@ -186,8 +186,6 @@ struct Frame {
     script: u8,
     next: usize,
     depth: u32,
-    /// The innermost scope, if the frame is that scope's.
-    scope: Option<usize>,
     has_outside: bool,
     locals: Vec<Local>,
     leaving: Option<Outcome>,
@@ -199,7 +197,6 @@ impl Frame {
             script,
             next: 0,
             depth,
-            scope: None,
             has_outside: false,
             locals: Vec::new(),
             leaving: None,
@@ -220,7 +217,7 @@ enum Departed {
 enum KillBy {
     Call,
     Drop,
-    EndOfScope,
+    EndOfEnter,
 }
 
 #[derive(Debug)]
@@ -238,8 +235,7 @@ enum Task {
         root: Id,
         is_told: bool,
     },
-    EndScope(usize),
-    ScopeLeft,
+    EndEnter(usize),
     GuardEnds,
     CapturedGuardEnds,
     /// A panic goes no further.
@@ -299,7 +295,8 @@ struct Model<'a> {
     mains: Vec<Id>,
     /// Panics that unwind now, on whatever stack.
     panics: usize,
-    scopes: Vec<Vec<Id>>,
+    /// Who was made in each scoped `enter`.
+    members: Vec<Vec<Id>>,
     /// Who waits in a kill, and the greenlet that was made last when that began; oldest first.
     kills: Vec<(Id, Id)>,
     slots: [Option<Id>; SLOTS],
@@ -320,14 +317,14 @@ impl<'a> Model<'a> {
             running: 0,
             mains: vec![0],
             panics: 0,
-            scopes: Vec::new(),
+            members: Vec::new(),
             kills: Vec::new(),
             slots: [None; SLOTS],
             fuel: FUEL,
             made: 0,
             births: 0,
         };
-        model.new_root(Kind::A, true, None);
+        model.new_root(Kind::A, None);
         model.slots[0] = Some(0);
         model.hold(0);
         model.push(Task::MainEnds);
@@ -335,9 +332,8 @@ impl<'a> Model<'a> {
         model
     }
 
-    fn new_root(&mut self, inbox: Kind, has_identity: bool, outer: Option<Id>) -> Id {
+    fn new_root(&mut self, inbox: Kind, outer: Option<Id>) -> Id {
         self.greenlets.push(Greenlet {
-            has_identity,
             is_root: true,
             outer,
             life: Life::Started,
@@ -400,7 +396,7 @@ impl<'a> Model<'a> {
                     self.log(Event::Kill(self.running, result));
                 }
             }
-            Task::KillMembers(scope) => self.kill_members(scope),
+            Task::KillMembers(home) => self.kill_members(home),
             Task::Release(id) => self.release(id),
             Task::Free(id) => self.free(id),
             Task::DropLocal(local) => self.drop_local(local),
@@ -417,8 +413,7 @@ impl<'a> Model<'a> {
             | Task::RootEnds
             | Task::MainEnds
             | Task::Entered { .. }
-            | Task::EndScope(_)
-            | Task::ScopeLeft
+            | Task::EndEnter(_)
             | Task::GuardEnds
             | Task::CapturedGuardEnds => unreachable!("reached by leaving a frame"),
         }

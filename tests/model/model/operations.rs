@@ -101,7 +101,7 @@ impl Model<'_> {
             Op::Panic => self.panic(),
             Op::Enter {
                 inbox,
-                scope,
+                scoped,
                 script,
                 slot,
             } if nests => {
@@ -109,23 +109,13 @@ impl Model<'_> {
                     has_outside: true,
                     ..Frame::new(script, self.frame().depth + 1)
                 };
-                self.enter(inbox, scope, frame, true);
+                self.enter(inbox, scoped, frame, true);
                 self.hold(self.running);
                 self.push(Task::Log(Event::Enter(self.running)));
                 self.put(slot, self.running);
             }
-            Op::Scope(script) if nests => {
-                let scope = self.new_scope();
-                let inner = self.inner_frame(script);
-                self.push(Task::ScopeLeft);
-                self.push(Task::EndScope(scope));
-                self.push(Task::Frame(Frame {
-                    scope: Some(scope),
-                    ..inner
-                }));
-            }
             Op::Guard(script) if nests => self.frame().locals.push(Local::Guard(script)),
-            Op::Enter { .. } | Op::Scope(_) | Op::Guard(_) => {}
+            Op::Enter { .. } | Op::Guard(_) => {}
             Op::Bomb => self.frame().locals.push(Local::Bomb),
         }
     }
@@ -137,16 +127,12 @@ impl Model<'_> {
         }
         self.made += 1;
         let id = self.greenlets.len();
-        let scope = self.frame().scope.filter(|_| create.scoped);
         let parent = self.running;
-        // Rule s20: the parent owns the scope, so it lives longer without being held.
-        let holds_parent = scope.is_none();
-        if holds_parent {
-            self.hold(parent);
-        }
+        self.hold(parent);
+        let home = self.greenlets[parent].home;
         let greenlet = Greenlet {
-            holds_parent,
-            has_identity: scope.is_none(),
+            home,
+            has_identity: !create.borrowing,
             script: create.script,
             captured: match create.captured {
                 Captured::Nothing => None,
@@ -158,8 +144,8 @@ impl Model<'_> {
             ..Greenlet::new(create.inbox, self.greenlets[parent].inbox)
         };
         self.greenlets.push(greenlet);
-        if let Some(scope) = scope {
-            self.scopes[scope].push(id);
+        if let Some(home) = home {
+            self.members[home].push(id);
         }
         self.push(Task::Put(create.slot, id));
         if let Some(parent) = create.under.and_then(|index| self.pick(index)) {
@@ -181,6 +167,9 @@ impl Model<'_> {
 
     fn may_have_parent(&mut self, child: Id, parent: Id) -> NewParent {
         let (of_child, of_parent) = (&self.greenlets[child], &self.greenlets[parent]);
+        if of_child.home != of_parent.home {
+            return NewParent::Elsewhere;
+        }
         if of_child.is_root {
             self.rule("s4 root");
             return NewParent::Root;

@@ -4,15 +4,14 @@
 /// the other to add.
 macro_rules! count_with {
     ($outer:ident, $inner:ident) => {
-        $outer::enter(|me: &$outer::Current<u64>| {
-            let main = me.handle();
-            let counter = $outer::Greenlet::new(me, move |me, mut number: u64| {
+        $outer::enter(|me: &$outer::Root<u64>| {
+            let counter = $outer::Greenlet::new(me, |me, mut number: u64| {
                 while number < 1_000 {
                     let sum = $inner::enter(|inner| {
                         let add = $inner::Greenlet::new(inner, |_, n: u64| Ok(n + 1));
                         inner.switch(&add, number).unwrap()
                     });
-                    number = me.switch(&main, sum)?;
+                    number = me.switch_to_parent(sum)?;
                 }
                 Ok(number)
             });

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, Thrown, enter};
+use greenlet::{Builder, Current, Greenlet, Root, Thrown, enter};
 
 use crate::{
     clock::Stopwatch,
@@ -224,7 +224,7 @@ impl Contender for Greenlets {
     }
 
     fn panic(&self, ops: u64) -> Outcome {
-        enter(|me: &Current<u64>| {
+        enter(|me: &Root<u64>| {
             let mut x = 0;
             let elapsed = time(ops, || {
                 let thrower = Greenlet::new(me, |_, x| resume_unwind(Box::new(SmallError(x))));
@@ -239,7 +239,7 @@ impl Contender for Greenlets {
 
     fn enter(&self, ops: u64) -> Outcome {
         Ok(time(ops, || {
-            enter(|me: &Current<u64>| {
+            enter(|me: &Root<u64>| {
                 black_box(me);
             });
         }))
@@ -256,7 +256,7 @@ impl Contender for Greenlets {
     }
 }
 
-fn deep_adder(me: &Current<u64>, frames: usize) -> Result<Greenlet<u64>, Skip> {
+fn deep_adder<'e>(me: &Current<'e, u64>, frames: usize) -> Result<Greenlet<'e, u64>, Skip> {
     let main = me.handle();
     Builder::new()
         .stack_size(STACK_SIZE)
@@ -272,7 +272,7 @@ fn deep_adder(me: &Current<u64>, frames: usize) -> Result<Greenlet<u64>, Skip> {
 const FINISH: u64 = u64::MAX;
 
 /// That many adders, each on a stack of its own and waiting for its second number.
-fn suspended(me: &Current<u64>, count: usize) -> Result<Vec<Greenlet<u64>>, Skip> {
+fn suspended<'e>(me: &Current<'e, u64>, count: usize) -> Result<Vec<Greenlet<'e, u64>>, Skip> {
     (0..count)
         .map(|_| {
             let main = me.handle();

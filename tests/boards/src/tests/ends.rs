@@ -82,7 +82,7 @@ pub fn unstarted_by_a_throw() {
 }
 
 /// A greenlet that, once started, holds `token` and waits for ever.
-fn holder(me: &greenlet::Current<()>, token: &Rc<()>) -> Greenlet<()> {
+fn holder<'e>(me: &greenlet::Current<'e, ()>, token: &Rc<()>) -> Greenlet<'e, ()> {
     let (token, main) = (Rc::clone(token), me.handle());
     let holder = greenlet(me, move |me, ()| {
         let _held = token;

@@ -9,7 +9,7 @@ mod values;
 pub use memory::report_memory;
 
 use boards::HeapStack;
-use greenlet::{Builder, Current, Greenlet, Thrown};
+use greenlet::{Builder, Child, Current, Greenlet, Root, Thrown};
 
 pub const ALL: &[(&str, fn())] = &[
     ("values_of_all_sizes_travel", values::of_all_sizes_travel),
@@ -40,7 +40,11 @@ pub const ALL: &[(&str, fn())] = &[
         ends::seen_through_weak_handles,
     ),
     ("scopes_lend", scopes::lend),
-    ("scopes_kill_their_members", scopes::kill_their_members),
+    (
+        "scopes_send_what_they_borrow",
+        scopes::send_what_they_borrow,
+    ),
+    ("scopes_end_with_their_enter", scopes::end_with_their_enter),
     (
         "memory_that_a_builder_refuses",
         memory::that_a_builder_refuses,
@@ -64,18 +68,29 @@ pub const ALL: &[(&str, fn())] = &[
     ),
 ];
 
-fn enter<I: 'static, R>(body: impl FnOnce(&Current<I>) -> R) -> R {
+fn enter<'env, I: 'static, R>(body: impl for<'e> FnOnce(&Root<'e, 'env, I>) -> R) -> R {
     // SAFETY: one core, and no interrupt handler uses the crate.
     unsafe { greenlet::enter(body) }
 }
 
 /// A greenlet on a stack from the heap.
-fn greenlet<I: 'static, P: 'static>(
-    parent: &Current<P>,
-    body: impl FnOnce(&Current<I>, I) -> Result<P, Thrown> + 'static,
-) -> Greenlet<I> {
+fn greenlet<'e, I: 'static, P: 'static>(
+    parent: &Current<'e, P>,
+    body: impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
+) -> Greenlet<'e, I> {
     Builder::new()
         .stack(HeapStack::new())
         .build(parent, body)
+        .expect("a stack of good size")
+}
+
+/// As [`greenlet`], for messages that borrow.
+fn borrowing<'e, I: 'e, P: 'e>(
+    parent: &Current<'e, P>,
+    body: impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,
+) -> Greenlet<'e, I> {
+    Builder::new()
+        .stack(HeapStack::new())
+        .build_borrowing(parent, body)
         .expect("a stack of good size")
 }

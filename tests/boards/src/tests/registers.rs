@@ -92,10 +92,10 @@ pub fn after_a_switch_of_contexts() {
     }
 }
 
-fn switch_safely<I>(
+fn switch_safely<'e, I>(
     banks: &mut Banks,
-    me: &Current<I>,
-    to: &Greenlet<u64>,
+    me: &Current<'e, I>,
+    to: &Greenlet<'e, u64>,
     message: u64,
     round: usize,
 ) -> Result<I, Thrown> {

@@ -1,60 +1,60 @@
-//! Greenlets that borrow.
+//! Greenlets that borrow, and end with their `enter`.
 
 use alloc::rc::Rc;
 
-use boards::HeapStack;
-use greenlet::{Builder, Current};
+use greenlet::{Current, Root};
 
-use super::enter;
+use super::{borrowing, enter, greenlet};
 
 pub fn lend() {
     let words = ["to", "be", "or"];
     let mut lengths = 0;
-    // SAFETY: as in `enter`.
-    unsafe {
-        greenlet::scope(|scope, me: &Current<usize>| {
-            let main = me.handle();
-            let lengths = &mut lengths;
-            let words = &words;
-            let child =
-                Builder::new()
-                    .stack(HeapStack::new())
-                    .build_scoped(scope, me, move |me, ()| {
-                        for word in words {
-                            *lengths += word.len();
-                            me.switch(&main, *lengths)?;
-                        }
-                        Ok(0)
-                    });
-            let child = child.unwrap();
-            assert_eq!(
-                [(); 4].map(|()| me.switch(&child, ()).unwrap()),
-                [2, 4, 6, 0]
-            );
+    enter(|me: &Root<usize>| {
+        let (words, lengths) = (&words, &mut lengths);
+        let child = greenlet(me, move |me, ()| {
+            for word in words {
+                *lengths += word.len();
+                me.switch_to_parent(*lengths)?;
+            }
+            Ok(0)
         });
-    }
+        assert_eq!(
+            [(); 4].map(|()| me.switch(&child, ()).unwrap()),
+            [2, 4, 6, 0]
+        );
+    });
     assert_eq!(lengths, 6);
 }
 
-/// Members that hold themselves, so that only the end of the scope ends them.
-pub fn kill_their_members() {
-    let token = Rc::new(());
-    enter(|me: &Current<()>| {
-        me.scope(|scope| {
-            for held in [Rc::clone(&token), Rc::clone(&token)] {
-                let main = me.handle();
-                let child = Builder::new().stack(HeapStack::new()).build_scoped(
-                    scope,
-                    me,
-                    move |me, ()| {
-                        let _held = (held, me.handle());
-                        me.switch(&main, ())
-                    },
-                );
-                me.switch(&child.unwrap(), ()).unwrap();
-            }
-            assert_eq!(Rc::strong_count(&token), 3);
+pub fn send_what_they_borrow() {
+    let text = alloc::string::String::from("to be");
+    enter(|me: &Root<()>| {
+        me.with_inbox(|me: &Current<&str>| {
+            let child = borrowing(me, |me, mut text: &str| {
+                while let Some((word, rest)) = text.split_once(' ') {
+                    me.switch_to_parent(word)?;
+                    text = rest;
+                }
+                Ok(text)
+            });
+            assert_eq!(me.switch(&child, &text).unwrap(), "to");
+            assert_eq!(me.switch(&child, "").unwrap(), "be");
         });
-        assert_eq!(Rc::strong_count(&token), 1);
     });
+}
+
+/// Greenlets that hold themselves, so that only the end of their `enter` ends them.
+pub fn end_with_their_enter() {
+    let token = Rc::new(());
+    enter(|me: &Root<()>| {
+        for held in [Rc::clone(&token), Rc::clone(&token)] {
+            let child = greenlet(me, move |me, ()| {
+                let _held = (held, me.handle());
+                me.switch_to_parent(())
+            });
+            me.switch(&child, ()).unwrap();
+        }
+        assert_eq!(Rc::strong_count(&token), 3);
+    });
+    assert_eq!(Rc::strong_count(&token), 1);
 }

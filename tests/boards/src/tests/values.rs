@@ -3,9 +3,9 @@
 use alloc::{string::String, vec::Vec};
 use core::{cell::Cell, fmt::Debug};
 
-use greenlet::{Current, Greenlet, Thrown};
+use greenlet::{Child, Greenlet, Thrown};
 
-use super::{enter, greenlet};
+use super::{borrowing, enter, greenlet};
 
 /// Sends each of `values` to a greenlet, which sends it back.
 fn echo<T: Clone + Debug + PartialEq + 'static>(values: &[T]) {
@@ -61,25 +61,21 @@ pub fn of_floats_travel() {
 
 /// Yields the moves that solve the towers of Hanoi.
 fn hanoi(
-    me: &Current<()>,
-    to: &Greenlet<Option<[u8; 2]>>,
+    me: &Child<(), Option<[u8; 2]>>,
     n: u32,
     [from, over, onto]: [u8; 3],
 ) -> Result<(), Thrown> {
     if n > 0 {
-        hanoi(me, to, n - 1, [from, onto, over])?;
-        me.switch(to, Some([from, onto]))?;
-        hanoi(me, to, n - 1, [over, from, onto])?;
+        hanoi(me, n - 1, [from, onto, over])?;
+        me.switch_to_parent(Some([from, onto]))?;
+        hanoi(me, n - 1, [over, from, onto])?;
     }
     Ok(())
 }
 
 pub fn of_a_generator_in_recursion() {
     let moves = enter(|me| {
-        let main = me.handle();
-        let moves = greenlet(me, move |me, ()| {
-            hanoi(me, &main, 3, *b"abc").map(|()| None)
-        });
+        let moves = greenlet(me, |me, ()| hanoi(me, 3, *b"abc").map(|()| None));
         let mut seen = Vec::new();
         while let Ok(Some(step)) = me.switch(&moves, ()) {
             seen.push(step);
@@ -93,7 +89,7 @@ pub fn of_a_generator_in_recursion() {
 pub fn go_round_among_peers() {
     let rounds = enter(|me| {
         let main = me.handle();
-        let pong = greenlet(
+        let pong = borrowing(
             me,
             move |me, (ping, mut n): (Option<Greenlet<u32>>, u32)| {
                 let ping = ping.expect("sent first");

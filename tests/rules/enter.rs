@@ -1,24 +1,23 @@
-//! s20: scopes, whose greenlets may borrow.
+//! s20: what is made in an `enter` may borrow, and ends with it.
 
 use std::{cell::RefCell, mem, rc::Rc};
 
-use greenlet::{Builder, Current, Greenlet, SwitchError, enter, scope};
+use greenlet::{Builder, Child, Current, Greenlet, Root, enter};
 
 use crate::support::{
-    Number,
     census::{Cargo, Census, Word},
     child::child,
     log::{Log, on_drop},
-    number,
     panics::catch,
+    unscoped,
 };
 
 #[test]
 fn s20_bodies_may_borrow_from_outside() {
     let words = [String::from("to"), String::from("be")];
     let mut joined = String::new();
-    scope(|s, me: &Current<()>| {
-        let joins = s.greenlet(me, |_, ()| {
+    enter(|me: &Root<()>| {
+        let joins = Greenlet::new(me, |_, ()| {
             for word in &words {
                 joined.push_str(word);
             }
@@ -32,51 +31,115 @@ fn s20_bodies_may_borrow_from_outside() {
 #[test]
 fn s20_messages_may_borrow_from_outside() {
     let mut numbers = [1, 2, 3];
-    let longest = scope(|s, me: &Current<&str>| {
-        let main = me.handle();
-        let doubles = s.greenlet(me, move |me, mut number: &mut u32| {
-            for name in ["one", "three"] {
+    let longest = enter(|root: &Root<()>| {
+        root.with_inbox(|me: &Current<&'static str>| {
+            let doubles = Greenlet::borrowing(me, |me, mut number: &mut u32| {
+                for name in ["one", "three"] {
+                    *number *= 2;
+                    number = me.switch_to_parent(name)?;
+                }
                 *number *= 2;
-                number = me.switch(&main, name)?;
+                Ok("two")
+            });
+            let mut longest = "";
+            for number in &mut numbers {
+                let name = me.switch(&doubles, number).unwrap();
+                if name.len() > longest.len() {
+                    longest = name;
+                }
             }
-            *number *= 2;
-            Ok("two")
-        });
-        let mut longest = "";
-        for number in &mut numbers {
-            let name = me.switch(&doubles, number).unwrap();
-            if name.len() > longest.len() {
-                longest = name;
-            }
-        }
-        longest
+            longest
+        })
     });
     assert_eq!(numbers, [2, 4, 6]);
     assert_eq!(longest, "three");
 }
 
 #[test]
-fn s20_a_scope_returns_what_its_closure_returns() {
-    assert_eq!(scope(|_, _: &Current<()>| 5), 5);
-    enter(|me: &Current<()>| assert_eq!(me.scope(|_| 6), 6));
+fn s20_messages_to_a_root_may_borrow_from_outside_and_be_handles() {
+    struct Job<'e, 'env> {
+        worker: Greenlet<'e, ()>,
+        text: &'env str,
+    }
+
+    let text = String::from("to be");
+    enter(|root: &Root<()>| {
+        root.with_inbox(|me: &Current<Option<Job>>| {
+            let worker = Greenlet::borrowing(me, |me, ()| {
+                for text in text.split(' ') {
+                    let worker = me.handle();
+                    me.switch_to_parent(Some(Job { worker, text }))?;
+                }
+                Ok(None)
+            });
+            let mut seen = Vec::new();
+            let mut job = me.switch(&worker, ()).unwrap();
+            while let Some(Job { worker, text }) = job {
+                seen.push(text);
+                job = me.switch(&worker, ()).unwrap();
+            }
+            assert_eq!(seen, ["to", "be"]);
+        });
+    });
+}
+
+#[test]
+fn s20_what_is_made_with_another_inbox_lives_on_when_that_is_gone() {
+    let log = Log::new();
+    enter(|me: &Root<u8>| {
+        let kept = me.with_inbox(|me: &Current<u32>| {
+            let log = &log;
+            let kept = Greenlet::new(me, move |me, n: u32| {
+                let _dropped = log.at_drop("killed at the end");
+                me.switch_to_parent(n + 1)
+            });
+            assert_eq!(me.switch(&kept, 1).unwrap(), 2);
+            kept
+        });
+        assert!(kept.is_active());
+        assert_eq!(log.take(), [""; 0]);
+        mem::forget(kept);
+    });
+    assert_eq!(log.take(), ["killed at the end"]);
+}
+
+#[test]
+fn s20_a_handle_shows_that_there_may_be_another_inbox() {
+    enter(|me: &Root<u32>| {
+        let echo = Greenlet::new(me, |me, mut n: u32| {
+            loop {
+                n = me.switch_to_parent(n)?;
+            }
+        });
+        // No `Current` is at hand here.
+        fn ask(echo: &Greenlet<u32>, n: u32) -> u32 {
+            let child = echo.with_inbox(|me: &Current<u32>| {
+                let asks = Greenlet::new(me, move |_, ()| Ok(n));
+                me.switch(&asks, ()).unwrap()
+            });
+            child + 1
+        }
+        assert_eq!(me.switch(&echo, 5).unwrap(), 5);
+        assert_eq!(ask(&echo, 7), 8);
+    });
 }
 
 #[test]
 fn s20_at_its_end_all_that_live_are_killed() {
     let log = Log::new();
     let census = Census::new();
-    scope(|s, me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = &me.handle();
         let (log, census) = (&log, &census);
         for name in ["first", "second"] {
-            let g = s.greenlet(me, move |me, ()| {
+            let g = Greenlet::new(me, move |me, ()| {
                 let _dropped = log.at_drop(name);
                 let _held = census.token();
                 let outcome = me.switch(&me.handle(), ());
                 outcome.and(Ok(()))
             });
             me.switch(&g, ()).unwrap();
-            let suspended = s.greenlet(me, {
+            let suspended = Greenlet::new(me, {
                 let main = main.clone();
                 move |me, ()| {
                     let _dropped = log.at_drop(name);
@@ -88,7 +151,7 @@ fn s20_at_its_end_all_that_live_are_killed() {
             mem::forget(suspended);
         }
         let token = census.token();
-        mem::forget(s.greenlet(me, move |_, ()| {
+        mem::forget(Greenlet::new(me, move |_, ()| {
             drop(token);
             unreachable!("new, it does not run")
         }));
@@ -104,10 +167,10 @@ fn s20_at_its_end_all_that_live_are_killed() {
 #[test]
 fn s20_forgotten_handles_do_not_keep_what_is_borrowed() {
     let mut number = 1;
-    scope(|s, me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let number = &mut number;
-        let g = s.greenlet(me, move |me, ()| {
+        let g = Greenlet::new(me, move |me, ()| {
             let _written = on_drop(|| *number += 1);
             me.switch(&main, ())
         });
@@ -121,10 +184,10 @@ fn s20_forgotten_handles_do_not_keep_what_is_borrowed() {
 fn s20_they_are_killed_when_the_closure_panics() {
     let log = Log::new();
     let caught = catch(|| {
-        scope(|s, me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let log = &log;
-            let g = s.greenlet(me, move |me, ()| {
+            let g = Greenlet::new(me, move |me, ()| {
                 let _dropped = log.at_drop("killed");
                 me.switch(&main, ())
             });
@@ -141,15 +204,15 @@ fn s20_they_are_killed_when_the_closure_panics() {
 fn s20_they_are_killed_when_a_member_panics() {
     let log = Log::new();
     let caught = catch(|| {
-        scope(|s, me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let (main, log) = (me.handle(), &log);
-            let g = s.greenlet(me, move |me, ()| {
+            let g = Greenlet::new(me, move |me, ()| {
                 let _dropped = log.at_drop("killed");
                 me.switch(&main, ())
             });
             me.switch(&g, ()).unwrap();
             mem::forget(g);
-            let panics = s.greenlet(me, |_, ()| panic!("in a member"));
+            let panics = Greenlet::new(me, |_, ()| panic!("in a member"));
             me.switch(&panics, ()).unwrap();
         })
     });
@@ -158,18 +221,18 @@ fn s20_they_are_killed_when_a_member_panics() {
 }
 
 #[test]
-fn s20_they_are_killed_when_the_scopes_greenlet_is() {
+fn s20_they_are_killed_when_the_greenlet_that_has_entered_is() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let main = me.handle();
         let owner = Greenlet::new(me, {
             let log = log.clone();
-            move |me, ()| {
+            move |_, ()| {
                 let _dropped = log.at_drop("owner");
                 let local = String::from("borrowed");
-                me.scope(|s| {
+                enter(|me: &Root<()>| {
                     let (back, log, local) = (main.clone(), &log, &local);
-                    let member = s.greenlet(me, move |me, ()| {
+                    let member = Greenlet::new(me, move |me, ()| {
                         let _dropped = on_drop(|| {
                             assert_eq!(local, "borrowed");
                             log.add("member");
@@ -184,7 +247,6 @@ fn s20_they_are_killed_when_the_scopes_greenlet_is() {
         // The member switches out, and both are suspended.
         me.switch(&owner, ()).unwrap();
         assert!(owner.is_active());
-        // The member, its child, holds it: to drop the handle here would not be enough.
         me.kill(&owner).unwrap();
         assert_eq!(log.take(), ["member", "owner"]);
     });
@@ -194,14 +256,14 @@ fn s20_they_are_killed_when_the_scopes_greenlet_is() {
 fn s20_so_they_are_when_it_is_unwound_because_it_goes_on_switching() {
     let Some(ended) = child(|| {
         let log = Log::new();
-        enter(|me: &Current<()>| {
+        enter(|me: &Root<()>| {
             let main = me.handle();
             let owner = Greenlet::new(me, {
                 let log = log.clone();
-                move |me, ()| {
-                    me.scope(|s| {
+                move |_, ()| {
+                    enter(|me: &Root<()>| {
                         let (back, log) = (main.clone(), &log);
-                        let member = s.greenlet(me, move |me, ()| {
+                        let member = Greenlet::new(me, move |me, ()| {
                             let _dropped = log.at_drop("member");
                             loop {
                                 let _ = me.switch(&back, ());
@@ -224,17 +286,17 @@ fn s20_so_they_are_when_it_is_unwound_because_it_goes_on_switching() {
 }
 
 #[test]
-fn s20_a_member_that_kills_the_scopes_owner_ends_with_it() {
+fn s20_a_member_that_kills_the_greenlet_that_has_entered_ends_with_it() {
     let log = Log::new();
-    enter(|me: &Current<u32>| {
+    enter(|me: &Root<u32>| {
         let slot = Rc::new(RefCell::new(None::<Greenlet<()>>));
         let owner = Greenlet::new(me, {
             let (slot, log) = (Rc::clone(&slot), log.clone());
-            move |me: &Current<()>, ()| {
+            move |_: &Child<(), _>, ()| {
                 let _dropped = log.at_drop("owner");
-                me.scope(|s| {
+                enter(|me: &Root<()>| {
                     let (slot, log) = (&slot, &log);
-                    let member = s.greenlet(me, move |me, ()| {
+                    let member = Greenlet::new(me, move |me, ()| {
                         let _dropped = log.at_drop("member");
                         let owner = slot.borrow_mut().take().unwrap();
                         let outcome = me.kill(&owner);
@@ -250,7 +312,6 @@ fn s20_a_member_that_kills_the_scopes_owner_ends_with_it() {
         slot.replace(Some(owner.clone()));
         let outcome = me.switch(&owner, ());
         assert!(owner.is_dead());
-        // The member had no parent left but main, which takes no `()`; or it was ended first.
         drop(outcome);
     });
     let events = log.take();
@@ -266,14 +327,16 @@ fn s20_a_member_that_kills_the_scopes_owner_ends_with_it() {
     assert!(place("member") < place("owner"), "{events:?}");
 }
 
+type Slot = Rc<RefCell<Option<Greenlet<'static, ()>>>>;
+
 /// Runs `owner` in a greenlet to which the slot has a handle, and which is dead in the end.
-fn run_owner(owner: impl FnOnce(&Current<()>, &Rc<RefCell<Option<Greenlet<()>>>>) + 'static) {
-    enter(|me: &Current<()>| {
+fn run_owner(owner: impl FnOnce(&Slot) + 'static) {
+    unscoped().enter(|me: &Current<()>| {
         let slot = Rc::new(RefCell::new(None));
         let greenlet = Greenlet::new(me, {
             let slot = Rc::clone(&slot);
-            move |me, ()| {
-                owner(me, &slot);
+            move |_, ()| {
+                owner(&slot);
                 Ok(())
             }
         });
@@ -288,18 +351,18 @@ fn s20_a_member_that_kills_the_owner_as_it_is_itself_killed_ends_too() {
     let log = Log::new();
     run_owner({
         let log = log.clone();
-        move |me, slot| {
+        move |slot: &Slot| {
             let _dropped = log.at_drop("owner");
-            me.scope(|s| {
+            enter(|me: &Root<()>| {
                 let log = &log;
-                let owner = me.handle();
-                let member = s.greenlet(me, move |me, ()| {
+                let root = me.handle();
+                let member = Greenlet::new(me, move |me, ()| {
                     let _dropped = on_drop(|| {
                         let owner = slot.borrow_mut().take().unwrap();
                         let _ = me.kill(&owner);
                         log.add("member");
                     });
-                    me.switch(&owner, ())
+                    me.switch(&root, ())
                 });
                 me.switch(&member, ()).unwrap();
                 mem::forget(member);
@@ -310,25 +373,25 @@ fn s20_a_member_that_kills_the_owner_as_it_is_itself_killed_ends_too() {
 }
 
 #[test]
-fn s20_a_member_that_another_is_killing_when_the_scope_ends_ends_too() {
+fn s20_a_member_that_another_is_killing_at_the_end_ends_too() {
     let log = Log::new();
     run_owner({
         let log = log.clone();
-        move |me, slot| {
+        move |slot: &Slot| {
             let _dropped = log.at_drop("owner");
-            me.scope(|s| {
+            enter(|me: &Root<()>| {
                 let log = &log;
-                let owner = me.handle();
-                let killer = s.greenlet(me, move |me, member: Greenlet<(), _>| {
+                let root = me.handle();
+                let killer = Greenlet::borrowing(me, move |me, member: Greenlet<()>| {
                     let _dropped = log.at_drop("killer");
                     let outcome = me.kill(&member);
                     log.add(if outcome.is_ok() { "killed" } else { "later" });
                     Ok(())
                 });
-                // Made last, and so the first to be killed when the scope ends.
-                let member = s.greenlet(me, move |me, ()| {
+                // Made last, and so the first to be killed at the end.
+                let member = Greenlet::new(me, move |me, ()| {
                     let _dropped = on_drop(|| {
-                        enter(|root: &Current<()>| {
+                        enter(|root: &Root<()>| {
                             let (slot, log) = (Rc::clone(slot), log.clone());
                             let helper = Greenlet::new(root, move |me, ()| {
                                 let _dropped = log.at_drop("helper");
@@ -340,7 +403,7 @@ fn s20_a_member_that_another_is_killing_when_the_scope_ends_ends_too() {
                         });
                         log.add("member");
                     });
-                    me.switch(&owner, ())
+                    me.switch(&root, ())
                 });
                 me.switch(&member, ()).unwrap();
                 let _ = me.switch(&killer, member);
@@ -350,24 +413,23 @@ fn s20_a_member_that_another_is_killing_when_the_scope_ends_ends_too() {
         }
     });
     let mut events = log.take();
-    assert_eq!(events[0], "member");
     events.sort_unstable();
     let all = ["helper", "killed", "killer", "member", "owner"];
     assert_eq!(events, all);
 }
 
 #[test]
-fn s20_members_may_make_members_also_while_the_scope_ends() {
+fn s20_members_may_make_members_also_at_the_end() {
     let log = Log::new();
-    scope(|s, me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let (main, log) = (me.handle(), &log);
-        let g = s.greenlet(me, move |me: &Current<()>, ()| {
+        let g = Greenlet::new(me, move |me: &Child<(), _>, ()| {
             let _dropped = on_drop(|| {
-                let late = s.greenlet(me, move |_, ()| unreachable!("it does not run"));
+                let late = Greenlet::new(me, move |_, ()| unreachable!("it does not run"));
                 mem::forget(late);
                 log.add("made another");
             });
-            let inner = s.greenlet(me, move |_, ()| Ok(()));
+            let inner = Greenlet::new(me, move |_, ()| Ok(()));
             me.switch(&inner, ())?;
             me.switch(&main, ())
         });
@@ -378,24 +440,25 @@ fn s20_members_may_make_members_also_while_the_scope_ends() {
 }
 
 #[test]
-fn s20_an_inner_scope_ends_first_and_may_borrow_from_the_outer() {
+fn s20_an_inner_enter_ends_first_and_may_borrow_from_the_outer() {
     let log = Log::new();
-    scope(|outer, me: &Current<()>| {
-        let (main, log) = (me.handle(), &log);
-        let g = outer.greenlet(me, {
-            let main = main.clone();
-            move |me, ()| {
-                let _dropped = log.at_drop("outer");
-                me.switch(&main, ())
-            }
+    enter(|me: &Root<()>| {
+        let log = &log;
+        let g = Greenlet::new(me, |me, ()| {
+            let _dropped = log.at_drop("outer");
+            me.switch_to_parent(())
         });
         me.switch(&g, ()).unwrap();
-        me.scope(|inner| {
-            let g = inner.greenlet(me, move |me, ()| {
-                let _dropped = log.at_drop("inner");
-                me.switch(&main, ())
+        let borrowed = &g;
+        enter(|inner: &Root<()>| {
+            let g = Greenlet::new(inner, move |me, ()| {
+                let _dropped = on_drop(|| {
+                    assert!(borrowed.is_active());
+                    log.add("inner");
+                });
+                me.switch_to_parent(())
             });
-            me.switch(&g, ()).unwrap();
+            inner.switch(&g, ()).unwrap();
             mem::forget(g);
         });
         assert_eq!(log.take(), ["inner"]);
@@ -405,57 +468,36 @@ fn s20_an_inner_scope_ends_first_and_may_borrow_from_the_outer() {
 }
 
 #[test]
-fn s20_a_handle_that_escapes_is_one_to_a_dead_greenlet() {
+fn s20_a_value_of_a_type_that_borrows_is_dropped_if_the_parent_is_dead() {
+    // Types that borrow have no identity by which another ancestor could take them.
     let census = Census::new();
-    let escaped = RefCell::new(None);
-    scope(|s, me: &Current<()>| {
-        let main = me.handle();
-        let escaped = &escaped;
-        let g = s.greenlet(me, move |me, _: Word| {
-            escaped.replace(Some(me.handle()));
-            me.switch(&main, ()).map(drop)
+    enter(|root: &Root<()>| {
+        root.with_inbox(|me: &Current<Word>| {
+            let census = &census;
+            let slot = Rc::new(RefCell::new(None));
+            let filled = Rc::clone(&slot);
+            let parent = Greenlet::borrowing(me, move |me: &Child<Word, _>, _: Word| {
+                let child = Greenlet::borrowing(me, move |_, ()| Ok(Word::new(census, 0)));
+                filled.replace(Some(child));
+                Ok(Word::new(census, 1))
+            });
+            drop(me.switch(&parent, Word::new(census, 0)).unwrap());
+            assert!(parent.is_dead());
+            let child = slot.take().unwrap();
+            let thrown = me.switch(&child, ()).unwrap_err();
+            assert_eq!(census.alive(), 0);
+            assert!(thrown.into_value::<Word>().is_err());
         });
-        me.switch(&g, Word::new(&census, 0)).unwrap();
-        assert!(escaped.borrow().as_ref().unwrap().is_active());
-    });
-    let escaped: Greenlet<Word> = escaped.take().unwrap();
-    assert!(escaped.is_dead());
-    assert!(escaped.downgrade().upgrade().is_none());
-    enter(|me: &Current<Word>| {
-        let outcome = me.try_switch(&escaped, Word::new(&census, 0));
-        assert!(matches!(outcome, Err(SwitchError::Dead(_))));
-        assert_eq!(number(me.throw(&escaped, Number(2))), 2);
     });
 }
 
 #[test]
-fn s20_a_value_that_no_ancestor_takes_is_dropped_and_an_error_says_so() {
-    // Types that only borrow have no identity by which another ancestor could take them.
-    let census = Census::new();
-    scope(|s, me: &Current<()>| {
-        let census = &census;
-        let slot = Rc::new(RefCell::new(None));
-        let filled = Rc::clone(&slot);
-        let parent = s.greenlet(me, move |me: &Current<Word>, _: Word| {
-            filled.replace(Some(s.greenlet(me, move |_, ()| Ok(Word::new(census, 0)))));
-            Ok(())
-        });
-        me.switch(&parent, Word::new(census, 0)).unwrap();
-        assert!(parent.is_dead());
-        let child = slot.take().unwrap();
-        let thrown = me.switch(&child, ()).unwrap_err();
-        assert_eq!(census.alive(), 0);
-        assert!(thrown.into_value::<Word>().is_err());
-    });
-}
-
-#[test]
-fn s20_a_scope_is_entered_in_a_greenlet_of_a_library_too() {
-    enter(|me: &Current<u32>| {
+fn s20_a_greenlet_enters_for_its_own_borrows() {
+    enter(|me: &Root<u32>| {
         let g = Greenlet::new(me, |_, n: u32| {
-            let text = scope(|s, me: &Current<String>| {
+            let text = enter(|me: &Root<String>| {
                 let n = &n;
-                let child = s.greenlet(me, |_, ()| Ok(n.to_string()));
+                let child = Greenlet::new(me, |_, ()| Ok(n.to_string()));
                 me.switch(&child, ()).unwrap()
             });
             Ok(text.len() as u32)
@@ -467,9 +509,9 @@ fn s20_a_scope_is_entered_in_a_greenlet_of_a_library_too() {
 #[test]
 fn s20_a_builder_makes_members() {
     let text = String::from("borrowed");
-    scope(|s, me: &Current<usize>| {
+    enter(|me: &Root<usize>| {
         let build = Builder::new().name("member").stack_size(64 * 1024);
-        let g = build.build_scoped(s, me, |_, ()| Ok(text.len())).unwrap();
+        let g = build.build(me, |_, ()| Ok(text.len())).unwrap();
         assert_eq!(g.name(), Some("member"));
         assert_eq!(me.switch(&g, ()).unwrap(), 8);
     });
@@ -478,25 +520,23 @@ fn s20_a_builder_makes_members() {
 #[test]
 fn s20_the_body_of_a_new_member_is_gone_at_its_end_also_amid_another_drop() {
     let log = Log::new();
-    enter(|me: &Current<()>| {
+    enter(|me: &Root<()>| {
         let events = log.clone();
-        // Its body's destructor opens a scope, while the crate is at dropping that body.
+        // Its body's destructor enters, while the crate is at dropping that body.
         let outer = on_drop(move || {
-            enter(|inner: &Current<()>| {
-                inner.scope(|s| {
-                    let member = events.at_drop("member");
-                    drop(s.greenlet(inner, move |_, ()| {
-                        drop(member);
-                        Ok(())
-                    }));
-                });
-                events.add("scope is over");
+            enter(|inner: &Root<()>| {
+                let member = events.at_drop("member");
+                drop(Greenlet::new(inner, move |_, ()| {
+                    drop(member);
+                    Ok(())
+                }));
             });
+            events.add("after the end");
         });
         drop(Greenlet::new(me, move |_, ()| {
             drop(outer);
             Ok(())
         }));
     });
-    assert_eq!(log.take(), ["member", "scope is over"]);
+    assert_eq!(log.take(), ["member", "after the end"]);
 }

@@ -1,0 +1,81 @@
+//! Greenlets that no `enter` ends.
+
+use core::marker::PhantomData;
+
+use crate::{Current, tree};
+
+/// A promise, made once, that lets greenlets outlive the `enter` that they were made under: for the
+/// tasks of an executor, for handles in statics and thread-locals, for a library with a life of its
+/// own.
+///
+/// Greenlets made under [`Unscoped::enter`] and their handles are `'static`. They end when their body
+/// returns, when they are killed, or with their last handle.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use greenlet::{Current, Greenlet, Unscoped};
+///
+/// thread_local! {
+///     static COUNTER: RefCell<Option<Greenlet<'static, ()>>> = const { RefCell::new(None) };
+/// }
+///
+/// // SAFETY: nothing here is suspended while a thread-local's value is lent to it, and no
+/// // initializer or destructor of one uses greenlets but by dropping a handle of one that
+/// // holds nothing of the kind.
+/// let unscoped = unsafe { Unscoped::new() };
+/// unscoped.enter(|me: &Current<u32>| {
+///     let counter = Greenlet::new(me, |me, ()| {
+///         for n in 0.. {
+///             me.switch_to_parent(n)?;
+///         }
+///         Ok(0)
+///     });
+///     assert_eq!(me.switch(&counter, ()).unwrap(), 0);
+///     COUNTER.set(Some(counter));
+/// });
+/// unscoped.enter(|me: &Current<u32>| {
+///     let counter = COUNTER.take().unwrap();
+///     counter.set_parent(&me.handle()).unwrap();
+///     assert_eq!(me.switch(&counter, ()).unwrap(), 1);
+/// });
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Unscoped {
+    /// The promise is one of the thread's code.
+    thread: PhantomData<*mut ()>,
+}
+
+impl Unscoped {
+    /// Makes the promise.
+    ///
+    /// # Safety
+    /// `std` lends a thread-local's value to a closure, and destroys it when the thread ends, or
+    /// in [`process::exit`](https://doc.rust-lang.org/std/process/fn.exit.html). It relies on closures
+    /// that return before that. So, of greenlets made under this:
+    ///
+    /// 1. None is suspended while a call on its own stack lends it a thread-local's value
+    ///    (`LocalKey::with`, and what other crates build on it), unless it is sure to leave that call
+    ///    before the thread ends and before the process exits. Whoever switches inside
+    ///    `with` relies on who resumes; whoever never does has nothing to prove.
+    /// 2. The initializer or destructor of a thread-local does not switch to one, throw at one, kill
+    ///    one or drop the last handle of one that is suspended; except that a destructor may end a
+    ///    greenlet (by a kill or the last handle) which on its way out uses no thread-local's value
+    ///    that it was lent before.
+    ///
+    /// Roots are not meant by (1): they end before their thread does. A task may be polled inside
+    /// an executor's `with`.
+    ///
+    /// Without the feature `std`, the caller also promises what that `enter` asks for.
+    #[must_use]
+    pub const unsafe fn new() -> Self {
+        Self {
+            thread: PhantomData,
+        }
+    }
+
+    /// As [`enter`](crate::enter), but greenlets made under the root live on when `body` has
+    /// returned, and bodies borrow only what is `'static`.
+    pub fn enter<I: 'static, R>(self, body: impl FnOnce(&Current<'static, I>) -> R) -> R {
+        tree::enter_unscoped(body)
+    }
+}
