@@ -154,7 +154,8 @@ class Prover(Questions):
         """`name` is at some point of its code: nothing is known of its registers."""
         state.name = name
         state.registers = Bytes()
-        state.path, state.log, state.below, state.trail, state.jumps = [], [], [], [], []
+        state.path, state.log, state.trail, state.jumps = [], [], [], []
+        state.unwritten, state.below = [], []
 
     def run(self, state):
         ends = self.processor.run(state)
@@ -383,6 +384,9 @@ class Prover(Questions):
                 or (kind == "load" and self.memory.may_load(resumed, symbol, offset, size))
             )
             self.require(allowed, f"it {kind}s {size} bytes at {where}", pc)
+        for pc, symbol in end.unwritten:
+            if symbol is not None and symbol.eq(self.memory.symbol("P.top")):
+                self.require(False, "it loads what nobody has stored on the new stack", pc)
         for pc, offset in end.below:
             self.require(False, f"it reaches {-offset} bytes below the stack pointer", pc)
 

@@ -84,6 +84,7 @@ class State:
         self.regions = {}  # id of a symbol: the symbol
         self.path = []  # what the branches taken so far say
         self.log = []  # (pc, "load"|"store", symbol, offset, size)
+        self.unwritten = []  # (pc, symbol) of what is loaded and was not stored
         self.below = []  # (pc, offset) of what is stored or loaded below the stack pointer
         self.trail = []  # the states before each instruction
         self.jumps = []  # (pc, kind)
@@ -99,7 +100,7 @@ class State:
         other.told = set()
         other.registers = Bytes(self.registers.content)
         other.memory = Bytes(self.memory.content)
-        for each in ("regions", "signals", "path", "log", "below", "trail", "jumps"):
+        for each in ("regions", "signals", "path", "log", "unwritten", "below", "trail", "jumps"):
             setattr(other, each, type(getattr(self, each))(getattr(self, each)))
         return other
 
@@ -150,6 +151,8 @@ class State:
             self.log.append((self.pc, "load", self.regions.get(region), offset, size))
 
         def fresh(place):
+            if logged:
+                self.unwritten.append((self.pc, self.regions.get(region)))
             # Memory that nobody has written holds one value until it is forgotten.
             start = place - place % 8
             since = max(
