@@ -23,7 +23,7 @@ if [ ${#missing[@]} != 0 ]; then
 fi
 
 # The standard library of each target, of which `core` is enough.
-mapfile -t targets < <(sed -n 's/^    ("\([a-z0-9_-]*\)", "-Ctarget-cpu.*/\1/p' tests/prove/compiled.py | sort -u)
+mapfile -t targets < <(grep -oE '"[a-z0-9_]+-(unknown|none)-[a-z0-9-]+"' tests/prove/compiled.py | tr -d '"' | sort -u)
 rustup target add "${targets[@]}" >&2
 
 environment=$(realpath -m "${CARGO_TARGET_DIR:-target}/prove")
