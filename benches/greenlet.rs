@@ -1,9 +1,14 @@
 //! This crate alone. `benches/peers` measures it beside others.
 
-use std::hint::black_box;
+use std::{
+    future::{self, Future},
+    hint::black_box,
+    pin::Pin,
+    task::{Context, Waker},
+};
 
 use divan::Bencher;
-use greenlet::{Builder, Current, Greenlet, enter};
+use greenlet::{Builder, Current, Generator, Greenlet, Root, Stackful, enter};
 
 fn main() {
     divan::main();
@@ -132,5 +137,28 @@ fn throw(bencher: Bencher) {
         });
         me.switch(&catcher, 0).expect("it answers");
         bencher.bench_local(|| me.throw(&catcher, std::fmt::Error).expect("it answers"));
+    });
+}
+
+/// An item of a generator.
+#[divan::bench]
+fn generator_item(bencher: Bencher) {
+    enter(|me: &Root<()>| {
+        let mut numbers = Generator::new(me, |yielder, ()| {
+            (0_u64..).try_for_each(|n| yielder.give(n))
+        });
+        bencher.bench_local(|| numbers.next());
+    });
+}
+
+/// A poll of a function that waits that many frames deep.
+#[divan::bench(args = [1, 8])]
+fn poll(bencher: Bencher, frames: usize) {
+    enter(|me: &Root<()>| {
+        let mut waits = Stackful::new(me, move |awaiter| {
+            deep(frames - 1, &mut || awaiter.wait(future::pending::<()>()));
+        });
+        let mut context = Context::from_waker(Waker::noop());
+        bencher.bench_local(|| Pin::new(&mut waits).poll(&mut context).is_pending());
     });
 }

@@ -137,7 +137,7 @@ impl<'e, I> Current<'e, I> {
 
     /// [`switch`](Self::switch); `target`'s inbox type is `J`.
     #[cfg_attr(switch_in_line, inline(always))]
-    fn switch_to<J>(&self, target: &Block, message: J) -> Result<I, Thrown> {
+    pub(crate) fn switch_to<J>(&self, target: &Block, message: J) -> Result<I, Thrown> {
         let message = ManuallyDrop::new(message);
         let sent = tree::of_value(&message);
         // SAFETY: the types are those of the two greenlets, the message is not used here any more, and

@@ -15,11 +15,14 @@ extern crate alloc;
 mod any;
 mod arch;
 mod builder;
+mod coroutine;
 mod current;
 #[cfg(feature = "std")]
 mod debugger;
 
 mod error;
+mod future;
+mod generator;
 mod greenlet;
 #[cfg(feature = "std")]
 pub mod guide;
@@ -52,6 +55,8 @@ pub use builder::Builder;
 pub use current::{Child, Current};
 
 pub use error::{BuildError, KillError, ParentError, SwitchError};
+pub use future::{Awaiter, Cancelled, Stackful};
+pub use generator::{Generator, Yielder};
 pub use greenlet::Greenlet;
 pub use local::LocalKey;
 #[cfg(feature = "std")]

@@ -12,6 +12,9 @@ pub mod throwing_and_killing {}
 #[doc = include_str!("entering.md")]
 pub mod entering {}
 
+#[doc = include_str!("generators_and_futures.md")]
+pub mod generators_and_futures {}
+
 #[doc = include_str!("rules.md")]
 pub mod rules {}
 

@@ -43,7 +43,7 @@ pub(crate) use message::{
     Answer, Content, hop, hop_to_active, hop_with, of_thrown, of_value, open, open_settled,
     settle_arrival, take_thrown, take_value,
 };
-pub(crate) use root::{enter, enter_unscoped, with_inbox};
+pub(crate) use root::{enter, enter_unscoped, with_ancestor, with_inbox, with_passing_root};
 pub(crate) use roster::{Membership, Roster};
 pub(crate) use route::{Delivery, Refusal, admit, receiver};
 pub(crate) use under_way::UnderWay;

@@ -3,7 +3,7 @@
 //! The main greenlet of a thread is the outermost; entering again, on any stack, adds an
 //! inbox to that stack and makes the one before busy until the closure is done.
 
-use core::{any::TypeId, marker::PhantomData, ptr};
+use core::{any::TypeId, convert::Infallible, marker::PhantomData, ptr};
 
 #[cfg(feature = "std")]
 use super::look;
@@ -132,6 +132,22 @@ pub(crate) fn with_inbox<'e, J: 'e, R>(
     })
 }
 
+/// Calls `make` with a greenlet of the `enter` of `member` under which something can be made that does
+/// not keep whoever makes it: the root of the `enter`, or else a new one that is dead afterwards.
+///
+/// It need not run, and is sent nothing: there is no message of this type.
+pub(crate) fn with_ancestor<'e, R>(
+    member: &Block,
+    make: impl FnOnce(&Current<'e, Infallible>) -> R,
+) -> R {
+    // SAFETY: null, or the registry of an `enter` that has not ended, and its root.
+    match unsafe { member.home().as_ref().map(|home| &*home.root()) } {
+        // SAFETY: nobody switches by it.
+        Some(root) => make(unsafe { Current::of(root) }),
+        None => with_inbox(member, make),
+    }
+}
+
 fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
     #[cfg(feature = "std")]
     crate::overflow::prepare_thread();
@@ -195,14 +211,32 @@ pub(super) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     if let Some(current) = unsafe { thread::current().as_ref() } {
         return body(current);
     }
-    let block = Block::new(&RootKind::<()>::STATIC, Settings::default, None);
-    let result = {
-        let root = Root::begin(&block);
-        body(root.block)
-    };
-    // Nobody is lent its `Current`, so there is no other handle, and no child.
-    if !block.is_held_once() {
-        host::abort(format_args!("{block:?} outlives what it was made for"));
+    with_root_on_stack(&RootKind::<()>::STATIC, body)
+}
+
+/// Runs `body` with a root that receives `()`, and only what is sent to it. `body` lends nobody its
+/// `Current`.
+#[inline]
+pub(crate) fn with_passing_root<R>(body: impl FnOnce(&Block) -> R) -> R {
+    with_root_on_stack(&RootKind::<()>::BORROWING, body)
+}
+
+/// Runs `body` with a root that needs no memory from the allocator. `body` lends nobody its `Current`.
+#[inline]
+fn with_root_on_stack<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
+    /// Dropped when the root is dead.
+    struct Checked(Block);
+
+    impl Drop for Checked {
+        fn drop(&mut self) {
+            // Nobody was lent its `Current`, so there is no handle, and no child.
+            if !self.0.is_held_once() {
+                host::abort(format_args!("{:?} outlives what it was made for", self.0));
+            }
+        }
     }
-    result
+
+    let block = Checked(Block::new(kind, Settings::default, None));
+    let root = Root::begin(&block.0);
+    body(root.block)
 }

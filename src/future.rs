@@ -1,0 +1,256 @@
+//! Plain functions that wait for futures.
+
+use core::{
+    cell::{Cell, RefCell},
+    error::Error,
+    fmt,
+    future::Future,
+    ops::Deref,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    BuildError, Builder, Current, Thrown,
+    coroutine::{Coroutine, Resumed, Side},
+    tree::{OutOfMemory, Settings},
+};
+
+/// A function on a stack of its own, as a future.
+///
+/// The function is plain code. It, and whatever it calls, through closures, callbacks of C and loops of
+/// libraries that know nothing of `async`, waits for any future by the [`Awaiter`] that it is lent. While
+/// it waits, the thread does something else.
+///
+/// It may borrow what outlives the [`enter`](crate::enter) (`'e`), or is `'static` under an
+/// [`Unscoped`](crate::Unscoped). Dropping the future kills the function: see [`Awaiter::wait`].
+///
+/// ```
+/// use std::{future::Future, pin::pin, task::{Context, Poll, Waker}};
+/// use greenlet::{Root, Stackful, enter};
+///
+/// # fn block_on<F: Future>(future: F) -> F::Output {
+/// #     let mut future = pin!(future);
+/// #     loop {
+/// #         if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+/// #             return value;
+/// #         }
+/// #     }
+/// # }
+/// # fn yield_now() -> impl Future<Output = ()> {
+/// #     let mut polled = false;
+/// #     std::future::poll_fn(move |_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending })
+/// # }
+/// let names = ["a", "b"];
+/// let text = enter(|me: &Root<()>| {
+///     block_on(Stackful::new(me, |awaiter| {
+///         // A closure that knows nothing of futures, in an adapter that knows nothing of them.
+///         names.iter().map(|name| {
+///             awaiter.wait(yield_now());
+///             name.to_uppercase()
+///         }).collect::<String>()
+///     }))
+/// });
+/// assert_eq!(text, "AB");
+/// ```
+#[must_use = "futures do nothing unless polled"]
+pub struct Stackful<'e, T> {
+    coroutine: Option<Coroutine<'e, Waiting<T>>>,
+}
+
+struct Waiting<T> {
+    /// Of the last poll.
+    waker: RefCell<Waker>,
+    value: Cell<Option<T>>,
+}
+
+/// Nothing is pinned in it: what is lies on the function's stack.
+impl<T> Unpin for Stackful<'_, T> {}
+
+/// What a [`Stackful`]'s function is lent: it waits with this.
+///
+/// It derefs to the function's [`Current`], under which generators can be made. Only the function's
+/// own greenlet waits.
+pub struct Awaiter<'a, 'e> {
+    waits: &'a dyn Waits<'e>,
+}
+
+trait Waits<'e> {
+    fn me(&self) -> &Current<'e, ()>;
+    fn waker(&self) -> &RefCell<Waker>;
+    fn suspend(&self) -> Result<(), Thrown>;
+}
+
+impl<'e, T> Waits<'e> for Side<'_, 'e, Waiting<T>> {
+    fn me(&self) -> &Current<'e, ()> {
+        self.me
+    }
+
+    fn waker(&self) -> &RefCell<Waker> {
+        &self.state().waker
+    }
+
+    fn suspend(&self) -> Result<(), Thrown> {
+        Side::suspend(self)
+    }
+}
+
+/// The [`Stackful`] was dropped: return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cancelled;
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the future that this function belongs to was dropped")
+    }
+}
+
+impl Error for Cancelled {}
+
+impl<'e, T: 'e> Stackful<'e, T> {
+    /// `function` as a future, in the `enter` of `me`. It starts with the first poll.
+    ///
+    /// Without memory for it the process aborts, as it does when a `Box` is made.
+    #[cfg(feature = "std")]
+    pub fn new<P>(me: &Current<'e, P>, function: impl FnOnce(&Awaiter<'_, 'e>) -> T + 'e) -> Self {
+        Self::make(Settings::default, me, function).unwrap_or_else(|error| error.abort())
+    }
+
+    /// As `new`, with the stack and name of `builder`.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn build<P>(
+        builder: Builder,
+        me: &Current<'e, P>,
+        function: impl FnOnce(&Awaiter<'_, 'e>) -> T + 'e,
+    ) -> Result<Self, BuildError> {
+        let settings = builder.checked_settings()?;
+        Ok(Self::make(|| settings, me, function)?)
+    }
+
+    fn make<P>(
+        settings: impl FnOnce() -> Settings,
+        me: &Current<'e, P>,
+        function: impl FnOnce(&Awaiter<'_, 'e>) -> T + 'e,
+    ) -> Result<Self, OutOfMemory> {
+        let waiting = Waiting {
+            waker: RefCell::new(Waker::noop().clone()),
+            value: Cell::new(None),
+        };
+        let coroutine = Coroutine::new(settings, me.block(), waiting, move |side| {
+            let value = function(&Awaiter { waits: side });
+            side.state().value.set(Some(value));
+            Ok(())
+        })?;
+        Ok(Self {
+            coroutine: Some(coroutine),
+        })
+    }
+}
+
+impl<'e, T: 'e> Future for Stackful<'e, T> {
+    type Output = T;
+
+    /// # Panics
+    /// With the panic of the function. Also after the end, if there is no memory for a stack, while the
+    /// thread unwinds a panic (rule s19), and in a kill that is younger than the future (rule s15).
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // If this unwinds, that is the end.
+        let Some(coroutine) = self.coroutine.take() else {
+            panic!("a `Stackful` is polled after its end");
+        };
+        coroutine
+            .state()
+            .waker
+            .borrow_mut()
+            .clone_from(context.waker());
+        match coroutine.resume() {
+            Ok(Resumed::Suspended) => {
+                self.coroutine = Some(coroutine);
+                Poll::Pending
+            }
+            Ok(Resumed::Ended) => match coroutine.state().value.take() {
+                Some(value) => Poll::Ready(value),
+                None => unreachable!("the function has returned it"),
+            },
+            Err(thrown) => panic!("a `Stackful` cannot run: {thrown}"),
+        }
+    }
+}
+
+impl<'e> Awaiter<'_, 'e> {
+    /// Waits for `future`, and returns its output.
+    ///
+    /// If the [`Stackful`] is dropped meanwhile, this unwinds the function, without the panic hook.
+    /// Frames of C must not be unwound: in callbacks use [`try_wait`](Self::try_wait). Where panics abort,
+    /// use that everywhere: the process aborts here.
+    ///
+    /// # Panics
+    /// In a greenlet that is not the function's own.
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        match self.wait_until_told(future) {
+            Ok(output) => output,
+            Err(Cancelled) => loop {
+                // The rules unwind one that goes on switching (s15).
+                let _refused = self.waits.suspend();
+            },
+        }
+    }
+
+    /// Waits for `future`, and returns its output; or says, now and at once at each later call, that the
+    /// [`Stackful`] was dropped.
+    ///
+    /// It does not unwind, so it may be called in callbacks of C. In return the function must listen: one
+    /// that goes on asking never ends, and the drop with it.
+    ///
+    /// # Errors
+    /// [`Cancelled`].
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait).
+    pub fn try_wait<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
+        if self.waits.me().is_exiting() {
+            return Err(Cancelled);
+        }
+        self.wait_until_told(future)
+    }
+
+    fn wait_until_told<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
+        let mut future = pin!(future);
+        let mut waker = self.waits.waker().borrow().clone();
+        loop {
+            let mut context = Context::from_waker(&waker);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return Ok(output);
+            }
+            match self.waits.suspend() {
+                Ok(()) => waker.clone_from(&self.waits.waker().borrow()),
+                Err(thrown) if thrown.is_exit() => return Err(Cancelled),
+                Err(thrown) => panic!("cannot wait here: {thrown}"),
+            }
+        }
+    }
+}
+
+impl<'e> Deref for Awaiter<'_, 'e> {
+    type Target = Current<'e, ()>;
+
+    fn deref(&self) -> &Current<'e, ()> {
+        self.waits.me()
+    }
+}
+
+impl<T> fmt::Debug for Stackful<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stackful")
+            .field("is_over", &self.coroutine.is_none())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Awaiter<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Awaiter").field(self.waits.me()).finish()
+    }
+}

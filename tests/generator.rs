@@ -1,0 +1,301 @@
+//! Generators: what they yield, when they run, what they borrow, and how they end.
+
+#[path = "machine/mod.rs"]
+mod machine;
+#[path = "process/mod.rs"]
+mod process;
+#[path = "support/mod.rs"]
+mod support;
+
+use std::mem;
+
+use greenlet::{Builder, Current, Generator, Greenlet, Root, Thrown, Yielder, enter};
+use support::{
+    Number,
+    log::{Log, on_drop},
+    number,
+    panics::{catch, text_of},
+};
+
+fn count<'e>(me: &Current<'e, ()>, to: u32) -> Generator<'e, u32> {
+    Generator::new(me, move |yielder, ()| {
+        (0..to).try_for_each(|n| yielder.give(n))
+    })
+}
+
+#[test]
+fn yields_from_any_depth_and_is_fused() {
+    fn down(yielder: &Yielder<u32>, n: u32) -> Result<(), Thrown> {
+        yielder.give(n)?;
+        if n > 0 { down(yielder, n - 1) } else { Ok(()) }
+    }
+    enter(|me: &Root<()>| {
+        let mut numbers = Generator::new(me, |yielder, ()| down(yielder, 2));
+        let seen = [(); 5].map(|()| numbers.next());
+        assert_eq!(seen, [Some(2), Some(1), Some(0), None, None]);
+    });
+}
+
+#[test]
+fn runs_only_when_it_is_asked() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let log = &log;
+        let mut one = Generator::new(me, move |yielder, ()| {
+            log.add("runs");
+            yielder.give(1)
+        });
+        assert_eq!(log.take(), [""; 0]);
+        assert_eq!(one.next(), Some(1));
+        assert_eq!(log.take(), ["runs"]);
+    });
+}
+
+#[test]
+fn borrows_and_mutates_what_outlives_its_enter() {
+    let text = String::from("to be or");
+    let mut words = 0;
+    enter(|me: &Root<()>| {
+        let each = Generator::new(me, |yielder, ()| {
+            for word in text.split(' ') {
+                words += 1;
+                yielder.give(word)?;
+            }
+            Ok(())
+        });
+        assert!(each.eq(["to", "be", "or"]));
+    });
+    assert_eq!(words, 3);
+}
+
+#[test]
+fn takes_an_input_at_each_step() {
+    enter(|me: &Root<()>| {
+        let mut echo = Generator::new(me, |yielder, mut text: String| {
+            while !text.is_empty() {
+                text = yielder.give(text.len())?;
+            }
+            Ok(())
+        });
+        assert_eq!(echo.resume("four".to_string()).unwrap(), Some(4));
+        assert_eq!(echo.resume("seven".to_string()).unwrap(), Some(5));
+        assert_eq!(echo.resume(String::new()).unwrap(), None);
+        assert_eq!(echo.resume("ignored".to_string()).unwrap(), None);
+    });
+}
+
+#[test]
+fn is_boxed_zipped_and_of_different_types() {
+    enter(|me: &Root<()>| {
+        let names: Box<dyn Iterator<Item = &str>> = Box::new(Generator::new(me, |yielder, ()| {
+            ["a", "b", "c"]
+                .iter()
+                .try_for_each(|name| yielder.give(*name))
+        }));
+        let pairs: Vec<_> = names.zip(count(me, 2)).collect();
+        assert_eq!(pairs, [("a", 0), ("b", 1)]);
+    });
+}
+
+#[test]
+fn generators_consume_each_other_from_inside() {
+    fn permute(yielder: &Yielder<String>, letters: &str) -> Result<(), Thrown> {
+        if letters.is_empty() {
+            return yielder.give(String::new());
+        }
+        for (at, first) in letters.char_indices() {
+            let rest = [&letters[..at], &letters[at + 1..]].concat();
+            let mut orders = Generator::new(yielder, move |yielder, ()| permute(yielder, &rest));
+            orders.try_for_each(|order| yielder.give(format!("{first}{order}")))?;
+        }
+        Ok(())
+    }
+    enter(|me: &Root<()>| {
+        let orders: Vec<_> = Generator::new(me, |yielder, ()| permute(yielder, "abc")).collect();
+        assert_eq!(orders, ["abc", "acb", "bac", "bca", "cab", "cba"]);
+    });
+}
+
+#[test]
+fn is_consumed_by_any_greenlet_whatever_that_receives() {
+    enter(|me: &Root<()>| {
+        let mut numbers =
+            Generator::new(me, |yielder, ()| (0..3).try_for_each(|n| yielder.give(n)));
+        assert_eq!(numbers.next(), Some(0));
+        let consumer = Greenlet::borrowing(me, |_, mut numbers: Generator<u32>| {
+            assert_eq!(numbers.next(), Some(1));
+            assert_eq!(numbers.next(), Some(2));
+            Ok(())
+        });
+        me.switch(&consumer, numbers).unwrap();
+    });
+}
+
+#[test]
+fn its_locals_are_dropped_with_it() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let log = &log;
+        let make = || {
+            Generator::new(me, move |yielder, ()| {
+                let _dropped = log.at_drop("a local");
+                yielder.give(1)?;
+                unreachable!("nobody asks")
+            })
+        };
+        let mut dropped = make();
+        dropped.next();
+        drop(dropped);
+        assert_eq!(log.take(), ["a local"]);
+        let mut forgotten = make();
+        forgotten.next();
+        mem::forget(forgotten);
+        drop(make());
+        assert_eq!(log.take(), [""; 0]);
+    });
+    assert_eq!(log.take(), ["a local"], "the end of the `enter`");
+}
+
+#[test]
+fn one_that_does_not_listen_is_unwound() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let log = &log;
+        let mut stubborn = Generator::new(me, move |yielder, ()| {
+            let _dropped = log.at_drop("unwound");
+            loop {
+                let _ignored = yielder.give(1);
+            }
+        });
+        assert_eq!(stubborn.next(), Some(1));
+        drop(stubborn);
+        assert_eq!(log.take(), ["unwound"]);
+    });
+}
+
+#[test]
+fn does_not_keep_the_greenlet_that_owns_it() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let log = &log;
+        let owner = Greenlet::new(me, move |me, ()| {
+            let _dropped = log.at_drop("owner");
+            let mut numbers = Generator::new(me, move |yielder, ()| {
+                let _dropped = log.at_drop("generator");
+                yielder.give(1)
+            });
+            numbers.next();
+            me.switch_to_parent(())
+        });
+        me.switch(&owner, ()).unwrap();
+        drop(owner);
+        assert_eq!(log.take(), ["generator", "owner"]);
+    });
+}
+
+#[test]
+fn an_error_comes_out_of_resume_and_a_panic_of_both() {
+    enter(|me: &Root<()>| {
+        let fails = || Generator::<u32>::new(me, |_, ()| Err(Number(1).into()));
+        let mut failed = fails();
+        assert_eq!(number(failed.resume(())), 1);
+        assert_eq!(failed.next(), None);
+        let text = catch(|| fails().next()).unwrap_err();
+        assert_eq!(text_of(&*text), "a generator failed: number 1");
+
+        let mut panics = Generator::<u32>::new(me, |_, ()| panic!("in a generator"));
+        assert_eq!(
+            text_of(&*catch(|| panics.next()).unwrap_err()),
+            "in a generator"
+        );
+        assert_eq!(panics.next(), None);
+    });
+}
+
+#[test]
+fn nobody_switches_to_the_consumer_meanwhile() {
+    enter(|me: &Root<()>| {
+        let main = me.handle();
+        let mut tries = Generator::new(me, move |yielder, ()| {
+            let refused = yielder.try_switch(&main, ());
+            yielder.give(matches!(refused, Err(greenlet::SwitchError::Busy(()))))
+        });
+        assert_eq!(tries.next(), Some(true));
+    });
+}
+
+#[test]
+fn a_consumer_that_is_killed_while_the_generator_runs_ends_with_it() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let (main, log) = (me.handle(), &log);
+        let consumer = Greenlet::new(me, move |me, ()| {
+            let _dropped = log.at_drop("consumer");
+            let mut leaves = Generator::new(me, move |yielder, ()| {
+                let _dropped = log.at_drop("generator");
+                // Away from the middle of `next`.
+                yielder.switch(&main, ())?;
+                yielder.give(1)
+            });
+            assert_eq!(leaves.next(), None);
+            me.switch_to_parent(())
+        });
+        me.switch(&consumer, ()).unwrap();
+        me.kill(&consumer).unwrap();
+        let mut ended = log.take();
+        ended.sort_unstable();
+        assert_eq!(ended, ["consumer", "generator"]);
+    });
+}
+
+#[test]
+fn a_child_of_the_function_that_ends_later_does_no_harm() {
+    enter(|me: &Root<()>| {
+        let children = std::cell::RefCell::new(Vec::new());
+        let children = &*Box::leak(Box::new(children));
+        let mut numbers = Generator::new(me, |yielder, ()| {
+            children
+                .borrow_mut()
+                .push(Greenlet::new(yielder, |_, ()| Ok(())));
+            yielder.give(1)?;
+            yielder.give(2)
+        });
+        assert_eq!(numbers.next(), Some(1));
+        // It ends in its parent, the generator, which nobody has asked for an item.
+        let child = children.borrow_mut().pop().unwrap();
+        let _ = catch(|| me.switch(&child, ()));
+        let _ = catch(|| numbers.next());
+    });
+}
+
+#[test]
+fn a_builder_gives_it_name_and_stack() {
+    enter(|me: &Root<()>| {
+        let builder = Builder::new().name("numbers").stack_size(64 * 1024);
+        let mut names = Generator::build(builder, me, |yielder, ()| {
+            yielder.give(yielder.handle().name().map(ToString::to_string))
+        })
+        .unwrap();
+        assert_eq!(names.next().unwrap().as_deref(), Some("numbers"));
+        let bad = Builder::new().name("\0");
+        assert!(Generator::<()>::build(bad, me, |_, ()| Ok(())).is_err());
+    });
+}
+
+#[test]
+fn is_dropped_while_the_thread_unwinds() {
+    let log = Log::new();
+    let caught = catch(|| {
+        enter(|me: &Root<()>| {
+            let log = &log;
+            let mut numbers = Generator::new(me, move |yielder, ()| {
+                let _dropped = on_drop(|| log.add("dropped"));
+                yielder.give(1)
+            });
+            numbers.next();
+            panic!("out");
+        })
+    });
+    assert!(caught.is_err());
+    assert_eq!(log.take(), ["dropped"]);
+}
