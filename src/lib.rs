@@ -67,7 +67,7 @@ pub use snapshot::{GreenletInfo, Snapshot, StackUsage};
 #[cfg(feature = "std")]
 pub use stack::local_pool::set_idle_stacks;
 pub use stack::{StackError, StackMemory, UnguardedStack};
-pub use thrown::{GreenletExit, Thrown};
+pub use thrown::{ByBox, BySendBox, GreenletExit, OrThrow, SendError, Thrown};
 pub use tree::Status;
 pub use unscoped::Unscoped;
 pub use weak::WeakGreenlet;

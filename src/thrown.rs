@@ -1,6 +1,10 @@
 //! Errors as they travel between greenlets.
 
-use alloc::boxed::Box;
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+};
 use core::{
     any::{Any, TypeId},
     error::Error,
@@ -95,6 +99,8 @@ struct Operations {
     as_error: unsafe fn(NonNull<Table>) -> NonNull<dyn Error>,
     /// Takes the error out and frees the box.
     into_error: unsafe fn(NonNull<Table>) -> Box<dyn Error>,
+    /// The same, if it is known that the error may go to other threads; else tells what it says.
+    into_send: unsafe fn(NonNull<Table>) -> SendBox,
     drop: unsafe fn(NonNull<Table>),
 }
 
@@ -110,9 +116,50 @@ impl<E: Error + 'static> Boxed<E> {
         // SAFETY: the address of a `Boxed<E>` (contract), which the caller owns.
         into_error: |boxed| Box::new(unsafe { Self::take(boxed.cast()) }),
         // SAFETY: as above.
+        into_send: |boxed| Box::new(Told::of(&unsafe { Self::take(boxed.cast()) })),
+        // SAFETY: as above.
         drop: |boxed| drop(unsafe { Box::from_raw(boxed.cast::<Self>().as_ptr()) }),
     };
+}
 
+type SendBox = Box<dyn Error + Send + Sync>;
+
+/// One that came boxed already.
+impl Boxed<Box<dyn Error>> {
+    const OF_BOX: Operations = Operations {
+        type_id: TypeId::of::<Box<dyn Error>>,
+        as_error: |boxed| {
+            // SAFETY: the address of a `Boxed` of this type (contract).
+            NonNull::from(unsafe { &*boxed.cast::<Self>().as_ref().error })
+        },
+        // SAFETY: the address of a `Boxed` of this type (contract), which the caller owns.
+        into_error: |boxed| unsafe { Self::take(boxed.cast()) },
+        // SAFETY: as above.
+        into_send: |boxed| Box::new(Told::of(&*unsafe { Self::take(boxed.cast()) })),
+        // SAFETY: as above.
+        drop: |boxed| drop(unsafe { Self::take(boxed.cast()) }),
+    };
+}
+
+/// The same, of one that may go to other threads.
+impl Boxed<SendBox> {
+    const OF_SEND_BOX: Operations = Operations {
+        type_id: TypeId::of::<SendBox>,
+        as_error: |boxed| {
+            // SAFETY: the address of a `Boxed` of this type (contract).
+            let error: &(dyn Error + 'static) = unsafe { &*boxed.cast::<Self>().as_ref().error };
+            NonNull::from(error)
+        },
+        // SAFETY: the address of a `Boxed` of this type (contract), which the caller owns.
+        into_error: |boxed| unsafe { Self::take(boxed.cast()) },
+        // SAFETY: as above.
+        into_send: |boxed| unsafe { Self::take(boxed.cast()) },
+        // SAFETY: as above.
+        drop: |boxed| drop(unsafe { Self::take(boxed.cast()) }),
+    };
+}
+
+impl<E> Boxed<E> {
     /// # Safety
     /// The box is the caller's, who does not use it any more.
     unsafe fn take(boxed: NonNull<Self>) -> E {
@@ -189,9 +236,49 @@ impl Thrown {
 
     #[inline]
     fn carrying<E: Error + 'static>(error: E) -> Self {
-        let table = const { &Boxed::<E>::OPERATIONS };
+        Self::boxed(const { &Boxed::<E>::OPERATIONS }, error)
+    }
+
+    #[inline]
+    fn boxed<E>(table: Table, error: E) -> Self {
         let boxed = Box::leak(Box::new(Boxed { table, error }));
         Self::of(Some(NonNull::from(boxed).cast()))
+    }
+
+    /// Of an error in a box. One that was a [`Thrown`] is what it was.
+    ///
+    /// For all that is no [`Error`] itself, [`or_throw`](OrThrow::or_throw) is shorter.
+    #[must_use]
+    pub fn from_boxed(error: Box<dyn Error>) -> Self {
+        if error.is::<GreenletExit>() {
+            return Self::exit();
+        }
+        if error.is::<ChildExit>() {
+            return Self::of(Some(child_exit()));
+        }
+        match error.downcast::<Undeliverable>() {
+            Ok(undeliverable) => Self::carrying(*undeliverable),
+            Err(error) => Self::boxed(const { &Boxed::<Box<dyn Error>>::OF_BOX }, error),
+        }
+    }
+
+    /// The error inside, as one that other threads may have: with `?` it converts into
+    /// `anyhow::Error` and the like.
+    ///
+    /// It is the error itself if it was thrown as a `Box<dyn Error + Send + Sync>`. Of any other it is not
+    /// known whether it may leave the thread; then this is an error that says the same, and so do its
+    /// sources.
+    #[must_use]
+    pub fn into_send(self) -> SendError {
+        SendError(match self.owned() {
+            Some(boxed) => {
+                mem::forget(self);
+                // SAFETY: it was this one's (invariant), which is gone.
+                unsafe { (boxed.as_ref().into_send)(boxed) }
+            }
+            None if self.is_exit() => Box::new(GreenletExit),
+            None => Box::new(ChildExit),
+        })
     }
 
     /// The box that it owns, if any.
@@ -264,6 +351,12 @@ impl Thrown {
             // SAFETY: it was this one's (invariant), which is gone.
             return Ok(unsafe { Boxed::take(boxed) });
         }
+        if self.downcast_ref::<E>().is_some() && !self.is_exit() {
+            return match Box::<dyn Error>::from(self).downcast() {
+                Ok(error) => Ok(*error),
+                Err(error) => Err(Self::from_boxed(error)),
+            };
+        }
         if self.is_exit() {
             // Such a box takes no memory.
             if let Ok(exit) = Box::<dyn Error>::from(GreenletExit).downcast() {
@@ -303,7 +396,7 @@ impl<E: Error + 'static> From<E> for Thrown {
     }
 }
 
-/// The error inside, as it is; what is none becomes one that says the same. That keeps a value
+/// The error inside, as it is, with its sources; what is none becomes one that says the same. That keeps a value
 /// which no ancestor took until it is dropped: who wants it asks
 /// [`into_value`](Thrown::into_value) first.
 impl From<Thrown> for Box<dyn Error> {
@@ -317,6 +410,137 @@ impl From<Thrown> for Box<dyn Error> {
             None if thrown.is_exit() => Box::new(GreenletExit),
             None => Box::new(ChildExit),
         }
+    }
+}
+
+/// As [`into_send`](Thrown::into_send).
+impl From<Thrown> for Box<dyn Error + Send + Sync> {
+    fn from(thrown: Thrown) -> Self {
+        thrown.into_send().0
+    }
+}
+
+/// A [`Thrown`] as an error that other threads may have: see [`Thrown::into_send`].
+pub struct SendError(SendBox);
+
+impl SendError {
+    /// The error in its box.
+    #[must_use]
+    pub fn into_inner(self) -> Box<dyn Error + Send + Sync> {
+        self.0
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for SendError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// What an error said, and its sources.
+struct Told {
+    text: String,
+    debug: String,
+    source: Option<Box<Told>>,
+}
+
+impl Told {
+    fn of(error: &dyn Error) -> Self {
+        Self {
+            text: error.to_string(),
+            debug: format!("{error:?}"),
+            source: error.source().map(|source| Box::new(Self::of(source))),
+        }
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.debug)
+    }
+}
+
+impl Error for Told {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &dyn Error)
+    }
+}
+
+/// [`or_throw`](Self::or_throw), for results whose errors are no [`Error`]s: boxed ones, those of
+/// `anyhow`, texts.
+///
+/// ```
+/// use std::error::Error;
+/// use greenlet::{Greenlet, OrThrow, enter};
+///
+/// fn parsed(text: &str) -> Result<u32, Box<dyn Error + Send + Sync>> {
+///     text.parse().map_err(|error| format!("{text:?}: {error}").into())
+/// }
+///
+/// fn sum(texts: &[&'static str]) -> Result<u32, Box<dyn Error + Send + Sync>> {
+///     enter(|me| {
+///         let adder = Greenlet::new(me, |me, mut text: &str| {
+///             let mut sum = 0;
+///             loop {
+///                 sum += parsed(text).or_throw()?; // in
+///                 text = me.switch_to_parent(sum)?;
+///             }
+///         });
+///         let mut sum = 0;
+///         for text in texts {
+///             sum = me.switch(&adder, text)?; // out
+///         }
+///         Ok(sum)
+///     })
+/// }
+/// assert_eq!(sum(&["1", "2"]).unwrap(), 3);
+/// assert_eq!(sum(&["x"]).unwrap_err().to_string(), "\"x\": invalid digit found in string");
+/// ```
+///
+/// `By` says how the error is boxed; it is inferred.
+pub trait OrThrow<T, By> {
+    /// The value; or the error as a [`Thrown`], which `?` hands on.
+    ///
+    /// # Errors
+    /// That of the result.
+    fn or_throw(self) -> Result<T, Thrown>;
+}
+
+/// The error of an [`OrThrow`] converts into a box.
+#[derive(Debug)]
+pub enum ByBox {}
+
+/// The error of an [`OrThrow`] is a box, for any thread.
+#[derive(Debug)]
+pub enum BySendBox {}
+
+impl<T, E: Into<Box<dyn Error>>> OrThrow<T, ByBox> for Result<T, E> {
+    fn or_throw(self) -> Result<T, Thrown> {
+        self.map_err(|error| Thrown::from_boxed(error.into()))
+    }
+}
+
+impl<T> OrThrow<T, BySendBox> for Result<T, Box<dyn Error + Send + Sync>> {
+    fn or_throw(self) -> Result<T, Thrown> {
+        self.map_err(|error| Thrown::boxed(const { &Boxed::<SendBox>::OF_SEND_BOX }, error))
     }
 }
 

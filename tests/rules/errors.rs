@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use greenlet::{Child, Current, Greenlet, GreenletExit, Root, SwitchError, Thrown, enter};
+use greenlet::{Child, Current, Greenlet, GreenletExit, OrThrow, Root, SwitchError, Thrown, enter};
 
 use crate::{
     support::{
@@ -456,4 +456,102 @@ fn s13_an_exit_thrown_at_a_new_or_dead_greenlet_is_news_too() {
         g.set_parent(&live).unwrap();
         assert_eq!(number(me.throw(&g, GreenletExit)), 1);
     });
+}
+
+/// An error with a source.
+#[derive(Debug)]
+struct Outer(Number);
+
+impl std::fmt::Display for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("outer")
+    }
+}
+
+impl std::error::Error for Outer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+type SendBox = Box<dyn std::error::Error + Send + Sync>;
+
+fn texts(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    let (mut texts, mut next) = (Vec::new(), Some(error));
+    while let Some(error) = next {
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    texts
+}
+
+#[test]
+fn s11_boxed_errors_go_in_and_out_with_their_sources() {
+    use std::error::Error;
+
+    fn through(me: &Current<()>, error: Result<(), Thrown>) -> Result<(), Thrown> {
+        me.switch(&Greenlet::new(me, |_, ()| error), ())
+    }
+    fn out(thrown: Result<(), Thrown>) -> Result<(), Box<dyn Error>> {
+        Ok(thrown?)
+    }
+    fn out_to_any_thread(thrown: Result<(), Thrown>) -> Result<(), SendBox> {
+        Ok(thrown?)
+    }
+
+    let boxed = || Err::<(), Box<dyn Error>>(Box::new(Outer(Number(1)))).or_throw();
+    let sent = || Err::<(), SendBox>(Box::new(Outer(Number(1)))).or_throw();
+    let plain = || Err::<(), Thrown>(Outer(Number(1)).into());
+    enter(|me: &Root<()>| {
+        for error in [boxed(), sent(), plain()] {
+            let error = through(me, error).unwrap_err();
+            assert!(error.downcast_ref::<Outer>().is_some());
+            assert_eq!(error.downcast::<Outer>().unwrap().0, Number(1));
+        }
+        for error in [boxed(), sent(), plain()] {
+            let error = out(through(me, error)).unwrap_err();
+            assert_eq!(texts(&*error), ["outer", "number 1"]);
+            assert!(error.is::<Outer>());
+        }
+        for (error, kept) in [(boxed(), false), (sent(), true), (plain(), false)] {
+            let error = out_to_any_thread(through(me, error)).unwrap_err();
+            assert_eq!(texts(&*error), ["outer", "number 1"]);
+            assert_eq!(format!("{error:?}"), "Outer(Number(1))");
+            assert_eq!(error.is::<Outer>(), kept);
+        }
+        let text = through(me, Err("a text").or_throw()).unwrap_err();
+        assert_eq!(text.to_string(), "a text");
+    });
+}
+
+#[test]
+fn s13_an_exit_that_was_boxed_on_the_way_is_one_again() {
+    use std::error::Error;
+
+    let again = |thrown: Thrown| Thrown::from_boxed(Box::<dyn Error>::from(thrown));
+    assert!(again(GreenletExit.into()).is_exit());
+    enter(|me: &Root<()>| {
+        let g = Greenlet::new(me, |_, ()| Err(GreenletExit.into()));
+        let news = again(me.switch(&g, ()).unwrap_err());
+        assert!(news.is_child_exit());
+        assert_eq!(
+            news.into_send().to_string(),
+            "a child greenlet was asked to exit and has"
+        );
+    });
+}
+
+#[test]
+fn s11_anyhow_goes_in_and_out() {
+    fn fails() -> anyhow::Result<()> {
+        Err(anyhow::Error::new(Number(2)).context("outer"))
+    }
+    fn through() -> anyhow::Result<()> {
+        enter(|me: &Root<()>| {
+            let g = Greenlet::new(me, |_, ()| fails().or_throw());
+            me.switch(&g, ()).map_err(Thrown::into_send)?;
+            Ok(())
+        })
+    }
+    assert_eq!(format!("{:#}", through().unwrap_err()), "outer: number 2");
 }
