@@ -33,6 +33,7 @@ LEAKS_NO_MORE = {
     "test_throw_to_dead_thread_doesnt_crash",
     "test_issue251_issue252_explicit_reference_not_collectable",
     "test_issue251_issue252_need_to_collect_in_background",
+    "test_issue251_issue252_need_to_collect_in_background_cleanup_disabled",
 }
 EXPECTED_TO_LEAK = "to leak but it did not"
 
