@@ -10,7 +10,7 @@ use core::{
 use crate::{
     raw::Context,
     thread::{self, Thread},
-    tree::{Block, Roster},
+    tree::{Block, Registry},
 };
 
 /// To be changed with the layout of anything here, or with what the offsets mean.
@@ -38,8 +38,8 @@ static ANCHOR: Anchor = Anchor {
         offset_of!(Anchor, first),
         Context::DEBUGGED,
         Thread::DEBUGGED,
-        Roster::DEBUGGED[0],
-        Roster::DEBUGGED[1],
+        Registry::DEBUGGED[0],
+        Registry::DEBUGGED[1],
         Block::DEBUGGED[0],
         Block::DEBUGGED[1],
         Block::DEBUGGED[2],

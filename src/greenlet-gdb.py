@@ -59,7 +59,7 @@ class Anchor:
 
         if short(0) != 2:
             raise gdb.GdbError("this greenlet-gdb.py is for another version of the crate")
-        (self.size, self.first, self.parent, self.unscoped, self.member, self.roster, self.state,
+        (self.size, self.first, self.parent, self.unscoped, self.member, self.registry, self.state,
          self.waits_for, self.next, self.number, self.name) = map(short, range(1, 12))
         self.address = address
 
@@ -109,9 +109,9 @@ class Thread:
 
     def greenlets(self):
         anchor = self.anchor
-        rosters = chain(self.address + anchor.unscoped, lambda at: number(at + anchor.roster))
-        blocks = [Greenlet(anchor, block, self) for roster in rosters
-                  for block in chain(number(roster + anchor.member),
+        registries = chain(self.address + anchor.unscoped, lambda at: number(at + anchor.registry))
+        blocks = [Greenlet(anchor, block, self) for registry in registries
+                  for block in chain(number(registry + anchor.member),
                                      lambda at: number(at + anchor.next))]
         return sorted(blocks, key=lambda block: block.number)
 

@@ -91,7 +91,7 @@ pub fn report_stack_overflow() -> io::Result<()> {
         action.sa_mask = previous.sa_mask;
         // SAFETY: the handler keeps to what a handler may do: it writes, aborts, calls the handler
         // before it, and reads what is whole wherever code of this thread can fault, which the
-        // registry of greenlets (`tree/roster.rs`) and their stacks (`stack/memory.rs`) see to.
+        // registry of greenlets (`tree/registry.rs`) and their stacks (`stack/memory.rs`) see to.
         check(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
     }
     Ok(())

@@ -17,7 +17,7 @@ use core::{cell::Cell, ptr};
 use crate::arch;
 use crate::{
     host::per_thread,
-    tree::{Block, Roster, UnderWay},
+    tree::{Block, Registry, UnderWay},
 };
 
 pub(crate) struct Thread {
@@ -27,7 +27,7 @@ pub(crate) struct Thread {
     /// The kill that was begun last of those that somebody waits in.
     kill: Cell<*const UnderWay>,
     /// The roots, and the live greenlets that no `enter` ends.
-    unscoped: Roster,
+    unscoped: Registry,
     last_id: Cell<u64>,
     /// Is a stack being inspected? What runs there may allocate, and the allocator may inspect.
     #[cfg(feature = "std")]
@@ -36,7 +36,7 @@ pub(crate) struct Thread {
 
 #[cfg(feature = "std")]
 impl Thread {
-    /// Where a debugger finds the first roster.
+    /// Where a debugger finds the first registry.
     pub(crate) const DEBUGGED: usize = core::mem::offset_of!(Self, unscoped);
 
     /// This thread's own.
@@ -57,7 +57,7 @@ per_thread! {
             main: Cell::new(ptr::null()),
             burials: Cell::new(ptr::null()),
             kill: Cell::new(ptr::null()),
-            unscoped: Roster::new(),
+            unscoped: Registry::new(),
             last_id: Cell::new(0),
             #[cfg(feature = "std")]
             inspects: Cell::new(false),
@@ -173,9 +173,9 @@ pub(crate) fn set_kill(kill: *const UnderWay) {
     THREAD.with(|thread| thread.kill.set(kill));
 }
 
-/// Enters `block`, which is in no roster yet, among the thread's.
-pub(crate) fn enroll(block: &Block) {
-    // SAFETY: the thread's roster is there as long as code runs on the thread, and a block
+/// Enters `block`, which is in no registry yet, among the thread's.
+pub(crate) fn register(block: &Block) {
+    // SAFETY: the thread's registry is there as long as code runs on the thread, and a block
     // that nobody reaches any more when it ends is not touched again.
     THREAD.with(|thread| unsafe { thread.unscoped.add(block) });
 }
@@ -184,19 +184,19 @@ pub(crate) fn enroll(block: &Block) {
 ///
 /// # Safety
 /// It stays where it is until it is unlisted.
-pub(crate) unsafe fn list(roster: &Roster) {
-    // SAFETY: the caller's word; the thread's own roster is there as long as code runs on it.
-    THREAD.with(|thread| unsafe { roster.list_after(&thread.unscoped) });
+pub(crate) unsafe fn list(registry: &Registry) {
+    // SAFETY: the caller's word; the thread's own registry is there as long as code runs on it.
+    THREAD.with(|thread| unsafe { registry.list_after(&thread.unscoped) });
 }
 
 /// Calls `look` with every live greenlet of the thread; it must make and end none.
 #[cfg(feature = "std")]
 pub(crate) fn for_each_greenlet(mut look: impl FnMut(&Block)) {
     THREAD.with(|thread| {
-        let mut roster = Some(&thread.unscoped);
-        while let Some(listed) = roster {
+        let mut registry = Some(&thread.unscoped);
+        while let Some(listed) = registry {
             listed.for_each(&mut look);
-            roster = listed.next();
+            registry = listed.next();
         }
     });
 }

@@ -16,7 +16,7 @@ use static_assertions::const_assert_eq;
 #[cfg(feature = "std")]
 use super::look;
 use super::{
-    Membership, Own, Refusal, Roster, Settings, counts::Counts, memory::SizeClass, under_way,
+    Membership, Own, Refusal, Registry, Settings, counts::Counts, memory::SizeClass, under_way,
 };
 #[cfg(thread_words)]
 use crate::arch;
@@ -144,7 +144,7 @@ pub(crate) struct Fields {
     locals: Locals,
     settings: Settings,
     fiber: tools::Fiber,
-    home: Cell<*const Roster>,
+    home: Cell<*const Registry>,
 }
 
 #[cfg(thread_words)]
@@ -154,7 +154,7 @@ const_assert_eq!(State::Active as usize, arch::core_layout::ACTIVE);
 
 #[cfg(feature = "std")]
 impl Block {
-    /// Where a debugger finds state, whom it waits for, the next in its roster, number and name.
+    /// Where a debugger finds state, whom it waits for, the next in its registry, number and name.
     /// It begins with its context; a name is a pointer, or null, and a length.
     pub(crate) const DEBUGGED: [usize; 5] = {
         [
@@ -306,12 +306,12 @@ impl Block {
 
     /// The registry of the `enter` that it belongs to; null if nothing ends it, and for the root
     /// of an `enter` that has ended.
-    pub(crate) fn home(&self) -> *const Roster {
+    pub(crate) fn home(&self) -> *const Registry {
         self.home.get()
     }
 
     /// Only a root's changes; the others have that of their parents.
-    pub(super) fn set_home(&self, home: *const Roster) {
+    pub(super) fn set_home(&self, home: *const Registry) {
         self.home.set(home);
     }
 

@@ -149,7 +149,7 @@ where
     unsafe {
         match block.home().as_ref() {
             Some(home) => home.add(block),
-            None => thread::enroll(block),
+            None => thread::register(block),
         }
     }
     Ok(own)

@@ -11,7 +11,7 @@
 //! | `kill.rs` | making a suspended greenlet end |
 //! | `look.rs` | inspecting a greenlet that does not run |
 //! | `under_way.rs` | who must wait while a kill is under way |
-//! | `roster.rs` | who lives: the greenlets of an `enter` or thread |
+//! | `registry.rs` | the live greenlets of an `enter` or of a thread |
 //! | `root.rs` | entering: a greenlet on a stack that is already there |
 //!
 //! Everything here belongs to one thread; nothing is atomic.
@@ -24,8 +24,8 @@ mod kill;
 mod look;
 mod memory;
 mod message;
+mod registry;
 mod root;
-mod roster;
 mod route;
 mod under_way;
 
@@ -43,7 +43,7 @@ pub(crate) use message::{
     Answer, Content, hop, hop_to_active, hop_with, of_thrown, of_value, open, open_settled,
     settle_arrival, take_thrown, take_value,
 };
+pub(crate) use registry::{Membership, Registry};
 pub(crate) use root::{enter, enter_unscoped, with_ancestor, with_inbox, with_passing_root};
-pub(crate) use roster::{Membership, Roster};
 pub(crate) use route::{Delivery, Refusal, admit, receiver};
 pub(crate) use under_way::UnderWay;

@@ -8,7 +8,7 @@ use core::{any::TypeId, convert::Infallible, marker::PhantomData, ptr};
 #[cfg(feature = "std")]
 use super::look;
 use super::{
-    Block, Own, Roster, Settings, State,
+    Block, Own, Registry, Settings, State,
     block::Kind,
     kill::{self, Killed},
     memory::{self, SizeClass},
@@ -52,7 +52,7 @@ impl<'a> Root<'a> {
         #[cfg(feature = "std")]
         look::refuse_while_inspecting();
         block.settle_in();
-        thread::enroll(block);
+        thread::register(block);
         // A thread's first greenlet is a root.
         #[cfg(feature = "std")]
         debugger::show();
@@ -105,7 +105,7 @@ where
     F: for<'e> FnOnce(&crate::Root<'e, 'env, I>) -> R,
 {
     with_root(&RootKind::<I>::STATIC, |root| {
-        let registry = Roster::new();
+        let registry = Registry::new();
         let _end = EndOfEnter::begin(&registry, root);
         // SAFETY: the block's inbox type is I, its greenlet runs, and `'env` outlives this call.
         body(unsafe { crate::Root::of(root) })
@@ -163,12 +163,12 @@ fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
 
 /// Kills what lives when an `enter` ends.
 struct EndOfEnter<'a> {
-    registry: &'a Roster,
+    registry: &'a Registry,
     root: &'a Block,
 }
 
 impl<'a> EndOfEnter<'a> {
-    fn begin(registry: &'a Roster, root: &'a Block) -> Self {
+    fn begin(registry: &'a Registry, root: &'a Block) -> Self {
         // SAFETY: it stays where it is until this is dropped, which unlists it.
         unsafe { thread::list(registry) };
         registry.set_root(root);

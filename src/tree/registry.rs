@@ -1,4 +1,4 @@
-//! Who lives: an intrusive list of the greenlets of an `enter`, or of those of a thread that no
+//! The live greenlets: an intrusive list of the greenlets of an `enter`, or of those of a thread that no
 //! `enter` ends.
 //!
 //! A stack that overflows may do so in the midst of the functions here, and the signal handler
@@ -18,29 +18,29 @@ use super::Block;
 ///
 /// # Invariants
 /// * It stays where it is while it has members: they point at it.
-/// * Every member is there: a block leaves its roster when it dies, before it can be freed.
-pub(crate) struct Roster {
+/// * Every member is there: a block leaves its registry when it dies, before it can be freed.
+pub(crate) struct Registry {
     first: Cell<*const Block>,
-    /// The next in the thread's list of rosters, which begins with that of the unscoped.
-    next: Cell<*const Roster>,
-    /// The roster before in that list; null for the first, and for one that is in no list.
-    previous: Cell<*const Roster>,
+    /// The next in the thread's list of registries, which begins with that of the unscoped.
+    next: Cell<*const Registry>,
+    /// The registry before in that list; null for the first, and for one that is in no list.
+    previous: Cell<*const Registry>,
     /// The root of the `enter`; null for the thread's.
     root: Cell<*const Block>,
 }
 
-/// A block's place in a roster.
+/// A block's place in a registry.
 ///
 /// # Invariants
-/// `referrer` is null (in no roster), or the address of the cell that holds this block's
-/// address: the roster's `first`, or the `next` of the member before.
+/// `referrer` is null (in no registry), or the address of the cell that holds this block's
+/// address: the registry's `first`, or the `next` of the member before.
 pub(crate) struct Membership {
     next: Cell<*const Block>,
     referrer: Cell<*const Cell<*const Block>>,
 }
 
-impl Roster {
-    /// Where a debugger finds the first member, and the next roster.
+impl Registry {
+    /// Where a debugger finds the first member, and the next registry.
     #[cfg(feature = "std")]
     pub(crate) const DEBUGGED: [usize; 2] = [
         core::mem::offset_of!(Self, first),
@@ -59,14 +59,14 @@ impl Roster {
     /// Enters the list after `before`.
     ///
     /// # Safety
-    /// This roster is in no list, and both stay where they are until it leaves.
-    pub(crate) unsafe fn list_after(&self, before: &Roster) {
+    /// This registry is in no list, and both stay where they are until it leaves.
+    pub(crate) unsafe fn list_after(&self, before: &Registry) {
         let next = before.next.get();
         self.previous.set(before);
         self.next.set(next);
         compiler_fence(Ordering::Release);
         before.next.set(self);
-        // SAFETY: null, or a roster in the list.
+        // SAFETY: null, or a registry in the list.
         if let Some(next) = unsafe { next.as_ref() } {
             next.previous.set(self);
         }
@@ -76,7 +76,7 @@ impl Roster {
     pub(crate) fn unlist(&self) {
         let next = self.next.get();
         let previous = self.previous.replace(ptr::null());
-        // SAFETY: null, or rosters in the list.
+        // SAFETY: null, or registries in the list.
         unsafe {
             if let Some(previous) = previous.as_ref() {
                 previous.next.set(next);
@@ -89,10 +89,10 @@ impl Roster {
         self.next.set(ptr::null());
     }
 
-    /// The next roster in the list.
+    /// The next registry in the list.
     #[cfg(feature = "std")]
-    pub(crate) fn next(&self) -> Option<&Roster> {
-        // SAFETY: null, or a roster in the list.
+    pub(crate) fn next(&self) -> Option<&Registry> {
+        // SAFETY: null, or a registry in the list.
         unsafe { self.next.get().as_ref() }
     }
 
@@ -107,10 +107,10 @@ impl Roster {
         }
     }
 
-    /// Adds a block that is in no roster.
+    /// Adds a block that is in no registry.
     ///
     /// # Safety
-    /// The roster stays where it is, and is there, until the block has died; so does the block.
+    /// The registry stays where it is, and is there, until the block has died; so does the block.
     pub(crate) unsafe fn add(&self, block: &Block) {
         let membership = block.membership();
         let next = self.first.get();
@@ -151,11 +151,11 @@ impl Membership {
         }
     }
 
-    /// Leaves the roster, if it is in one.
+    /// Leaves the registry, if it is in one.
     pub(crate) fn leave(&self) {
         let next = self.next.get();
         let referrer = self.referrer.replace(ptr::null());
-        // SAFETY: null, or a cell of the roster or of a member, both there (invariant).
+        // SAFETY: null, or a cell of the registry or of a member, both there (invariant).
         let Some(referrer_cell) = (unsafe { referrer.as_ref() }) else {
             return;
         };
