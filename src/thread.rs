@@ -23,7 +23,7 @@ use crate::{
 pub(crate) struct Thread {
     departed: Cell<*const Block>,
     main: Cell<*const Block>,
-    burials: Burials,
+    pending_drops: PendingDrops,
     /// The kill that was begun last of those that somebody waits in.
     kill: Cell<*const UnderWay>,
     /// The roots, and the live greenlets that no `enter` ends.
@@ -48,14 +48,14 @@ impl Thread {
 /// Those that have died new and whose bodies are yet to be dropped, if somebody is at that: one
 /// drop at a time a greenlet, so that a long chain of them, each owned by the body of the one
 /// before, does not nest. Null, or the head of a list on the stack of who is at that.
-pub(crate) type Burials = Cell<*const Cell<*const Block>>;
+pub(crate) type PendingDrops = Cell<*const Cell<*const Block>>;
 
 per_thread! {
     static THREAD: Thread =
         Thread {
             departed: Cell::new(ptr::null()),
             main: Cell::new(ptr::null()),
-            burials: Cell::new(ptr::null()),
+            pending_drops: Cell::new(ptr::null()),
             kill: Cell::new(ptr::null()),
             unscoped: Registry::new(),
             last_id: Cell::new(0),
@@ -154,12 +154,12 @@ pub(crate) fn replace_main(block: *const Block) -> *const Block {
     THREAD.with(|thread| thread.main.replace(block))
 }
 
-/// The burials of the running greenlet; outside every greenlet, the thread's.
-pub(crate) fn with_burials<R>(use_them: impl FnOnce(&Burials) -> R) -> R {
+/// The pending_drops of the running greenlet; outside every greenlet, the thread's.
+pub(crate) fn with_pending_drops<R>(use_them: impl FnOnce(&PendingDrops) -> R) -> R {
     // SAFETY: null, or the running greenlet's block, which stays while it runs.
     match unsafe { current().as_ref() } {
-        Some(current) => use_them(current.burials()),
-        None => THREAD.with(|thread| use_them(&thread.burials)),
+        Some(current) => use_them(current.pending_drops()),
+        None => THREAD.with(|thread| use_them(&thread.pending_drops)),
     }
 }
 

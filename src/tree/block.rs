@@ -138,7 +138,7 @@ pub(crate) struct Fields {
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
     membership: Membership,
-    burials: thread::Burials,
+    pending_drops: thread::PendingDrops,
     id: u64,
     kind: &'static Kind,
     locals: Locals,
@@ -194,7 +194,7 @@ impl Block {
             killer: Cell::new(ptr::null()),
             membership: Membership::none(),
             locals: Locals::new(),
-            burials: Cell::new(ptr::null()),
+            pending_drops: Cell::new(ptr::null()),
             id: thread::next_id(),
             kind,
             settings: settings(),
@@ -426,17 +426,17 @@ impl Block {
     }
 
     /// The bodies that this greenlet is to drop, if it is at that.
-    pub(crate) fn burials(&self) -> &thread::Burials {
-        &self.burials
+    pub(crate) fn pending_drops(&self) -> &thread::PendingDrops {
+        &self.pending_drops
     }
 
     /// Links this block into the list of those whose bodies are to be dropped; `waits_for`
     /// serves, as a dead greenlet waits for nobody.
-    pub(crate) fn set_next_burial(&self, next: *const Block) {
+    pub(crate) fn set_next_pending(&self, next: *const Block) {
         self.waits_for.set(next);
     }
 
-    pub(crate) fn take_next_burial(&self) -> *const Block {
+    pub(crate) fn take_next_pending(&self) -> *const Block {
         self.waits_for.replace(ptr::null())
     }
 

@@ -38,7 +38,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     match victim.state() {
         State::Dead => return Killed::Dead,
         State::New => {
-            bury(victim);
+            drop_unstarted(victim);
             return Killed::Dead;
         }
         State::Active | State::Busy => {}
@@ -157,38 +157,38 @@ pub(crate) fn bottom_of_stack(block: &Block) -> &Block {
 ///
 /// Bodies are dropped one after the other, never one inside another: a chain of new
 /// greenlets, each held by the body of the one before, may be long.
-pub(crate) fn bury(block: &Block) {
+pub(crate) fn drop_unstarted(block: &Block) {
     block.set_dead();
     // The block stays until its body is gone.
     block.retain_weakly();
-    thread::with_burials(|burials| {
+    thread::with_pending_drops(|pending_drops| {
         // SAFETY: null, or a list further down on this stack.
-        if let Some(pending) = unsafe { burials.get().as_ref() } {
-            block.set_next_burial(pending.replace(block));
+        if let Some(pending) = unsafe { pending_drops.get().as_ref() } {
+            block.set_next_pending(pending.replace(block));
             return;
         }
         let pending = Cell::new(ptr::from_ref(block));
-        burials.set(&pending);
+        pending_drops.set(&pending);
         drop_bodies(&pending);
-        burials.set(ptr::null());
+        pending_drops.set(ptr::null());
     });
 }
 
 /// Drops the bodies that wait for the running greenlet to drop another one, without waiting for
 /// that: an `enter` whose members they were is about to end.
-pub(crate) fn finish_burials() {
-    thread::with_burials(|burials| {
+pub(crate) fn finish_pending_drops() {
+    thread::with_pending_drops(|pending_drops| {
         // SAFETY: null, or a list further down on this stack.
-        if let Some(pending) = unsafe { burials.get().as_ref() } {
+        if let Some(pending) = unsafe { pending_drops.get().as_ref() } {
             drop_bodies(pending);
         }
     });
 }
 
 fn drop_bodies(pending: &Cell<*const Block>) {
-    // SAFETY: pending blocks are kept by the weak count that `bury` has taken.
+    // SAFETY: pending blocks are kept by the weak count that `drop_unstarted` has taken.
     while let Some(block) = unsafe { pending.get().as_ref() } {
-        pending.set(block.take_next_burial());
+        pending.set(block.take_next_pending());
         // SAFETY: new until it died, so the body is there, and it is dropped only here.
         host::contain(|| unsafe { (block.kind().drop_body)(block) });
         block.settings().stack.give_back();

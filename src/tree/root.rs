@@ -179,7 +179,7 @@ impl<'a> EndOfEnter<'a> {
     fn kill_all(&self) {
         loop {
             // A member that has died new may have a body that waits to be dropped.
-            kill::finish_burials();
+            kill::finish_pending_drops();
             let Some(member) = self.registry.first() else {
                 break;
             };

@@ -102,7 +102,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                 Delivery::Thrown => {
                     // What its body owns may be all that holds it: it may be gone after this.
                     let next = counts::kept(block, |block| {
-                        kill::bury(block);
+                        kill::drop_unstarted(block);
                         ancestor(block)
                     });
                     let Some(next) = next else {

@@ -8,17 +8,17 @@ impl Model<'_> {
         let first = self.me().parent.expect("a body has a parent");
         self.push(Task::Bequeath {
             first,
-            buried: false,
+            unstarted_dropped: false,
             content,
         });
     }
 
-    pub(super) fn bequeath(&mut self, first: Id, buried: bool, content: Content) {
+    pub(super) fn bequeath(&mut self, first: Id, unstarted_dropped: bool, content: Content) {
         let me = self.running;
         let content_there = content.to_another();
         let identity = self.me().has_identity.then_some(self.me().returns);
         let route = self.route(first, first, content_there, identity);
-        let goes_on = buried && matches!(route, Route::Bury(_));
+        let goes_on = unstarted_dropped && matches!(route, Route::DropUnstarted(_));
         let killer = if goes_on {
             None
         } else {
@@ -36,13 +36,13 @@ impl Model<'_> {
         let content = content_there;
         let heir = match route {
             Route::To(heir) => heir,
-            Route::Bury(id) => {
+            Route::DropUnstarted(id) => {
                 self.push(Task::Bequeath {
                     first: id,
-                    buried: true,
+                    unstarted_dropped: true,
                     content,
                 });
-                self.bury(id);
+                self.drop_unstarted(id);
                 return;
             }
             Route::Refused(why, at) => match content {
@@ -64,7 +64,7 @@ impl Model<'_> {
                     };
                     self.push(Task::Bequeath {
                         first,
-                        buried: true,
+                        unstarted_dropped: true,
                         content: Content::Stray(payload, why),
                     });
                     return;
@@ -97,24 +97,24 @@ impl Model<'_> {
 
     /// It dies without running, and its body is dropped. *Silent*: a greenlet drops one body
     /// at a time, and of those that wait the last that died first.
-    pub(super) fn bury(&mut self, id: Id) {
+    pub(super) fn drop_unstarted(&mut self, id: Id) {
         self.greenlets[id].life = Life::Dead;
-        match &mut self.me().to_bury {
+        match &mut self.me().to_drop_unstarted {
             Some(waiting) => waiting.push(id),
             none => {
                 *none = Some(vec![id]);
-                self.push(Task::Bury);
+                self.push(Task::DropUnstarted);
             }
         }
     }
 
-    pub(super) fn bury_next(&mut self) {
-        let waiting = self.me().to_bury.as_mut().expect("it is at that");
+    pub(super) fn drop_next_unstarted(&mut self) {
+        let waiting = self.me().to_drop_unstarted.as_mut().expect("it is at that");
         let Some(id) = waiting.pop() else {
-            self.me().to_bury = None;
+            self.me().to_drop_unstarted = None;
             return;
         };
-        self.push(Task::Bury);
+        self.push(Task::DropUnstarted);
         if let Some(local) = self.greenlets[id].captured.take() {
             self.rule("s14 body dropped");
             self.push(Task::Contain);

@@ -18,7 +18,7 @@ impl Model<'_> {
             Life::New => {
                 self.rule("s14 new: nothing runs");
                 self.push(Task::Free(id));
-                self.bury(id);
+                self.drop_unstarted(id);
             }
             Life::Dead => self.push(Task::Free(id)),
             // Rule s17: it runs, or waits for the one that does: see `Departed::Orphaned`.

@@ -40,7 +40,7 @@ impl Model<'_> {
         if life != Life::Started {
             self.push(Task::Killed(by, Killed::Dead));
             if life == Life::New {
-                self.bury(victim);
+                self.drop_unstarted(victim);
             }
             return;
         }

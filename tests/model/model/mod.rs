@@ -85,7 +85,7 @@ struct Greenlet {
     /// What its switch is about to return.
     mail: Option<Mail>,
     /// Those that have died new and whose bodies this one is to drop, if it is at that.
-    to_bury: Option<Vec<Id>>,
+    to_drop_unstarted: Option<Vec<Id>>,
 }
 
 /// What a switch delivers, or a frame ends with.
@@ -113,7 +113,7 @@ impl Greenlet {
             refusals: 0,
             tasks: Vec::new(),
             mail: None,
-            to_bury: None,
+            to_drop_unstarted: None,
         }
     }
 }
@@ -248,7 +248,7 @@ enum Task {
         first: Id,
         at: Id,
         /// New ones have died of it on the way.
-        buried: bool,
+        unstarted_dropped: bool,
         content: Content,
         try_form: bool,
     },
@@ -261,7 +261,7 @@ enum Task {
     /// Its outcome on its way.
     Bequeath {
         first: Id,
-        buried: bool,
+        unstarted_dropped: bool,
         content: Content,
     },
 
@@ -277,7 +277,7 @@ enum Task {
     DropLocal(Local),
     DropContent(Content),
     /// Drops the bodies of those that died new.
-    Bury,
+    DropUnstarted,
     Put(u8, Id),
     Log(Event),
     EmptySlots(usize),
@@ -378,18 +378,18 @@ impl<'a> Model<'a> {
             Task::Send {
                 first,
                 at,
-                buried,
+                unstarted_dropped,
                 content,
                 try_form,
-            } => self.send(first, at, buried, content, try_form),
+            } => self.send(first, at, unstarted_dropped, content, try_form),
             Task::Receive(how) => self.receive(how),
             Task::Settle(departed, why) => self.settle(departed, why),
             Task::Die(content) => self.die(content),
             Task::Bequeath {
                 first,
-                buried,
+                unstarted_dropped,
                 content,
-            } => self.bequeath(first, buried, content),
+            } => self.bequeath(first, unstarted_dropped, content),
             Task::Kill(victim, by) => self.kill(victim, by),
             Task::Killed(by, result) => {
                 if by == KillBy::Call {
@@ -401,12 +401,12 @@ impl<'a> Model<'a> {
             Task::Free(id) => self.free(id),
             Task::DropLocal(local) => self.drop_local(local),
             Task::DropContent(content) => self.drop_content(content),
-            Task::Bury => self.bury_next(),
+            Task::DropUnstarted => self.drop_next_unstarted(),
             Task::Put(slot, id) => self.put(slot, id),
             Task::Log(event) => self.log(event),
             Task::EmptySlots(slot) => self.empty_slots(slot),
             Task::KillAll(id) => self.kill_all(id),
-            // A burial that did not panic.
+            // A drop that did not panic.
             Task::Contain => {}
             Task::WaitInKill(..) => unreachable!("a killer is resumed by a death or a kill"),
             Task::BodyEnds

@@ -10,7 +10,7 @@ impl Model<'_> {
         self.push(Task::Send {
             first: target,
             at: target,
-            buried: false,
+            unstarted_dropped: false,
             content,
             try_form: how.try_form,
         });
@@ -48,7 +48,7 @@ impl Model<'_> {
         &mut self,
         first: Id,
         at: Id,
-        buried: bool,
+        unstarted_dropped: bool,
         content: Content,
         try_form: bool,
     ) {
@@ -57,21 +57,21 @@ impl Model<'_> {
         let route = self.route(first, at, content, identity);
         // *Silent*: the new ones on the way all die, also when the first one's body, when it is
         // dropped, has had the sender killed, and when the error is refused in the end.
-        let goes_on = buried && matches!(route, Route::Bury(_));
+        let goes_on = unstarted_dropped && matches!(route, Route::DropUnstarted(_));
         if !goes_on && !self.admit(content, try_form) {
             return;
         }
         match route {
-            Route::Bury(id) => {
+            Route::DropUnstarted(id) => {
                 self.rule("s12 new");
                 self.push(Task::Send {
                     first,
                     at: id,
-                    buried: true,
+                    unstarted_dropped: true,
                     content,
                     try_form,
                 });
-                self.bury(id);
+                self.drop_unstarted(id);
             }
             Route::Refused(refused, _) => {
                 self.rule(match refused {
@@ -142,7 +142,7 @@ impl Model<'_> {
                 }
                 // *Silent*: those that were there when a kill began go on when it is over.
                 _ if self.is_held_back(at) => return Route::Refused(Refused::Busy, at),
-                Life::New if !content.is_value() => return Route::Bury(at),
+                Life::New if !content.is_value() => return Route::DropUnstarted(at),
                 Life::New if greenlet.has_huge_stack => return Route::Refused(Refused::Stack, at),
                 Life::New | Life::Started => return Route::To(at),
             }
@@ -240,6 +240,6 @@ impl Model<'_> {
 pub(super) enum Route {
     To(Id),
     /// It is new and dies of the error, which then goes on.
-    Bury(Id),
+    DropUnstarted(Id),
     Refused(Refused, Id),
 }
