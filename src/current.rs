@@ -287,7 +287,7 @@ impl<'e, I> Current<'e, I> {
             Err(refusal) => return Err(SwitchError::new(refusal, thrown)),
         };
         if !ptr::eq(receiver, target) {
-            thrown.exit_becomes_news();
+            thrown.exit_becomes_notice();
         }
         if ptr::eq(receiver, &self.block) {
             self.announce_to_itself(true);

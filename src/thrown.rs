@@ -33,8 +33,8 @@ use crate::tree::Refusal;
 ///     });
 ///     assert_eq!(me.switch(&counter, ()).unwrap(), 0);
 ///     assert_eq!(me.switch(&counter, ()).unwrap(), 1);
-///     let news = me.throw(&counter, GreenletExit).unwrap_err();
-///     assert!(news.is_child_exit() && counter.is_dead());
+///     let notice = me.throw(&counter, GreenletExit).unwrap_err();
+///     assert!(notice.is_child_exit() && counter.is_dead());
 /// });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ impl Error for GreenletExit {}
 /// ended with, or that a refused switch came to.
 ///
 /// One pointer wide. Any [`Error`] converts into it, so `?` works in a body; a
-/// [`GreenletExit`], and the news of a child's, needs no memory. For that it is not an [`Error`]
+/// [`GreenletExit`], and the notice of a child's, needs no memory. For that it is not an [`Error`]
 /// itself; it converts into a boxed one, so `?` works as well where that is what is returned.
 ///
 /// ```
@@ -76,7 +76,7 @@ impl Error for GreenletExit {}
 /// assert!(parsed("7x").unwrap_err().is::<std::num::ParseIntError>());
 /// ```
 pub struct Thrown(
-    /// `None` is the exit, the address of [`CHILD_EXIT`] the news of a child's. Invariant: another
+    /// `None` is the exit, the address of [`CHILD_EXIT`] the notice of a child's. Invariant: another
     /// address is that of a [`Boxed`] in a box, which this owns.
     Option<NonNull<Table>>,
     PhantomData<Box<dyn Error>>,
@@ -169,7 +169,7 @@ impl<E> Boxed<E> {
     }
 }
 
-/// Its address stands for the news that a child has exited: no box lies there.
+/// Its address stands for the notice that a child has exited: no box lies there.
 static CHILD_EXIT: usize = 0;
 
 fn child_exit() -> NonNull<Table> {
@@ -203,7 +203,7 @@ impl fmt::Debug for Undeliverable {
 
 impl Error for Undeliverable {}
 
-/// The news that a child has exited.
+/// The notice that a child has exited.
 #[derive(Debug)]
 struct ChildExit;
 
@@ -229,8 +229,8 @@ impl Thrown {
         Self::carrying(Undeliverable { value, why })
     }
 
-    /// An exit that leaves the greenlet it was meant for is news, not a request, to the next.
-    pub(crate) fn exit_becomes_news(&mut self) {
+    /// An exit that leaves the greenlet it was meant for becomes a notice, not a request, to the next.
+    pub(crate) fn exit_becomes_notice(&mut self) {
         self.0.get_or_insert_with(child_exit);
     }
 
@@ -327,7 +327,7 @@ impl Thrown {
         self.0.is_none()
     }
 
-    /// Did a child exit because it was asked to? This is news about the child; returned from
+    /// Did a child exit because it was asked to? This is a notice about the child; returned from
     /// a body it goes on to the parent like any error (rule s13).
     #[must_use]
     pub fn is_child_exit(&self) -> bool {

@@ -40,7 +40,7 @@ const CASES: &[Case] = cases![
     s11_an_error_goes_to_the_parent: Ending::is_success,
     s12_a_thrown_error_is_what_switch_returns: Ending::is_success,
     s12_a_new_greenlet_dies_of_what_is_thrown_at_it: Ending::is_success,
-    s13_an_exit_is_news_to_the_parent: Ending::is_success,
+    s13_an_exit_is_a_notice_to_the_parent: Ending::is_success,
     s14_a_suspended_greenlet_is_killed_by_its_last_drop: Ending::is_success,
     s14_a_killed_greenlet_is_dead_while_handles_remain: Ending::is_success,
     s14_a_new_greenlet_is_dropped_without_running: Ending::is_success,
@@ -210,7 +210,7 @@ fn s12_a_new_greenlet_dies_of_what_is_thrown_at_it() {
     });
 }
 
-fn s13_an_exit_is_news_to_the_parent() {
+fn s13_an_exit_is_a_notice_to_the_parent() {
     enter(|me: &Root<()>| {
         let main = me.handle();
         let waiter: Greenlet<()> = Greenlet::new(me, move |me, ()| {
@@ -218,8 +218,8 @@ fn s13_an_exit_is_news_to_the_parent() {
             unreachable!("nothing but errors is sent");
         });
         me.switch(&waiter, ()).unwrap();
-        let news = me.throw(&waiter, GreenletExit).unwrap_err();
-        assert!(news.is_child_exit() && !news.is_exit());
+        let notice = me.throw(&waiter, GreenletExit).unwrap_err();
+        assert!(notice.is_child_exit() && !notice.is_exit());
         assert!(waiter.is_dead());
     });
 }

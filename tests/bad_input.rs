@@ -492,8 +492,8 @@ fn a_body_that_is_never_run_is_dropped_with_its_greenlet() {
             );
             me.kill(&killed).unwrap();
             assert_eq!(Rc::strong_count(&dropped), 3);
-            let news: Thrown = me.throw(&thrown_at, GreenletExit).unwrap_err();
-            assert!(news.is_child_exit());
+            let notice: Thrown = me.throw(&thrown_at, GreenletExit).unwrap_err();
+            assert!(notice.is_child_exit());
             assert_eq!(Rc::strong_count(&dropped), 2);
             drop(forgotten);
             assert_eq!(Rc::strong_count(&dropped), 1);

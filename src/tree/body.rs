@@ -305,11 +305,11 @@ fn discard(block: &Block, content: Content<Message>) {
 }
 
 /// Who is to have the outcome of `block`, and what it then is: a value that no live ancestor
-/// takes has become an error (rule s7), an exit has become the news of it (rule s13).
+/// takes has become an error (rule s7), an exit has become the notice of it (rule s13).
 fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Message>) {
     let mut first = ancestor(block);
     if let Content::Thrown(thrown) = &mut content {
-        thrown.exit_becomes_news();
+        thrown.exit_becomes_notice();
     }
     loop {
         let delivery = match content {

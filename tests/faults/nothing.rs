@@ -65,7 +65,7 @@ fn a_throw_of_an_exit_or_of_what_is_a_thrown_already_allocates_nothing() {
 }
 
 #[test]
-fn the_news_of_an_exit_allocates_nothing() {
+fn the_notice_of_an_exit_allocates_nothing() {
     nothing_allocates(|| {
         enter(|me: &Root<()>| {
             let main = me.handle();

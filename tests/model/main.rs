@@ -167,7 +167,7 @@ const NEVER_MISSED: &[&str] = &[
     "s11 error",
     "s11 panic",
     "s12 new",
-    "s13 news",
+    "s13 notice",
     "s14 beneath",
     "s14 body dropped",
     "s14 itself",

@@ -51,9 +51,9 @@ fn s11_what_a_switch_returns_goes_on_as_a_box_of_stds() {
             Err(GreenletExit.into())
         });
         me.switch(&exits, ()).unwrap();
-        let news = me.throw(&exits, GreenletExit).unwrap_err();
-        let text = news.to_string();
-        let boxed = Boxed::from(news);
+        let notice = me.throw(&exits, GreenletExit).unwrap_err();
+        let text = notice.to_string();
+        let boxed = Boxed::from(notice);
         assert!(!boxed.is::<GreenletExit>(), "a child's, not one's own");
         assert_eq!(boxed.to_string(), text);
     });
@@ -388,7 +388,7 @@ fn s12_uncaught_it_goes_on_to_the_targets_parent_not_to_the_thrower() {
 }
 
 #[test]
-fn s13_an_exit_reaches_the_parent_as_news() {
+fn s13_an_exit_reaches_the_parent_as_a_notice() {
     enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
@@ -399,7 +399,7 @@ fn s13_an_exit_reaches_the_parent_as_news() {
 }
 
 #[test]
-fn s13_the_greenlet_itself_sees_an_exit_and_not_news() {
+fn s13_the_greenlet_itself_sees_an_exit_and_no_notice() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let main = me.handle();
@@ -424,10 +424,10 @@ fn s13_a_question_mark_does_not_make_the_parents_own_exit_of_it() {
     enter(|me: &Root<u8>| {
         let parent = Greenlet::new(me, |me: &Child<(), _>, ()| {
             let child = Greenlet::new(me, |_, ()| Err(GreenletExit.into()));
-            let news = me.switch(&child, ()).unwrap_err();
-            assert!(news.is_child_exit() && !news.is_exit());
-            assert!(news.downcast_ref::<GreenletExit>().is_none());
-            Err(news)
+            let notice = me.switch(&child, ()).unwrap_err();
+            assert!(notice.is_child_exit() && !notice.is_exit());
+            assert!(notice.downcast_ref::<GreenletExit>().is_none());
+            Err(notice)
         });
         let thrown = me.switch(&parent, ()).unwrap_err();
         assert!(thrown.is_child_exit() && !thrown.is_exit());
@@ -440,7 +440,7 @@ fn s13_a_question_mark_does_not_make_the_parents_own_exit_of_it() {
 }
 
 #[test]
-fn s13_an_exit_thrown_at_a_new_or_dead_greenlet_is_news_too() {
+fn s13_an_exit_thrown_at_a_new_or_dead_greenlet_is_a_notice_too() {
     enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Ok(()));
         assert_child_exit(me.throw(&g, GreenletExit));

@@ -477,8 +477,8 @@ fn s15_a_greenlet_that_kills_itself_cannot_switch_either() {
                 }
             }
         });
-        let news = me.switch(&g, ()).unwrap_err();
-        assert!(news.is_child_exit());
+        let notice = me.switch(&g, ()).unwrap_err();
+        assert!(notice.is_child_exit());
         assert_eq!(census.alive(), 0);
     });
     assert!(refused.get());

@@ -42,10 +42,10 @@ pub fn number<T>(outcome: Result<T, Thrown>) -> u32 {
     }
 }
 
-/// What was thrown is the news that a child has exited, and not a request.
+/// What was thrown is the notice that a child has exited, and not a request.
 #[track_caller]
 pub fn assert_child_exit<T>(outcome: Result<T, Thrown>) {
-    let thrown = outcome.err().expect("news, not a value");
+    let thrown = outcome.err().expect("a notice, not a value");
     assert!(thrown.is_child_exit(), "{thrown:?}");
     assert!(!thrown.is_exit());
 }

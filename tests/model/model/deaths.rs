@@ -87,7 +87,7 @@ impl Model<'_> {
         self.rule(match content {
             Content::Value(_) if heir != first => "s7 past the dead",
             Content::Value(_) => "s7 value",
-            Content::ChildExit => "s13 news",
+            Content::ChildExit => "s13 notice",
             _ => "s11 error",
         });
         self.me().life = Life::Dead;

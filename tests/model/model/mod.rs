@@ -123,7 +123,7 @@ enum Content {
     Value(Payload),
     /// A request to exit (rule s13).
     Exit,
-    /// The news that a child has.
+    /// The notice that a child has.
     ChildExit,
     Error(Payload),
     /// The error that a refused switch comes to.
@@ -144,7 +144,7 @@ impl Content {
         matches!(self, Self::Panic(_) | Self::Unwound)
     }
 
-    /// Rule s13: an exit that leaves the greenlet that it was meant for is news.
+    /// Rule s13: an exit that leaves the greenlet that it was meant for becomes a notice.
     fn to_another(self) -> Self {
         if let Self::Exit = self {
             Self::ChildExit
