@@ -195,7 +195,7 @@ impl fmt::Display for Undeliverable {
 
 impl fmt::Debug for Undeliverable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stray")
+        f.debug_struct("Undeliverable")
             .field("why", &self.why)
             .finish_non_exhaustive()
     }
@@ -225,7 +225,7 @@ impl Thrown {
     }
 
     /// A value that no live ancestor took; it is gone if it could not be kept.
-    pub(crate) fn stray(value: Option<Box<dyn Any>>, why: Refusal) -> Self {
+    pub(crate) fn undeliverable(value: Option<Box<dyn Any>>, why: Refusal) -> Self {
         Self::carrying(Undeliverable { value, why })
     }
 

@@ -83,7 +83,7 @@ pub(crate) struct Kind {
     /// Drops the value that a greenlet of this kind has left in its block.
     pub(crate) discard_value: unsafe fn(&Block),
     /// Makes an error of that value, which no receiver takes, for the given reason.
-    pub(crate) stray_value: unsafe fn(&Block, Refusal) -> Thrown,
+    pub(crate) undeliverable_value: unsafe fn(&Block, Refusal) -> Thrown,
     /// Of the allocation that begins with the block.
     pub(super) size_class: SizeClass,
 }

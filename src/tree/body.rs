@@ -62,10 +62,10 @@ where
         start: Some(start::<'e, I, P, F>),
         drop_body: drop_body::<P, F>,
         discard_value: discard_value::<P, F>,
-        stray_value: |block, why| {
+        undeliverable_value: |block, why| {
             // SAFETY: the caller of a kind's function has a block of this kind with its value.
             host::contain(|| unsafe { discard_value::<P, F>(block) });
-            Thrown::stray(None, why)
+            Thrown::undeliverable(None, why)
         },
         size_class: SizeClass::of::<Greenlet<P, F>>(),
     };
@@ -82,10 +82,10 @@ where
     const STATIC: Kind = Kind {
         inbox: || Some(TypeId::of::<I>()),
         returns: || Some(TypeId::of::<P>()),
-        stray_value: |block, why| {
+        undeliverable_value: |block, why| {
             // SAFETY: the caller of a kind's function has a block of this kind with its value.
             let value = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).value) };
-            Thrown::stray(Some(Box::new(value)), why)
+            Thrown::undeliverable(Some(Box::new(value)), why)
         },
         ..Self::BORROWING
     };
@@ -325,8 +325,9 @@ fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Messag
                 // A value that is dropped may take with it what holds the dead.
                 first = counts::kept(at, |at| {
                     // SAFETY: a block of its own kind, and its value lies there.
-                    let stray = unsafe { (block.kind().stray_value)(block, refusal) };
-                    content = Content::Thrown(stray);
+                    let undeliverable =
+                        unsafe { (block.kind().undeliverable_value)(block, refusal) };
+                    content = Content::Thrown(undeliverable);
                     // One that could not be started is left as it was.
                     if matches!(refusal, Refusal::Stack(_)) || at.state() == State::Dead {
                         ancestor(at)

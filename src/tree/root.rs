@@ -33,7 +33,7 @@ impl<I> RootKind<I> {
         start: None,
         drop_body: |_| unreachable!("a root is never new"),
         discard_value: |_| unreachable!("a root returns through its caller"),
-        stray_value: |_, _| unreachable!("a root returns through its caller"),
+        undeliverable_value: |_, _| unreachable!("a root returns through its caller"),
         size_class: SizeClass::of::<Block>(),
     };
 }

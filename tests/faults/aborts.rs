@@ -110,8 +110,8 @@ fn a_value_that_nobody_takes() {
             let child = Greenlet::new(me, |_, message: Wide| Ok(message));
             enter(|inner: &Root<()>| {
                 let message = Wide::new(&census, 4);
-                let stray = armed(|| inner.switch(&child, message)).unwrap_err();
-                assert_eq!(stray.into_value::<Wide>().unwrap().value(), 4);
+                let undeliverable = armed(|| inner.switch(&child, message)).unwrap_err();
+                assert_eq!(undeliverable.into_value::<Wide>().unwrap().value(), 4);
             });
         });
     });

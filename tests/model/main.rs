@@ -193,7 +193,7 @@ const NEVER_MISSED: &[&str] = &[
     "s4 wrong type",
     "s6 first switch",
     "s7 past the dead",
-    "s7 stray",
+    "s7 undeliverable",
     "s7 value",
     "s8 self",
     "s9 forwarded",

@@ -137,7 +137,7 @@ pub enum Got {
     ChildExit,
     Error(Payload),
     /// An error that carries a value, or carried one.
-    Stray(Refused),
+    Undeliverable(Refused),
     /// An error that says why nothing was sent.
     Refusal(Refused),
     /// The `try_` form gave the message back.

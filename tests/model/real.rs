@@ -771,8 +771,8 @@ fn describe(thrown: &Thrown) -> Got {
     }
     // What remains says the reason in its `Debug` form only.
     let words = format!("{thrown:?}");
-    assert!(words.starts_with("Stray"), "what is {words}?");
-    Got::Stray(if words.contains("Busy") {
+    assert!(words.starts_with("Undeliverable"), "what is {words}?");
+    Got::Undeliverable(if words.contains("Busy") {
         Refused::Busy
     } else if words.contains("Stack") {
         Refused::Stack

@@ -49,7 +49,7 @@ impl Model<'_> {
                 Content::Value(payload) => {
                     // Rule s7: the value travels in an error. One without an identity could
                     // not be taken out again.
-                    self.rule("s7 stray");
+                    self.rule("s7 undeliverable");
                     let payload = if self.me().has_identity {
                         Some(payload)
                     } else {
@@ -65,7 +65,7 @@ impl Model<'_> {
                     self.push(Task::Bequeath {
                         first,
                         unstarted_dropped: true,
-                        content: Content::Stray(payload, why),
+                        content: Content::Undeliverable(payload, why),
                     });
                     return;
                 }

@@ -220,12 +220,12 @@ impl Model<'_> {
         match content {
             Content::Value(payload)
             | Content::Error(payload)
-            | Content::Stray(Some(payload), _)
+            | Content::Undeliverable(Some(payload), _)
             | Content::Panic(payload) => self.log(Event::Dropped(payload)),
             Content::Exit
             | Content::ChildExit
             | Content::Refusal(_)
-            | Content::Stray(None, _)
+            | Content::Undeliverable(None, _)
             | Content::Unwound => {}
         }
     }

@@ -129,7 +129,7 @@ enum Content {
     /// The error that a refused switch comes to.
     Refusal(Refused),
     /// Rule s7: an error that carries a value, if it could be kept.
-    Stray(Option<Payload>, Refused),
+    Undeliverable(Option<Payload>, Refused),
     Panic(Payload),
     /// The unwinding of rule s15.
     Unwound,

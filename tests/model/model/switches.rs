@@ -188,7 +188,7 @@ impl Model<'_> {
             Content::ChildExit => Got::ChildExit,
             Content::Error(payload) => Got::Error(payload),
             Content::Refusal(refused) => Got::Refusal(refused),
-            Content::Stray(_, why) => Got::Stray(why),
+            Content::Undeliverable(_, why) => Got::Undeliverable(why),
             Content::Panic(payload) => Got::Panic(payload),
             Content::Unwound => Got::Unwound,
         };
@@ -217,7 +217,7 @@ impl Model<'_> {
             _ if how.propagate => self.frame().leaving = Some(Some(content)),
             _ if how.keep => self.frame().locals.push(Local::Error(content)),
             _ => {
-                if let Content::Stray(Some(payload), _) = content {
+                if let Content::Undeliverable(Some(payload), _) = content {
                     self.tell(Content::Value(payload));
                 }
                 self.push(Task::DropContent(content));
