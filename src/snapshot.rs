@@ -327,13 +327,13 @@ impl Places {
             addresses, known, ..
         } = self;
         addresses.clear();
-        tree::look(block, Reach::OwnStack, || {
+        tree::inspect(block, Reach::OwnStack, || {
             unwind::for_each_frame(|address| addresses.push(address));
         })?;
         if let Some(backtrace) = known.get(addresses.as_slice()) {
             return Some(Arc::clone(backtrace));
         }
-        let backtrace = tree::look(block, Reach::OwnStack, Backtrace::force_capture)?;
+        let backtrace = tree::inspect(block, Reach::OwnStack, Backtrace::force_capture)?;
         let backtrace = Arc::new(backtrace);
         known.insert(addresses.as_slice().into(), Arc::clone(&backtrace));
         Some(backtrace)
@@ -347,7 +347,7 @@ impl<I> Greenlet<'_, I> {
     /// backtrace.
     #[must_use]
     pub fn backtrace(&self) -> Option<Backtrace> {
-        tree::look(self.block(), Reach::Parents, Backtrace::force_capture)
+        tree::inspect(self.block(), Reach::Parents, Backtrace::force_capture)
     }
 
     /// How much of its stack it uses; `None` if it has not started, is dead, runs on a stack that

@@ -14,7 +14,7 @@ use core::{
 use static_assertions::const_assert_eq;
 
 #[cfg(feature = "std")]
-use super::look;
+use super::inspect;
 use super::{
     Membership, Own, Refusal, Registry, Settings, counts::Counts, memory::SizeClass, under_way,
 };
@@ -285,7 +285,7 @@ impl Block {
     /// from the new one to this greenlet, and nothing was changed.
     pub(crate) fn replace_parent(&self, parent: &Block) -> Option<Own> {
         #[cfg(feature = "std")]
-        look::refuse_while_inspecting();
+        inspect::refuse_while_inspecting();
         let mut below = Some(parent);
         while let Some(block) = below {
             if ptr::eq(block, self) {

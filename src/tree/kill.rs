@@ -3,7 +3,7 @@
 use core::{cell::Cell, ptr};
 
 #[cfg(feature = "std")]
-use super::look;
+use super::inspect;
 use super::{Block, counts, message, root};
 use crate::{host, thread, tree::State};
 
@@ -44,7 +44,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         State::Active | State::Busy => {}
     }
     #[cfg(feature = "std")]
-    look::refuse_while_inspecting();
+    inspect::refuse_while_inspecting();
     let current = thread::current();
     let end = victim.end_of_waits();
     let interrupts = ptr::eq(current, end);

@@ -9,7 +9,7 @@
 //! | `route.rs` | who receives: the target, or an ancestor in its place |
 //! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
 //! | `kill.rs` | making a suspended greenlet end |
-//! | `look.rs` | inspecting a greenlet that does not run |
+//! | `inspect.rs` | inspecting a greenlet that does not run |
 //! | `under_way.rs` | who must wait while a kill is under way |
 //! | `registry.rs` | the live greenlets of an `enter` or of a thread |
 //! | `root.rs` | entering: a greenlet on a stack that is already there |
@@ -19,9 +19,9 @@
 mod block;
 mod body;
 mod counts;
-mod kill;
 #[cfg(feature = "std")]
-mod look;
+mod inspect;
+mod kill;
 mod memory;
 mod message;
 mod registry;
@@ -34,10 +34,10 @@ pub(crate) use block::{Block, State};
 pub(crate) use body::{Settings, new_borrowing_greenlet, new_greenlet};
 pub(crate) use counts::{Own, release_weakly};
 #[cfg(feature = "std")]
+pub(crate) use inspect::{Reach, inspect};
+#[cfg(feature = "std")]
 pub(crate) use kill::top_of_stack;
 pub(crate) use kill::{Killed, kill};
-#[cfg(feature = "std")]
-pub(crate) use look::{Reach, look};
 pub(crate) use memory::OutOfMemory;
 pub(crate) use message::{
     Answer, Content, hop, hop_to_active, hop_with, of_thrown, of_value, open, open_settled,

@@ -6,7 +6,7 @@
 use core::{any::TypeId, convert::Infallible, marker::PhantomData, ptr};
 
 #[cfg(feature = "std")]
-use super::look;
+use super::inspect;
 use super::{
     Block, Own, Registry, Settings, State,
     block::Kind,
@@ -50,7 +50,7 @@ impl<'a> Root<'a> {
     /// Begins the life of a new block, which lies where it stays.
     fn begin(block: &'a Block) -> Self {
         #[cfg(feature = "std")]
-        look::refuse_while_inspecting();
+        inspect::refuse_while_inspecting();
         block.settle_in();
         thread::register(block);
         // A thread's first greenlet is a root.

@@ -29,7 +29,7 @@ pub(crate) enum Reach {
 }
 
 /// What is done on the stack of its own.
-struct Look<'a> {
+struct Inspection<'a> {
     asker: &'a Block,
     fiber: &'a Fiber,
     capture: &'a mut dyn FnMut(),
@@ -37,7 +37,7 @@ struct Look<'a> {
 
 /// Calls `capture` where an unwinder goes on from its own frames to those of `block`. `None` if
 /// that has no frames, if there is no memory for a stack, or within another call.
-pub(crate) fn look<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) -> Option<R> {
+pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) -> Option<R> {
     if matches!(block.state(), State::New | State::Dead) || thread::inspects() {
         return None;
     }
@@ -47,7 +47,7 @@ pub(crate) fn look<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) 
     fiber.prepare(|| supply.limits().expect("it is there"));
     let (mut capture, mut seen) = (Some(capture), None);
     root::with_current(|asker| {
-        let mut look = Look {
+        let mut inspection = Inspection {
             asker,
             fiber: &fiber,
             capture: &mut || seen = capture.take().map(|capture| capture()),
@@ -64,7 +64,7 @@ pub(crate) fn look<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) 
             if cuts {
                 bottom.set_parent(raw::END);
             }
-            context.prepare(stack, start, (&raw mut look).cast());
+            context.prepare(stack, start, (&raw mut inspection).cast());
             asker.fiber().leave(&fiber);
             asker.context().switch(&context, message::NOTHING_SENT);
             asker.fiber().arrive();
@@ -79,25 +79,25 @@ pub(crate) fn look<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) 
     seen
 }
 
-/// The bottom of the stack on which a [`Look`] runs.
+/// The bottom of the stack on which a [`Inspection`] runs.
 ///
 /// # Safety
-/// `look` is one, which nothing else uses meanwhile; `departure` is valid for a write.
+/// `inspection` is one, which nothing else uses meanwhile; `departure` is valid for a write.
 unsafe extern "C" fn start(
-    look: *mut (),
+    inspection: *mut (),
     _word: MaybeUninit<usize>,
     _kind: usize,
     departure: *mut Departure,
 ) {
     // SAFETY: the caller's word.
-    let look = unsafe { &mut *look.cast::<Look<'_>>() };
-    look.fiber.arrive_at_bottom();
-    host::contain(|| (look.capture)());
-    look.fiber.leave_for_ever(look.asker.fiber());
-    // SAFETY: valid for a write; the asker waits in `look`.
+    let inspection = unsafe { &mut *inspection.cast::<Inspection<'_>>() };
+    inspection.fiber.arrive_at_bottom();
+    host::contain(|| (inspection.capture)());
+    inspection.fiber.leave_for_ever(inspection.asker.fiber());
+    // SAFETY: valid for a write; the asker waits in `inspect`.
     unsafe {
         departure.write(Departure {
-            to: MaybeUninit::new(look.asker.context()),
+            to: MaybeUninit::new(inspection.asker.context()),
             message: MaybeUninit::new(message::NOTHING_SENT),
         });
     }
