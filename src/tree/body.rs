@@ -37,13 +37,13 @@ pub(crate) struct Settings {
 #[repr(C)]
 struct Greenlet<P, F> {
     block: Block,
-    cargo: UnsafeCell<Cargo<P, F>>,
+    body_or_result: UnsafeCell<BodyOrResult<P, F>>,
 }
 
 /// Which one it is: the body while the greenlet is new, nothing while the body runs, and what the
 /// body has returned until the receiver takes it.
 #[repr(C)]
-union Cargo<P, F> {
+union BodyOrResult<P, F> {
     body: ManuallyDrop<F>,
     value: ManuallyDrop<P>,
 }
@@ -84,7 +84,7 @@ where
         returns: || Some(TypeId::of::<P>()),
         undeliverable_value: |block, why| {
             // SAFETY: the caller of a kind's function has a block of this kind with its value.
-            let value = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).value) };
+            let value = unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).value) };
             Thrown::undeliverable(Some(Box::new(value)), why)
         },
         ..Self::BORROWING
@@ -134,13 +134,13 @@ where
     unsafe {
         greenlet.write(Greenlet::<P, F> {
             block: Block::new(kind, settings, Some(parent.block())),
-            cargo: UnsafeCell::new(Cargo {
+            body_or_result: UnsafeCell::new(BodyOrResult {
                 body: ManuallyDrop::new(body),
             }),
         });
     }
     // SAFETY: a fresh block's one strong count, owned by nobody else. The pointer is one to
-    // the whole allocation, so that it leads to the cargo as well.
+    // the whole allocation, so that it leads to the body or result as well.
     let own = unsafe { Own::from_counted(greenlet.cast()) };
     let block = own.block();
     block.settle_in();
@@ -156,26 +156,29 @@ where
 }
 
 /// # Safety
-/// `block` begins a `Greenlet<P, F>`, and nobody else uses its cargo at the time.
-#[expect(clippy::mut_from_ref, reason = "the cargo lies in an UnsafeCell")]
-unsafe fn cargo<P, F>(block: &Block) -> &mut Cargo<P, F> {
+/// `block` begins a `Greenlet<P, F>`, and nobody else uses its body or result meanwhile.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the body_or_result lies in an UnsafeCell"
+)]
+unsafe fn body_or_result<P, F>(block: &Block) -> &mut BodyOrResult<P, F> {
     let greenlet = memory::whole::<Greenlet<P, F>>(ptr::from_ref(block).addr());
     // SAFETY: the block is that of a Greenlet<P, F>, from `allocate` (contract).
-    unsafe { &mut *UnsafeCell::raw_get(&raw const (*greenlet).cargo) }
+    unsafe { &mut *UnsafeCell::raw_get(&raw const (*greenlet).body_or_result) }
 }
 
 /// # Safety
 /// `block` begins a `Greenlet<P, F>` that was new until now.
 unsafe fn drop_body<P, F>(block: &Block) {
-    // SAFETY: the cargo of a new greenlet is its body, and a greenlet ceases to be new once.
-    drop(unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).body) });
+    // SAFETY: the body_or_result of a new greenlet is its body, and a greenlet ceases to be new once.
+    drop(unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) });
 }
 
 /// # Safety
-/// `block` begins a `Greenlet<P, F>` whose cargo is its value.
+/// `block` begins a `Greenlet<P, F>` whose body_or_result is its value.
 unsafe fn discard_value<P, F>(block: &Block) {
     // SAFETY: it is (contract).
-    drop(unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).value) });
+    drop(unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).value) });
 }
 
 /// The bottom of a greenlet's stack.
@@ -195,14 +198,14 @@ unsafe extern "C" fn start<'e, I, P, F>(
     let block = unsafe { &*argument.cast_const().cast::<Block>() };
     block.fiber().arrive_at_bottom();
     let outcome = host::catch(|| {
-        // SAFETY: it was new, so its cargo is its body.
-        let body = unsafe { ManuallyDrop::take(&mut cargo::<P, F>(block).body) };
+        // SAFETY: it was new, so its body_or_result is its body.
+        let body = unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) };
         // SAFETY: the message has just arrived, and the inbox type is I.
         let first = unsafe { message::open::<I>(Message { word, kind }) }?;
         // SAFETY: the block's inbox type is I, and its greenlet runs.
         let value = body(unsafe { Child::of(block) }, first)?;
-        // SAFETY: the body is gone, so the cargo is free.
-        unsafe { cargo::<P, F>(block).value = ManuallyDrop::new(value) };
+        // SAFETY: the body is gone, so the body_or_result is free.
+        unsafe { body_or_result::<P, F>(block).value = ManuallyDrop::new(value) };
         Ok(())
     });
     // SAFETY: valid for a write, and filled in as the last act (contract).
@@ -210,8 +213,8 @@ unsafe extern "C" fn start<'e, I, P, F>(
         match outcome {
             Ok(Ok(())) => {
                 // The body has returned it, so it lies there.
-                let value = message::of_value(&cargo::<P, F>(block).value);
-                bequeath(block, value, departure);
+                let value = message::of_value(&body_or_result::<P, F>(block).value);
+                finish_with_value(block, value, departure);
             }
             Ok(Err(thrown)) => die(block, Content::Thrown(thrown), departure),
             Err(payload) => die(block, Content::Panic(payload), departure),
@@ -225,17 +228,17 @@ unsafe extern "C" fn start<'e, I, P, F>(
 /// # Safety
 /// As for [`die`].
 #[inline(never)]
-unsafe fn bequeath(block: &Block, value: Message, departure: *mut Departure) {
-    let heir = block.parent().filter(|parent| {
+unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Departure) {
+    let receiver = block.parent().filter(|parent| {
         thread::runs_undisturbed(block)
             && parent.state() == State::Active
             && block.killer().is_none()
             && block.locals().are_none()
     });
-    debug_assert!(heir.is_none_or(|parent| !parent.needs_attention()));
+    debug_assert!(receiver.is_none_or(|parent| !parent.needs_attention()));
     // SAFETY: the caller's word.
     unsafe {
-        match heir {
+        match receiver {
             Some(parent) => {
                 thread::set_current_undisturbed(parent);
                 depart(block, parent, value, departure);
@@ -266,7 +269,7 @@ unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Depa
             }
             content = Content::Thrown(Thrown::exit());
         }
-        let (receiver, outcome) = heir(block, content);
+        let (receiver, outcome) = receiver_of(block, content);
         if block.killer().is_none() {
             break (receiver, outcome);
         }
@@ -286,7 +289,7 @@ unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Depa
 unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *mut Departure) {
     block.set_dead();
     block.fiber().leave_for_ever(receiver.fiber());
-    // SAFETY: the caller's word; a killer waits in its switch, and an heir is suspended.
+    // SAFETY: the caller's word; a killer waits in its switch, and a receiver is suspended.
     unsafe {
         departure.write(Departure {
             to: MaybeUninit::new(receiver.context()),
@@ -306,7 +309,7 @@ fn discard(block: &Block, content: Content<Message>) {
 
 /// Who is to have the outcome of `block`, and what it then is: a value that no live ancestor
 /// takes has become an error (rule s7), an exit has become the notice of it (rule s13).
-fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Message>) {
+fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content<Message>) {
     let mut first = ancestor(block);
     if let Content::Thrown(thrown) = &mut content {
         thrown.exit_becomes_notice();
@@ -317,7 +320,7 @@ fn heir(block: &Block, mut content: Content<Message>) -> (&Block, Content<Messag
             Content::Thrown(_) | Content::Panic(_) => Delivery::Thrown,
         };
         let (refusal, at) = match route::receiver(first, delivery) {
-            Ok(heir) => return (heir, content),
+            Ok(receiver) => return (receiver, content),
             Err(refused) => refused,
         };
         match (&content, refusal) {

@@ -140,7 +140,7 @@ fn s2_the_greenlets_of_a_library_may_be_left_suspended_and_found_again() {
                 (counter, first)
             });
             n += first.len() as u32;
-            // The root that it was made by is over; the next one of the same type is its heir.
+            // The root that it was made by has finished; the next one of the same type receives instead.
             n += unscoped()
                 .enter(|again: &Current<String>| {
                     counter.set_parent(&again.handle()).unwrap();

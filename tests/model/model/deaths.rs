@@ -13,7 +13,7 @@ impl Model<'_> {
         });
     }
 
-    pub(super) fn bequeath(&mut self, first: Id, unstarted_dropped: bool, content: Content) {
+    pub(super) fn finish(&mut self, first: Id, unstarted_dropped: bool, content: Content) {
         let me = self.running;
         let content_there = content.to_another();
         let identity = self.me().has_identity.then_some(self.me().returns);
@@ -34,8 +34,8 @@ impl Model<'_> {
             return;
         }
         let content = content_there;
-        let heir = match route {
-            Route::To(heir) => heir,
+        let receiver = match route {
+            Route::To(receiver) => receiver,
             Route::DropUnstarted(id) => {
                 self.push(Task::Bequeath {
                     first: id,
@@ -85,13 +85,13 @@ impl Model<'_> {
             },
         };
         self.rule(match content {
-            Content::Value(_) if heir != first => "s7 past the dead",
+            Content::Value(_) if receiver != first => "s7 past the dead",
             Content::Value(_) => "s7 value",
             Content::ChildExit => "s13 notice",
             _ => "s11 error",
         });
         self.me().life = Life::Dead;
-        self.deliver(heir, content);
+        self.deliver(receiver, content);
         self.push(Task::Settle(me, Departed::Died));
     }
 

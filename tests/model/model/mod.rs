@@ -389,7 +389,7 @@ impl<'a> Model<'a> {
                 first,
                 unstarted_dropped,
                 content,
-            } => self.bequeath(first, unstarted_dropped, content),
+            } => self.finish(first, unstarted_dropped, content),
             Task::Kill(victim, by) => self.kill(victim, by),
             Task::Killed(by, result) => {
                 if by == KillBy::Call {
