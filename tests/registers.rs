@@ -9,7 +9,7 @@
 use std::{fmt::Write as _, mem::MaybeUninit};
 
 use greenlet::{
-    Current, Greenlet, Root, Thrown, enter,
+    Current, Greenlet, Thrown, enter,
     raw::{Context, Departure, Message, Stack},
 };
 
@@ -190,7 +190,7 @@ fn a_new_greenlet_starts_with_the_control_words_of_the_one_that_starts_it() {
 
     const ROUNDING: u32 = 0x6000;
     let before = mxcsr();
-    let seen = enter(|me: &Root<u32>| {
+    let seen = enter(|me: &greenlet::Root<u32>| {
         let looks = Greenlet::new(me, |_, ()| Ok(mxcsr()));
         set_mxcsr(before | ROUNDING);
         let seen = me.switch(&looks, ()).unwrap();
