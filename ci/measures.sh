@@ -4,7 +4,7 @@
 #
 #   ci/measures.sh [ROUNDS]         default: 5, of which it takes the median
 #
-# The figures in README.md are from here, lines and sizes rounded. Installs cloc from Debian where it is missing.
+# Installs cloc from Debian where it is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
