@@ -15,7 +15,7 @@
 //! stack.
 //!
 //! The same frames must not be unwound: that C code has cleaned up nothing and is not made for
-//! it. When the greenlet is told to exit, the callback does not leave by a panic. It keeps the
+//! it. When the greenlet is being killed, the callback does not leave by a panic. It keeps the
 //! error, answers what is still asked by itself, and so lets `qsort` return; the body returns
 //! the error then. (Were the exit ignored, the third `switch` after it would unwind. Rust aborts
 //! the process when a panic is about to leave an `extern "C"` function.)

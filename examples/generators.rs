@@ -6,7 +6,7 @@
 //!
 //! A generator is an iterator whose items come from an ordinary function, which runs in a
 //! greenlet and yields from wherever it is: from inside its recursion, or while it consumes
-//! another generator. One that is dropped before its end is told to exit where it stands.
+//! another generator. One that is dropped before its end is being killed where it stands.
 
 use std::{
     cell::Cell,
@@ -168,7 +168,7 @@ fn permute(yielder: &Yielder<String>, letters: &str) -> Result<(), Thrown> {
 }
 
 /// Prints the first `count` orders. If there are more, the generators in each other are then
-/// told to exit, the outermost first.
+/// killed, the outermost first.
 fn permutations_of(me: &Current<()>, letters: &'static str, count: usize) -> Result<(), Thrown> {
     let orders: Vec<String> = Generator::new(me, move |yielder| permute(yielder, letters))
         .take(count)

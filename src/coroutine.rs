@@ -144,7 +144,7 @@ fn suspend<S>(me: &Current<'_, ()>, shared: &Shared<S>) -> Result<(), Thrown> {
     // SAFETY: null, or a root that waits in `resume`.
     match unsafe { shared.resumer.get().as_ref() } {
         Some(resumer) => me.switch_to(resumer, ()),
-        // It is told to exit: to be told so again is what ends one that does not listen.
+        // It is being killed: to be told so again is what ends one that does not listen.
         None if me.is_exiting() => me.switch_to(me.block(), ()),
         // It was resumed by a child of its own that has ended.
         None => Err(SwitchError::Dead(()).into()),

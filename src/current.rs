@@ -75,7 +75,7 @@ impl<'e, I> Current<'e, I> {
         WeakGreenlet::of(&self.block)
     }
 
-    /// Returns `true` if this greenlet is told to exit: it can no longer switch (rule s15). Asking is
+    /// Returns `true` if this greenlet is being killed: it can no longer switch (rule s15). Asking is
     /// no attempt at it.
     ///
     /// Code that waits on behalf of others and has ways of its own to say "cancelled" asks this, and

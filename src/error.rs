@@ -30,10 +30,9 @@ use crate::{
 pub enum SwitchError<M> {
     /// The target is dead, and no live ancestor of it takes its kind of message (rule s9).
     Dead(M),
-    /// The target waits for another greenlet to be over: it has entered again (rule s2), or is
-    /// killing somebody. Or somebody is killing a greenlet, which ends in the caller, and the
-    /// target was there before that began: what ends does so first (rule s15). The target can be
-    /// switched to when that is done.
+    /// The target waits for another greenlet to finish: it is inside a nested `enter` (rule s2), or it
+    /// is killing one. Or a kill is in progress and the target is older than it (rule s15). Retry when
+    /// that has ended.
     Busy(M),
     /// The target's stack could not be had. The target is as new as before; try again when
     /// there is memory (rule s5).
@@ -41,7 +40,7 @@ pub enum SwitchError<M> {
     /// This thread is unwinding a panic, and the panic is not to appear in another greenlet
     /// (rule s19). Killing is allowed.
     Unwinding(M),
-    /// The caller is told to exit and can no longer switch (rule s15). Return from the body.
+    /// The caller is being killed and can no longer switch (rule s15). Return from the body.
     Exiting(M),
     /// The [`Current`](crate::Current) is not the running greenlet's. It was carried, by a
     /// scoped thread-local or the like, out of the greenlet that it was lent to.
@@ -89,10 +88,10 @@ impl<M> fmt::Display for SwitchError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Dead(_) => "cannot switch: the greenlet is dead",
-            Self::Busy(_) => "cannot switch: the greenlet must wait for another one to be over",
+            Self::Busy(_) => "cannot switch: the greenlet must wait for another one to finish",
             Self::Stack(_, error) => return error.fmt(f),
             Self::Unwinding(_) => "cannot switch while the thread is unwinding a panic",
-            Self::Exiting(_) => "cannot switch: this greenlet is told to exit",
+            Self::Exiting(_) => "cannot switch: this greenlet is being killed",
             Self::NotCurrent(_) => "cannot switch: the caller is not the running greenlet",
         })
     }
@@ -118,12 +117,12 @@ impl<M> Error for SwitchError<M> {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KillError {
-    /// The target is the caller itself. It is told to exit: return from the body.
+    /// The target is the caller itself. It is being killed: return from the body.
     Itself,
-    /// The target is told to exit, and its next switch says so; but it is not dead yet. It
-    /// waits for the caller, which has entered again on its stack (rule s2) and is told to
-    /// exit as well; or while it was dying it has killed the caller in turn; or somebody else is
-    /// at killing it, and waits.
+    /// The target is not dead yet, but it is being killed, and its next switch says so. Either it
+    /// waits for the caller, which runs inside a nested `enter` on its stack (rule s2) and is being
+    /// killed as well; or it has killed the caller in turn while it was dying; or another greenlet is
+    /// already killing it.
     Later,
     /// The target is a main greenlet, or another root: it ends when its closure returns.
     /// Nothing was done.
@@ -134,7 +133,7 @@ impl fmt::Display for KillError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Itself => "a greenlet that kills itself goes on until its body returns",
-            Self::Later => "the greenlet is told to exit, but cannot before its killer does",
+            Self::Later => "the greenlet is being killed, but cannot finish before its killer does",
             Self::Root => "a main greenlet cannot be killed",
         })
     }

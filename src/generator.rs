@@ -61,7 +61,7 @@ use crate::{
 ///
 /// The function ends its generator by returning. An error that it returns, and a panic, come out of
 /// [`resume`](Self::resume); [`next`](Iterator::next) panics with the text of an error, and returns
-/// `None` for an exit. It is over then in each case.
+/// `None` for an exit. It has finished then in each case.
 pub struct Generator<'e, T, I = ()> {
     coroutine: Option<Coroutine<'e, Slots<T, I>>>,
 }
@@ -159,7 +159,7 @@ impl<'e, T: 'e> Iterator for Generator<'e, T> {
     fn next(&mut self) -> Option<T> {
         match self.resume(()) {
             Ok(item) => item,
-            // The greenlet that asks is told to exit, and soon hears of it itself.
+            // The greenlet that asks is being killed, and soon hears of it itself.
             Err(thrown) if thrown.is_exit() => None,
             Err(thrown) => panic!("a generator failed: {thrown}"),
         }

@@ -93,7 +93,7 @@ impl Context {
     /// suspended, or, if that is [`END`], nowhere.
     ///
     /// # Safety
-    /// `parent` lives, unmoved, until another parent is set or this context is over, and the
+    /// `parent` lives, unmoved, until another parent is set or this context has finished, and the
     /// parent links form no cycle. It is null only while this context has no stack that it was
     /// prepared with.
     pub unsafe fn set_parent(&self, parent: *const Context) {
@@ -111,7 +111,7 @@ impl Context {
     ///
     /// # Safety
     /// A parent has been set. `top` is the end of writable memory that is large enough for `start`,
-    /// unused by anybody else until the context is over; this context stays where it is, and on
+    /// unused by anybody else until the context has finished; this context stays where it is, and on
     /// this thread, as long.
     #[inline(always)]
     pub unsafe fn prepare(&self, top: *mut u8, start: Start, argument: *mut ()) {

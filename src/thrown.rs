@@ -187,7 +187,7 @@ impl fmt::Display for Undeliverable {
         f.write_str("a greenlet returned a value that its parent could not take: ")?;
         match &self.why {
             Refusal::Stack(error) => error.fmt(f),
-            Refusal::Busy => f.write_str("it waits for another to be over"),
+            Refusal::Busy => f.write_str("it waits for another to finish"),
             _ => f.write_str("it is dead, and no other ancestor takes this type"),
         }
     }

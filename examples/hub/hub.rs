@@ -148,7 +148,7 @@ impl<'e> Task<'_, 'e> {
         name: impl Into<Box<str>>,
         body: impl FnOnce(Task<'_, 'e>) -> Result<(), Thrown> + 'e,
     ) -> Result<Greenlet<'e, ()>, Thrown> {
-        /// Takes a task off the list when it is over, in whatever way.
+        /// Takes a task off the list when it finishes, in whatever way.
         struct Listed<'e>(Rc<Hub<'e>>, u64);
         impl Drop for Listed<'_> {
             fn drop(&mut self) {

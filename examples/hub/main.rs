@@ -258,7 +258,7 @@ fn start_accepting<'e>(
             &Socket::new(task, Rc::clone(&listener))?,
             handler,
         );
-        // Killed, that is told to exit: after those who have got in already.
+        // Killed after those who have got in already.
         while let Ok((stream, _)) = listener.accept() {
             server.start(task, name, stream, handler);
         }

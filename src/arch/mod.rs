@@ -156,7 +156,7 @@ pub struct Departure {
 
 /// The function at the bottom of a stack: called once with the argument of
 /// [`prepare`](crate::raw::Context::prepare) and the first message; fills in the departure
-/// and returns when the greenlet is over. It must not unwind.
+/// and returns when the greenlet finishes. It must not unwind.
 pub type Start = unsafe extern "C" fn(
     argument: *mut (),
     word: MaybeUninit<usize>,

@@ -10,7 +10,7 @@ use std::{
 /// What a panic carries.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
-/// The payload that unwinds a greenlet which goes on switching after it was told to exit.
+/// The payload that unwinds a greenlet which goes on switching after it was killed.
 struct ExitUnwind;
 
 /// Runs `run` and catches its panic.

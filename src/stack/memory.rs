@@ -12,7 +12,7 @@ use super::{
     local_pool::{self, Lease},
 };
 
-/// Memory that a user brings for one greenlet to run on. Dropped when the greenlet is over.
+/// Memory that a user brings for one greenlet to run on. Dropped when the greenlet finishes.
 ///
 /// The methods are called once, by [`Builder::stack`](crate::Builder::stack), on the value where it
 /// then stays.

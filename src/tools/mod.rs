@@ -87,7 +87,7 @@ mod imp {
             let _ = to;
         }
 
-        /// As [`leave`](Self::leave), by one that is over: functions still return on its stack
+        /// As [`leave`](Self::leave), by one that has finished: functions still return on its stack
         /// before the switch.
         pub(crate) fn leave_for_ever(&self, to: &Self) {
             LEFT.set((self, true));

@@ -47,7 +47,7 @@ impl ToolsFiber {
     ///
     /// # Safety
     /// The stack is mapped, and nothing runs there. This value stays where it is until the context
-    /// is over.
+    /// has finished.
     pub unsafe fn prepare(&self, limits: StackLimits) {
         self.0.prepare(|| limits);
     }
@@ -61,7 +61,7 @@ impl ToolsFiber {
         self.0.leave(&to.0);
     }
 
-    /// As [`leave`](Self::leave), where the context is over: in its
+    /// As [`leave`](Self::leave), where the context has finished: in its
     /// [`Start`](crate::raw::Start) function, just before that returns.
     ///
     /// # Safety

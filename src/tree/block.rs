@@ -34,7 +34,7 @@ pub(crate) enum State {
     New,
     /// Started: running if it is the thread's current one, else suspended in a switch.
     Active,
-    /// Started, and waiting for another (`waits_for`) to be over before it goes on: nobody
+    /// Started, and waiting for another (`waits_for`) to finish before it goes on: nobody
     /// may switch to it.
     Busy,
     /// Over. It has no stack, and that never changes.
@@ -52,9 +52,9 @@ pub enum Status {
     Running,
     /// It waits in a switch of its own, and goes on when it is switched to.
     Suspended,
-    /// It waits for another greenlet to be over: it has entered again (rule s2), or kills somebody.
+    /// It waits for another greenlet to finish: it has entered again (rule s2), or kills somebody.
     Busy,
-    /// It is over.
+    /// It has finished.
     Dead,
 }
 
@@ -122,14 +122,14 @@ impl Deref for Block {
 /// * `killer` is not null exactly while somebody waits in a kill for this greenlet's death; of a
 ///   root it is the greenlet on whose stack it was entered, which waits as well.
 /// * `home` is the parent's, now and after each change of the parent.
-/// * A greenlet that is told to exit (`exiting` is not zero) runs or is busy: it is never
+/// * A greenlet that is being killed (`exiting` is not zero) runs or is busy: it is never
 ///   suspended where it could be switched to.
 #[repr(C)]
 pub(crate) struct Fields {
     context: Context,
     /// Right behind the context, where the switch core reads it.
     state: Cell<State>,
-    /// Was the thread unwinding a panic of another stack when this greenlet was told to exit?
+    /// Was the thread unwinding a panic of another stack when this greenlet was killed?
     told_in_unwinding: Cell<bool>,
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
@@ -370,7 +370,7 @@ impl Block {
         }
     }
 
-    /// Who must be over before this one goes on; `None` unless it is busy.
+    /// Who must finish before this one goes on; `None` unless it is busy.
     pub(crate) fn waits_for(&self) -> Option<&Block> {
         // SAFETY: null, or a block that cannot be freed before this one's wait ends.
         unsafe { self.waits_for.get().as_ref() }
@@ -449,7 +449,7 @@ impl Block {
         self.killer.set(killer.map_or(ptr::null(), ptr::from_ref));
     }
 
-    /// Has it been told to exit?
+    /// Has it been killed?
     pub(crate) fn is_exiting(&self) -> bool {
         self.exiting.get() != 0
     }
@@ -463,7 +463,7 @@ impl Block {
         }
     }
 
-    /// Does its own stack unwind, as far as can be known? It runs and is told to exit.
+    /// Does its own stack unwind, as far as can be known? It runs and is being killed.
     pub(crate) fn unwinds(&self) -> bool {
         if self.told_in_unwinding.get() {
             self.unwound.get()

@@ -1,5 +1,5 @@
 //! The function at the bottom of a greenlet's stack: it takes the first message, runs the
-//! body, and when that is over hands its outcome to whoever is to have it (rules s6, s7, s11,
+//! body, and when that finishes hands its outcome to whoever is to have it (rules s6, s7, s11,
 //! s13, s16).
 
 use alloc::boxed::Box;
@@ -354,6 +354,6 @@ fn ancestor(block: &Block) -> &Block {
 #[cold]
 fn lost(block: &Block) -> ! {
     host::abort(format_args!(
-        "{block:?} is over, and no greenlet is left to go on"
+        "{block:?} has finished, and no greenlet is left to go on"
     ))
 }

@@ -57,7 +57,7 @@ impl Block {
         count_up(&self.counts().weak);
     }
 
-    /// A strong count, unless the greenlet is over or about to be.
+    /// A strong count, unless the greenlet has finished or is about to.
     pub(crate) fn upgrade(&self) -> Option<Own> {
         if self.state() == State::Dead || self.is_abandoned() {
             return None;
@@ -171,7 +171,7 @@ unsafe fn end_abandoned(block: *const Block) -> *const Block {
                 thread::set_current(Some(block));
                 false
             }
-            // It comes to this when its wait is over and it leaves, or dies.
+            // It comes to this when its wait has ended and it leaves, or dies.
             State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => {
                 thread::set_current(Some(block.end_of_waits()));
                 false

@@ -59,7 +59,7 @@ pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> 
         thread::set_inspects(true);
         thread::set_current(None);
         // SAFETY: the asker runs; the context is made ready on a stack that nothing else uses, and
-        // is over when this goes on. Nothing uses the parent of a block while `inspects` is set.
+        // has finished when this goes on. Nothing uses the parent of a block while `inspects` is set.
         unsafe {
             if cuts {
                 bottom.set_parent(raw::END);

@@ -12,13 +12,13 @@ use crate::{host, thread, tree::State};
 pub(crate) enum Killed {
     /// The greenlet is dead.
     Dead,
-    /// The greenlet is the one that runs: it is told to exit.
+    /// The greenlet is the one that runs: it is being killed.
     Itself,
-    /// The greenlet is told to exit. The one that runs is a root on its stack and is told too.
+    /// The greenlet is being killed. The one that runs is a root on its stack and is told too.
     Beneath,
-    /// Somebody else is at killing the greenlet and waits for its end. Nothing was done.
+    /// Another greenlet is already killing this one and waits for its end. Nothing was done.
     UnderWay,
-    /// The greenlet is told to exit and goes on with it, but while it did, the one that runs
+    /// The greenlet is being killed and goes on with it, but while it did, the one that runs
     /// was killed in turn, and no longer waits.
     Interrupted,
 }
@@ -27,13 +27,13 @@ pub(crate) enum Killed {
 /// caller keeps the victim's block and frees it, if need be, afterwards.
 ///
 /// A victim that is busy is ended from the far end of its waits, because whoever it waits for
-/// must be over before it can go on: a nested root on its stack, or one that it is killing.
+/// must finish before it can go on: a nested root on its stack, or one that it is killing.
 /// If that chain of waits leads to the one that runs, the victim's own kill is interrupted.
 pub(crate) fn kill(victim: &Block) -> Killed {
     kill_if(victim, false)
 }
 
-/// `takes_over`: also if somebody else is at killing the victim, who then waits longer.
+/// `takes_over`: also if another greenlet is already killing the victim; that one then waits longer.
 fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     match victim.state() {
         State::Dead => return Killed::Dead,
@@ -57,7 +57,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         if !takes_over {
             return Killed::UnderWay;
         }
-        // SAFETY: null only outside every greenlet, where no kill is under way.
+        // SAFETY: null only outside every greenlet, where no kill is in progress.
         hand_on(first_killer, unsafe { &*current });
     }
     tell_to_exit(victim, end);
@@ -81,7 +81,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         }
         victim.set_killer(Some(killer));
         killer.begin_waiting_for(victim);
-        // SAFETY: `killer` runs and now waits. `end` is told to exit; it is suspended, or it
+        // SAFETY: `killer` runs and now waits. `end` is being killed; it is suspended, or it
         // waits in a kill that nobody will answer any more.
         unsafe {
             if interrupts {
@@ -99,7 +99,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
 }
 
 /// Makes `first_killer`, whose victim `current` takes over, wait longer: for `current`, or for the
-/// one that waits, in kills, for `current`. That one is told to exit. It is never one that was
+/// one that waits, in kills, for `current`. That one is being killed. It is never one that was
 /// there before `first_killer` began to wait: those do not run meanwhile (`under_way.rs`).
 fn hand_on(first_killer: &Block, current: &Block) {
     let last = current.last_waiter();
@@ -109,7 +109,7 @@ fn hand_on(first_killer: &Block, current: &Block) {
 }
 
 /// As [`kill`], for the end of an `enter`, which no member may outlive: takes the victim over from
-/// whoever is at killing it, and frees it if nobody holds it, so the caller must not use the
+/// whichever greenlet is killing it, and frees it if no handle to it is left, so the caller must not use the
 /// argument afterwards.
 pub(crate) fn end(victim: &Block) -> Killed {
     counts::kept(victim, |victim| {

@@ -27,9 +27,9 @@ const PANIC: usize = 0b0010;
 /// Nothing: the death of one that was killed.
 const NOTHING: usize = 0b0011;
 /// `Message::kind`: the one that left has died; its stack is to be released, and it is to be
-/// freed if nobody holds it.
+/// freed if no handle to it is left.
 const DIED: usize = 0b0100;
-/// `Message::kind`: nobody holds the one that left; it is to be killed.
+/// `Message::kind`: no handle to the one that left remains; it is to be killed.
 const ORPHANED: usize = 0b1000;
 /// `Message::kind`: the thread has a tracer, which is to hear of this.
 const TRACED: usize = 0b1_0000;
@@ -348,17 +348,17 @@ pub(crate) unsafe fn take_thrown(message: Message) -> Thrown {
     unsafe { Thrown::from_raw(ptr::with_exposed_provenance_mut(message.word.assume_init())) }
 }
 
-/// Switches from `killer` to `end`, which is told to exit. Returns when the victim has died, or
+/// Switches from `killer` to `end`, which is being killed. Returns when the victim has died, or
 /// one that the killer was made to wait for instead, or the killer is interrupted.
 ///
 /// # Safety
-/// `killer` runs and waits for `victim`; `end` is suspended and told to exit.
+/// `killer` runs and waits for `victim`; `end` is suspended and being killed.
 pub(super) unsafe fn hop_to_kill(killer: &Block, victim: &Block, end: &Block) {
     // SAFETY: the caller's word.
     unsafe { wait_in_kill(killer, victim, end, of_thrown(Thrown::exit())) };
 }
 
-/// Switches from `killer` to `end`, which waits in a kill of its own and is told to exit: its
+/// Switches from `killer` to `end`, which waits in a kill of its own and is being killed: its
 /// kill returns at once. Otherwise as [`hop_to_kill`].
 ///
 /// # Safety

@@ -10,7 +10,7 @@
 //! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
 //! | `kill.rs` | making a suspended greenlet end |
 //! | `inspect.rs` | inspecting a greenlet that does not run |
-//! | `under_way.rs` | who must wait while a kill is under way |
+//! | `under_way.rs` | who must wait while a kill is in progress |
 //! | `registry.rs` | the live greenlets of an `enter` or of a thread |
 //! | `root.rs` | entering: a greenlet on a stack that is already there |
 //!

@@ -11,13 +11,13 @@ use crate::{StackError, host, thread};
 pub(crate) enum Refusal {
     /// The sender is not the one that runs.
     NotCurrent,
-    /// The sender is told to exit.
+    /// The sender is being killed.
     Exiting,
     /// The thread is unwinding a panic.
     Unwinding,
     /// The target is dead and no live ancestor takes its messages.
     Dead,
-    /// The receiver waits for another to be over, or for the end of a kill.
+    /// The receiver waits for another to finish, or for the end of a kill.
     Busy,
     /// The receiver could not be started.
     Stack(StackError),
@@ -40,7 +40,7 @@ const MAX_REFUSALS: u32 = 1000;
 /// May `me` send?
 ///
 /// # Panics
-/// Unwinds ([`host::unwind_to_exit`]) from the second refusal on when `me` is told to exit.
+/// Unwinds ([`host::unwind_to_exit`]) from the second refusal on when `me` is being killed.
 pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
     if !core::ptr::eq(thread::current(), me) {
         return Err(Refusal::NotCurrent);

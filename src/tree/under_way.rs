@@ -1,8 +1,8 @@
 //! Kills that somebody waits in, and whom they hold back: so that a kill always ends (rule s15).
 //!
-//! A greenlet that is told to exit cannot switch, but its destructors may enter again, and a
+//! A greenlet that is being killed cannot switch, but its destructors may enter again, and a
 //! nested root may. Were it to switch to just anybody, nobody might ever come back to what is to
-//! end. So while a kill is under way, only greenlets that were made since can be switched to; to
+//! end. So while a kill is in progress, only greenlets that were made since can be switched to; to
 //! the others the answer is that they are busy. Those made since can neither leave that circle,
 //! nor can what they end with: it goes to whoever keeps the kill from going on.
 
@@ -74,7 +74,7 @@ pub(crate) fn is_kill_under_way() -> bool {
     !thread::kill().is_null()
 }
 
-/// Must `block` wait until a kill is over?
+/// Must `block` wait until a kill has ended?
 pub(super) fn is_held_back(block: &Block) -> bool {
     newest().is_some_and(|kill| block.id() <= kill.last_made)
 }

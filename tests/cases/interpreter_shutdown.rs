@@ -26,7 +26,7 @@ fn keep(g: Greenlet<'static, ()>) {
     KEPT.with_borrow_mut(|kept| kept.push(g));
 }
 
-/// A greenlet that is suspended under `me`, and does `end` when it is told to exit.
+/// A greenlet that is suspended under `me`, and does `end` when it is being killed.
 fn suspended(me: &Current<'static, ()>, end: impl FnOnce() + 'static) -> Greenlet<'static, ()> {
     let main = me.handle();
     let g = Greenlet::new(me, move |me, ()| {

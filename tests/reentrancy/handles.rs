@@ -25,7 +25,7 @@ pub enum Weak {
 
 /// A handle that stays when its `enter` has ended.
 pub fn forever<'e, I: 'static>(greenlet: Greenlet<'e, I>) -> Greenlet<'static, I> {
-    // SAFETY: the two types differ in a lifetime only. The greenlet is dead when that is over,
+    // SAFETY: the two types differ in a lifetime only. The greenlet is dead when that finishes,
     // and `set_parent` has none of another `enter`.
     unsafe { mem::transmute::<Greenlet<'e, I>, _>(greenlet) }
 }

@@ -23,7 +23,7 @@ use crate::{
     with_each_cargo,
 };
 
-/// Starts a greenlet that does `end` once it is told to exit, and kills it.
+/// Starts a greenlet that does `end` once it is being killed, and kills it.
 fn killed(end: impl FnOnce(&Current<()>, &Greenlet<()>) + 'static) {
     enter(|me: &Root<()>| {
         let main = me.handle();

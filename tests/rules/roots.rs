@@ -76,7 +76,7 @@ fn s1_main_cannot_be_killed() {
             Ok(())
         });
         me.switch(&child, ()).unwrap();
-        // It was not told to exit either.
+        // It was not killed either.
         let child = Greenlet::new(me, |_, ()| Ok(()));
         me.switch(&child, ()).unwrap();
     });
@@ -294,7 +294,7 @@ fn s2_a_root_that_ends_before_one_that_was_entered_later_aborts_with_a_message()
         };
         let argument = (&raw const both).cast_mut().cast();
         // SAFETY: the stack is the other context's until the end of this function, before which
-        // the context is over, and nothing else prepares it. This thread runs on the own one.
+        // the context has finished, and nothing else prepares it. This thread runs on the own one.
         unsafe {
             both.other.prepare(stack.top(), enters, argument);
             both.own.switch(&both.other, NOTHING);
@@ -327,7 +327,7 @@ fn s9_nothing_gets_out_of_an_enter_without_a_handle() {
     enter(|me: &Root<u32>| {
         let enters = Greenlet::new(me, |_, ()| {
             enter(|inner: &Root<()>| {
-                // Its parent is a root that is over. The only greenlet that takes a `u32` is outside.
+                // Its parent is a finished root. The only greenlet that takes a `u32` is outside.
                 let orphan =
                     inner.with_inbox(|nested: &Current<u32>| Greenlet::new(nested, |_, ()| Ok(5)));
                 let outcome = inner.switch(&orphan, ());

@@ -44,7 +44,7 @@ impl Model<'_> {
             }
             return;
         }
-        // Whoever the victim waits for must be over before it can be, so they are all told.
+        // Whoever the victim waits for must finish before it can be, so they are all told.
         let me = self.running;
         let mut told = self.chain_of_waits(victim);
         let mut spared = None;

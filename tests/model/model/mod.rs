@@ -73,7 +73,7 @@ struct Greenlet {
     waits_for: Option<Id>,
     /// Who waits, in a kill, for the death of this one.
     killer: Option<Id>,
-    /// Rule s15: it is told to exit, and has had so many switches refused.
+    /// Rule s15: it is being killed, and has had so many switches refused.
     exiting: bool,
     /// When it was told the thread unwound a panic, but not this one's stack: that was suspended
     /// in a switch (rule s19).

@@ -140,7 +140,7 @@ impl Model<'_> {
                 Life::Started if greenlet.waits_for.is_some() => {
                     return Route::Refused(Refused::Busy, at);
                 }
-                // *Silent*: those that were there when a kill began go on when it is over.
+                // *Silent*: those that were there when a kill began go on when it finishes.
                 _ if self.is_held_back(at) => return Route::Refused(Refused::Busy, at),
                 Life::New if !content.is_value() => return Route::DropUnstarted(at),
                 Life::New if greenlet.has_huge_stack => return Route::Refused(Refused::Stack, at),
@@ -149,7 +149,7 @@ impl Model<'_> {
         }
     }
 
-    /// *Silent*: the place of a root that is over is taken by the thread's main greenlet.
+    /// *Silent*: the place of a finished root is taken by the thread's main greenlet.
     pub(super) fn ancestor(&self, id: Id) -> Id {
         let main = self.mains.last().expect("main lives");
         self.greenlets[id].parent.unwrap_or(*main)
