@@ -331,7 +331,7 @@ impl<'e, I> Current<'e, I> {
         match tree::kill(target) {
             Killed::Dead => Ok(()),
             Killed::Itself => Err(KillError::Itself),
-            Killed::Beneath | Killed::UnderWay | Killed::Interrupted => Err(KillError::Later),
+            Killed::Beneath | Killed::InProgress | Killed::Interrupted => Err(KillError::Later),
         }
     }
 

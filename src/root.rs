@@ -21,7 +21,7 @@
 //!    * `Itself`, `Beneath`: the member runs, or waits for a root on its own stack that runs. It
 //!      does not: what runs is the root of this `enter`, on a stack that has the frame of [`enter`].
 //!      That frame is older than every member, and so is on no member's stack.
-//!    * `UnderWay`: another greenlet waits in a kill of the member. The drop takes that kill over
+//!    * `InProgress`: another greenlet waits in a kill of the member. The drop takes that kill over
 //!      (`kill::end`). Were this or the above wrong, the process would abort.
 //!    * `Interrupted`: the member, while it was dying, killed the root's stack; it now waits for its
 //!      death, and the next kill interrupts that wait in turn, so the member gets on with its own.

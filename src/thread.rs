@@ -17,7 +17,7 @@ use core::{cell::Cell, ptr};
 use crate::arch;
 use crate::{
     host::per_thread,
-    tree::{Block, Registry, UnderWay},
+    tree::{Block, KillInProgress, Registry},
 };
 
 pub(crate) struct Thread {
@@ -25,7 +25,7 @@ pub(crate) struct Thread {
     main: Cell<*const Block>,
     pending_drops: PendingDrops,
     /// The kill that was begun last of those that somebody waits in.
-    kill: Cell<*const UnderWay>,
+    kill: Cell<*const KillInProgress>,
     /// The roots, and the live greenlets that no `enter` ends.
     unscoped: Registry,
     last_id: Cell<u64>,
@@ -164,12 +164,12 @@ pub(crate) fn with_pending_drops<R>(use_them: impl FnOnce(&PendingDrops) -> R) -
 }
 
 /// The kill that was begun last of those that somebody waits in, or null.
-pub(crate) fn kill() -> *const UnderWay {
+pub(crate) fn kill() -> *const KillInProgress {
     THREAD.with(|thread| thread.kill.get())
 }
 
 /// Sets the kill that was begun last.
-pub(crate) fn set_kill(kill: *const UnderWay) {
+pub(crate) fn set_kill(kill: *const KillInProgress) {
     THREAD.with(|thread| thread.kill.set(kill));
 }
 

@@ -16,7 +16,8 @@ use static_assertions::const_assert_eq;
 #[cfg(feature = "std")]
 use super::inspect;
 use super::{
-    Membership, Own, Refusal, Registry, Settings, counts::Counts, memory::SizeClass, under_way,
+    Membership, Own, Refusal, Registry, Settings, kill_in_progress, memory::SizeClass,
+    refcount::RefCounts,
 };
 #[cfg(thread_words)]
 use crate::arch;
@@ -99,7 +100,7 @@ impl Deref for Block {
 
     #[inline(always)]
     fn deref(&self) -> &Fields {
-        // SAFETY: nothing makes a `&mut` of the fields before `counts::free`, after which nothing
+        // SAFETY: nothing makes a `&mut` of the fields before `refcount::free`, after which nothing
         // uses the block.
         unsafe { &*self.0.get() }
     }
@@ -113,7 +114,7 @@ impl Deref for Block {
 ///   saved registers.
 /// * `settings.stack` is given back when the greenlet has died, if not before then by the one that
 ///   arrives after the death; a root has none.
-/// * The parent is counted by this block, as [`Counts`] says; null for a root, and when the counts
+/// * The parent is counted by this block, as [`RefCounts`] says; null for a root, and when the counts
 ///   are given up.
 /// * The type that the body returns is the inbox type of `parent`.
 /// * `waits_for` is not null exactly while the state is busy (or, of a dead one, while its body
@@ -134,7 +135,7 @@ pub(crate) struct Fields {
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
     exiting: Cell<u32>,
-    counts: Counts,
+    counts: RefCounts,
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
     membership: Membership,
@@ -189,7 +190,7 @@ impl Block {
             exiting: Cell::new(0),
             told_in_unwinding: Cell::new(false),
             unwound: Cell::new(false),
-            counts: Counts::new(),
+            counts: RefCounts::new(),
             waits_for: Cell::new(ptr::null()),
             killer: Cell::new(ptr::null()),
             membership: Membership::none(),
@@ -219,7 +220,7 @@ impl Block {
     }
 
     #[inline(always)]
-    pub(super) fn counts(&self) -> &Counts {
+    pub(super) fn counts(&self) -> &RefCounts {
         &self.counts
     }
 
@@ -488,7 +489,7 @@ impl Block {
     pub(crate) fn needs_attention(&self) -> bool {
         self.is_exiting()
             || self.last_waiter().is_abandoned()
-            || under_way::is_kill_under_way()
+            || kill_in_progress::exists()
             || trace::is_on()
     }
 

@@ -14,11 +14,11 @@ use core::{
 use super::{
     Block, Own,
     block::{Kind, State},
-    counts, kill,
+    kill, kill_in_progress,
     memory::{self, OutOfMemory, SizeClass},
     message::{self, Content},
+    refcount,
     route::{self, Delivery, Refusal},
-    under_way,
 };
 use crate::{
     Child, Current, Thrown,
@@ -326,7 +326,7 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
         match (&content, refusal) {
             (Content::Value(_), _) => {
                 // A value that is dropped may take with it what holds the dead.
-                first = counts::kept(at, |at| {
+                first = refcount::kept(at, |at| {
                     // SAFETY: a block of its own kind, and its value lies there.
                     let undeliverable =
                         unsafe { (block.kind().undeliverable_value)(block, refusal) };
@@ -340,7 +340,7 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
                 });
             }
             // Nobody may go on before the one that it waits for: that one is told instead.
-            (_, Refusal::Busy) => return (under_way::in_place_of(at), content),
+            (_, Refusal::Busy) => return (kill_in_progress::in_place_of(at), content),
             _ => lost(block),
         }
     }

@@ -4,7 +4,7 @@ use core::{cell::Cell, ptr};
 
 #[cfg(feature = "std")]
 use super::inspect;
-use super::{Block, counts, message, root};
+use super::{Block, message, refcount, root};
 use crate::{host, thread, tree::State};
 
 /// What a kill came to.
@@ -17,7 +17,7 @@ pub(crate) enum Killed {
     /// The greenlet is being killed. The one that runs is a root on its stack and is told too.
     Beneath,
     /// Another greenlet is already killing this one and waits for its end. Nothing was done.
-    UnderWay,
+    InProgress,
     /// The greenlet is being killed and goes on with it, but while it did, the one that runs
     /// was killed in turn, and no longer waits.
     Interrupted,
@@ -55,7 +55,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     };
     if let (false, Some(first_killer)) = (interrupts, victim.killer()) {
         if !takes_over {
-            return Killed::UnderWay;
+            return Killed::InProgress;
         }
         // SAFETY: null only outside every greenlet, where no kill is in progress.
         hand_on(first_killer, unsafe { &*current });
@@ -100,7 +100,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
 
 /// Makes `first_killer`, whose victim `current` takes over, wait longer: for `current`, or for the
 /// one that waits, in kills, for `current`. That one is being killed. It is never one that was
-/// there before `first_killer` began to wait: those do not run meanwhile (`under_way.rs`).
+/// there before `first_killer` began to wait: those do not run meanwhile (`kill_in_progress.rs`).
 fn hand_on(first_killer: &Block, current: &Block) {
     let last = current.last_waiter();
     tell_to_exit(last, current);
@@ -112,11 +112,11 @@ fn hand_on(first_killer: &Block, current: &Block) {
 /// whichever greenlet is killing it, and frees it if no handle to it is left, so the caller must not use the
 /// argument afterwards.
 pub(crate) fn end(victim: &Block) -> Killed {
-    counts::kept(victim, |victim| {
+    refcount::kept(victim, |victim| {
         let killed = kill_if(victim, true);
         if killed == Killed::Dead && victim.is_abandoned() {
             // SAFETY: without a strong count, and kept.
-            unsafe { counts::abandoned(victim) };
+            unsafe { refcount::abandoned(victim) };
         }
         killed
     })
@@ -193,7 +193,7 @@ fn drop_bodies(pending: &Cell<*const Block>) {
         host::contain(|| unsafe { (block.kind().drop_body)(block) });
         block.settings().stack.give_back();
         // SAFETY: the count taken when this block was queued.
-        unsafe { counts::release_weakly(block) };
+        unsafe { refcount::release_weakly(block) };
     }
 }
 

@@ -10,7 +10,7 @@ use core::{
     ptr,
 };
 
-use super::{Block, block::State, counts, under_way::UnderWay};
+use super::{Block, block::State, kill_in_progress::KillInProgress, refcount};
 #[cfg(thread_words)]
 use static_assertions::const_assert_eq;
 
@@ -376,7 +376,7 @@ pub(super) unsafe fn hop_to_interrupt(killer: &Block, victim: &Block, end: &Bloc
 /// # Safety
 /// As for [`hop_to_kill`] and [`hop_to_interrupt`].
 unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Message) {
-    let kill = UnderWay::new(killer);
+    let kill = KillInProgress::new(killer);
     // SAFETY: it leaves the list here, where `killer` ceases to wait.
     unsafe { kill.begin() };
     // SAFETY: the caller's word.
@@ -467,7 +467,7 @@ fn announce_and(
         return Ok(());
     }
     // SAFETY: set by the one that left. The tracer may drop its last handle, so it is kept.
-    counts::kept(unsafe { &*departed }, |from| {
+    refcount::kept(unsafe { &*departed }, |from| {
         let told = trace::announce(matches!(kind & CONTENT, THROWN | PANIC), from, to);
         see_to_it();
         told
@@ -484,7 +484,7 @@ fn settle(kind: usize, departed: *const Block) {
             // Of a root that left, the greenlet on whose stack it is may be nobody's any more.
             let block = (*departed).last_waiter();
             if block.is_abandoned() {
-                counts::abandoned(block);
+                refcount::abandoned(block);
             }
         }
     }
@@ -497,12 +497,12 @@ fn settle(kind: usize, departed: *const Block) {
 /// It is there.
 unsafe fn settle_dead(dead: *const Block, frees: bool) {
     // SAFETY: the caller's word. Its stack may be the user's, and own its last handle: so it is kept.
-    counts::kept(unsafe { &*dead }, |dead| {
+    refcount::kept(unsafe { &*dead }, |dead| {
         debug_assert_eq!(dead.state(), State::Dead);
         dead.settings().stack.give_back();
         if frees && dead.is_abandoned() {
             // SAFETY: without a strong count, and kept.
-            unsafe { counts::abandoned(dead) };
+            unsafe { refcount::abandoned(dead) };
         }
     });
 }

@@ -186,7 +186,7 @@ impl<'a> EndOfEnter<'a> {
             match kill::end(member) {
                 // Interrupted by the member, in a destructor, which goes on now: again.
                 Killed::Dead | Killed::Interrupted => {}
-                Killed::Itself | Killed::Beneath | Killed::UnderWay => {
+                Killed::Itself | Killed::Beneath | Killed::InProgress => {
                     // Step 3 of the argument in `root.rs` says that this cannot be. To go on is
                     // unsound.
                     host::abort(format_args!("{member:?} lives at the end of its `enter`"));

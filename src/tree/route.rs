@@ -3,7 +3,7 @@
 
 use core::any::TypeId;
 
-use super::{Block, block::State, counts, kill, under_way};
+use super::{Block, block::State, kill, kill_in_progress, refcount};
 use crate::{StackError, host, thread};
 
 /// Why nothing was sent.
@@ -88,7 +88,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                 }
             }
             State::Busy => return Err((Refusal::Busy, block)),
-            State::Active | State::New if under_way::is_held_back(block) => {
+            State::Active | State::New if kill_in_progress::is_blocked(block) => {
                 return Err((Refusal::Busy, block));
             }
             State::Active => return Ok(block),
@@ -101,7 +101,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                 }
                 Delivery::Thrown => {
                     // What its body owns may be all that holds it: it may be gone after this.
-                    let next = counts::kept(block, |block| {
+                    let next = refcount::kept(block, |block| {
                         kill::drop_unstarted(block);
                         ancestor(block)
                     });

@@ -1,10 +1,10 @@
-//! Kills that somebody waits in, and whom they hold back: so that a kill always ends (rule s15).
+//! Kills in which a killer waits, and which greenlets they block, so that a kill always ends (rule s15).
 //!
-//! A greenlet that is being killed cannot switch, but its destructors may enter again, and a
-//! nested root may. Were it to switch to just anybody, nobody might ever come back to what is to
-//! end. So while a kill is in progress, only greenlets that were made since can be switched to; to
-//! the others the answer is that they are busy. Those made since can neither leave that circle,
-//! nor can what they end with: it goes to whoever keeps the kill from going on.
+//! A greenlet that is being killed cannot switch, but its destructors may enter, and a nested root
+//! may switch. If that could switch to any greenlet, control might never return to the one that is to
+//! end. So while a kill is in progress, only greenlets that were made since it began can be switched
+//! to; all others count as busy. Those made since cannot leave that circle, nor can their results: they
+//! go to the greenlet that the kill waits for.
 
 use core::{cell::Cell, ptr};
 
@@ -16,14 +16,14 @@ use crate::thread;
 /// # Invariants
 /// While it is listed it stays where it is, `killer` is busy, and those before it in the list are
 /// newer: `last_made` never increases along the list.
-pub(crate) struct UnderWay {
+pub(crate) struct KillInProgress {
     killer: *const Block,
     /// The greenlet that was made last when it began.
     last_made: u64,
-    older: Cell<*const UnderWay>,
+    older: Cell<*const KillInProgress>,
 }
 
-impl UnderWay {
+impl KillInProgress {
     pub(super) fn new(killer: &Block) -> Self {
         Self {
             killer,
@@ -64,27 +64,27 @@ impl UnderWay {
 }
 
 /// The one that was begun last.
-fn newest<'a>() -> Option<&'a UnderWay> {
+fn newest<'a>() -> Option<&'a KillInProgress> {
     // SAFETY: null, or in the list. Callers do not switch while they have it.
     unsafe { thread::kill().as_ref() }
 }
 
-/// Is somebody waiting in a kill?
-pub(crate) fn is_kill_under_way() -> bool {
+/// Returns `true` if a killer waits.
+pub(crate) fn exists() -> bool {
     !thread::kill().is_null()
 }
 
-/// Must `block` wait until a kill has ended?
-pub(super) fn is_held_back(block: &Block) -> bool {
+/// Returns `true` if `block` must wait until a kill has ended.
+pub(super) fn is_blocked(block: &Block) -> bool {
     newest().is_some_and(|kill| block.id() <= kill.last_made)
 }
 
-/// Who is told what `busy` cannot be told now: the one that it waits for. If that is held back,
+/// Who is told what `busy` cannot be told now: the one that it waits for. If that is blocked,
 /// or nothing but a kill holds `busy` back, the one that the newest kill waits for.
 pub(super) fn in_place_of(busy: &Block) -> &Block {
     let end = busy.end_of_waits();
     match newest() {
-        Some(kill) if is_held_back(end) => kill.killer().end_of_waits(),
+        Some(kill) if is_blocked(end) => kill.killer().end_of_waits(),
         _ => end,
     }
 }

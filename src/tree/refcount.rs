@@ -12,14 +12,14 @@ use crate::{host, thread};
 /// * `strong` counts handles and children. `weak` counts weak handles, and one for as long as
 ///   `strong` is not zero or the greenlet is not dead. The allocation goes when `weak` is zero.
 /// * The parent is counted in its `strong`.
-pub(super) struct Counts {
+pub(super) struct RefCounts {
     strong: Cell<usize>,
     weak: Cell<usize>,
     /// Has it, dead and without handles, given up what it counted?
     given_up: Cell<bool>,
 }
 
-impl Counts {
+impl RefCounts {
     /// Of a new block: one strong count, which its maker owns.
     pub(super) const fn new() -> Self {
         Self {
