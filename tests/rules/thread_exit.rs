@@ -5,7 +5,7 @@ use std::{
     mem, process,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
 };
@@ -294,4 +294,53 @@ fn assert_threads_leave_nothing(body: impl Fn() + Copy + Send + 'static) {
     (0..THREADS).for_each(|_| in_thread(body));
     let after = address_space();
     assert!(after < before + SLACK, "{before} bytes, then {after}");
+}
+
+/// As plain code does: `thread::scope` in `with` returns before the value can be dropped.
+#[test]
+#[cfg_attr(miri, ignore = "under Miri a greenlet has thread-locals of its own")]
+fn s20_a_forgotten_greenlet_that_waits_for_a_thread_inside_with_ends_before_its_thread() {
+    struct Value(Mutex<Option<Arc<Mutex<Vec<&'static str>>>>>);
+    impl Value {
+        fn log(&self, event: &'static str) {
+            let log = self.0.lock().unwrap().clone();
+            log.expect("it is set").lock().unwrap().push(event);
+        }
+    }
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.log("dropped");
+        }
+    }
+    thread_local!(static VALUE: Value = const { Value(Mutex::new(None)) });
+
+    let events = Arc::new(Mutex::new(Vec::new()));
+    in_thread({
+        let events = Arc::clone(&events);
+        move || {
+            VALUE.with(|value| *value.0.lock().unwrap() = Some(events));
+            let ends = AtomicBool::new(false);
+            enter(|me: &Root<()>| {
+                let ends = &ends;
+                let waits = Greenlet::new(me, move |me, ()| {
+                    VALUE.with(|value| {
+                        thread::scope(|threads| {
+                            threads.spawn(move || {
+                                while !ends.load(SeqCst) {
+                                    thread::yield_now();
+                                }
+                                value.log("read");
+                            });
+                            let outcome = me.switch_to_parent(());
+                            ends.store(true, SeqCst);
+                            outcome
+                        })
+                    })
+                });
+                me.switch(&waits, ()).unwrap();
+                mem::forget(waits);
+            });
+        }
+    });
+    assert_eq!(*events.lock().unwrap(), ["read", "dropped"]);
 }
