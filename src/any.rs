@@ -20,13 +20,13 @@ impl<'a> AnyGreenlet<'a> {
         self.0.settings().name.as_deref()
     }
 
-    /// Has it started, and is it not over?
+    /// Returns `true` if it has started and not finished.
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self.0.state(), State::Active | State::Busy)
     }
 
-    /// Is it over?
+    /// Returns `true` if it has finished, or was killed.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.0.state() == State::Dead

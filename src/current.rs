@@ -364,7 +364,7 @@ impl<'e, I> Current<'e, I> {
         tree::with_inbox(&self.block, body)
     }
 
-    /// May `self` leave, with nothing to be told to it or about it?
+    /// Returns `true` if `self` may leave, with nothing to be told to it or about it.
     #[inline(always)]
     fn may_leave_undisturbed(&self) -> bool {
         thread::runs_undisturbed(&self.block) && !host::is_unwinding()

@@ -124,19 +124,19 @@ impl<'e, I> Greenlet<'e, I> {
         tree::with_inbox(self.block(), body)
     }
 
-    /// Has it started, and is it not over? (greenlet's `bool(g)`, rule s5)
+    /// Returns `true` if it has started and not finished: greenlet's `bool(g)` (rule s5).
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self.block().state(), State::Active | State::Busy)
     }
 
-    /// Is it over, for ever?
+    /// Returns `true` if it has finished or was killed. It stays so.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.block().state() == State::Dead
     }
 
-    /// What it is doing.
+    /// Returns what it is doing.
     #[must_use]
     pub fn status(&self) -> Status {
         self.block().status()

@@ -99,7 +99,7 @@ impl Snapshot {
         Self { greenlets }
     }
 
-    /// What was seen, oldest first.
+    /// Returns what was seen, oldest first.
     #[must_use]
     pub fn greenlets(&self) -> &[GreenletInfo] {
         &self.greenlets
@@ -341,7 +341,7 @@ impl Places {
 }
 
 impl<I> Greenlet<'_, I> {
-    /// Where the greenlet is: its frames from the innermost on, through the frames in which
+    /// Returns where the greenlet is: its frames from the innermost on, through the frames in which
     /// its parents wait, to the thread's main. `None` if it is new or dead, if there is no memory
     /// for a stack to inspect it from, or if the allocator asks while it is called for another
     /// backtrace.
@@ -350,7 +350,7 @@ impl<I> Greenlet<'_, I> {
         tree::inspect(self.block(), Reach::Parents, Backtrace::force_capture)
     }
 
-    /// How much of its stack it uses; `None` if it has not started, is dead, runs on a stack that
+    /// Returns how much of its stack it uses; `None` if it has not started, is dead, runs on a stack that
     /// was there before it, or is away from its own: in a handler on the thread's signal stack, or
     /// on a stack that another library began.
     #[must_use]

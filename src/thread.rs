@@ -107,7 +107,7 @@ fn untag(block: *const Block) -> *const Block {
     block.map_addr(|address| address & !ALERT)
 }
 
-/// Is `block` running with nothing to be told?
+/// Returns `true` if `block` runs with nothing to be told.
 #[inline(always)]
 pub(crate) fn runs_undisturbed(block: &Block) -> bool {
     ptr::eq(running(), block)

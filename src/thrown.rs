@@ -321,13 +321,14 @@ impl Thrown {
         Self::of(NonNull::new(raw.cast()))
     }
 
-    /// Is the receiver asked to exit? Then its body should return, with this or anything else.
+    /// Returns `true` if the receiver is asked to exit. Its body should then return, with this or
+    /// anything else.
     #[must_use]
     pub fn is_exit(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Did a child exit because it was asked to? This is a notice about the child; returned from
+    /// Returns `true` if a child has exited because it was asked to. This is a notice about the child; returned from
     /// a body it goes on to the parent like any error (rule s13).
     #[must_use]
     pub fn is_child_exit(&self) -> bool {

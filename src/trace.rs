@@ -11,7 +11,7 @@ pub use on::{Event, EventKind, Tracer, set};
 #[cfg(feature = "trace")]
 pub(crate) use on::{announce, is_on};
 
-/// Does this thread have a tracer?
+/// Returns `true` if this thread has a tracer.
 #[cfg(not(feature = "trace"))]
 pub(crate) const fn is_on() -> bool {
     false
