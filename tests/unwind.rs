@@ -15,7 +15,7 @@ use std::{
 
 use greenlet::{
     Child, Current, Greenlet, Root, Thrown, Unscoped, enter,
-    raw::{self, Context, Departure, Message, Stack},
+    raw::{self, Context, Departure, Message, Stack, ToolsFiber},
 };
 use order::assert_in_order;
 
@@ -211,6 +211,8 @@ fn passes_through_a_dead_parent_that_had_entered_again() {
 struct Pair {
     main: Context,
     child: Context,
+    main_fiber: ToolsFiber,
+    child_fiber: ToolsFiber,
     trace: Cell<String>,
 }
 
@@ -227,9 +229,12 @@ unsafe extern "C" fn raw_child_captures(
 ) {
     // SAFETY: `raw_main_waits` has passed it, and waits.
     let pair = unsafe { &*pair.cast::<Pair>() };
+    // SAFETY: main has left for this one.
+    unsafe { pair.child_fiber.arrive_at_bottom() };
     pair.trace.set(Backtrace::force_capture().to_string());
-    // SAFETY: it is `entry`'s.
+    // SAFETY: it is `entry`'s, and this one returns.
     unsafe {
+        pair.child_fiber.leave_for_ever(&pair.main_fiber);
         departure.write(Departure {
             to: MaybeUninit::new(&raw const pair.main),
             message: MaybeUninit::new(NOTHING),
@@ -252,7 +257,10 @@ fn raw_main_waits(parent: Option<*const Context>) -> String {
             raw_child_captures,
             (&raw const pair).cast_mut().cast(),
         );
+        pair.child_fiber.prepare(stack.limits());
+        pair.main_fiber.leave(&pair.child_fiber);
         black_box(pair.main.switch(&pair.child, NOTHING));
+        pair.main_fiber.arrive();
     }
     pair.trace.take()
 }
