@@ -26,8 +26,8 @@ LICENSE-APACHE
 
 format() {
     cargo fmt --all --check &&
-        # A package of its own, which only its test can build.
-        rustfmt --check --edition 2024 tests/two-versions/src/main.rs &&
+        # Packages of their own, which only their tests build.
+        rustfmt --check --edition 2024 tests/two-versions/src/main.rs tests/large-messages/src/{lib,bin/large,bin/small}.rs &&
         # Built for boards only.
         cargo fmt --manifest-path tests/boards/Cargo.toml --check
 }

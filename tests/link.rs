@@ -6,6 +6,7 @@ mod process;
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use machine::skip;
@@ -176,4 +177,52 @@ fn a_shared_object_with_the_crate_needs_no_static_tls() {
         };
         assert_eq!(computed, 2 * (copy + 1));
     }
+}
+
+/// The user's CPU time that a command takes, in seconds.
+fn cpu_seconds(command: &Command) -> f64 {
+    let mut timed = Command::new("sh");
+    timed.args(["-c", "\"$@\" >&2 && times", "sh"]);
+    timed.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => timed.env(name, value),
+            None => timed.env_remove(name),
+        };
+    }
+    let output = timed.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // "0m0.004s 0m0.000s", of the shell; and a line of its children.
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let children = printed.lines().nth(1).unwrap();
+    let (minutes, rest) = children.split_once('m').unwrap();
+    let (seconds, _) = rest.split_once('s').unwrap();
+    60.0 * minutes.parse::<f64>().unwrap() + seconds.parse::<f64>().unwrap()
+}
+
+/// An optimizer that takes a large value apart byte by byte needs a time that grows with the square
+/// of its size.
+#[test]
+fn large_messages_compile_in_the_time_of_small_ones() {
+    let root = fresh_directory("large-messages").unwrap();
+    let this = root.join("this");
+    copy_crate(&this, env!("CARGO_PKG_VERSION")).unwrap();
+    let program = this.join("tests/large-messages");
+    // Its dependencies in the versions that are there.
+    fs::copy(this.join("Cargo.lock"), program.join("Cargo.lock")).unwrap();
+    let build = |what: &[&str]| {
+        let mut cargo = process::cargo("rustc")?;
+        cargo.args(["--quiet", "--release", "--manifest-path"]);
+        cargo.arg(program.join("Cargo.toml"));
+        cargo.arg("--target-dir").arg(root.join("target"));
+        cargo.args(what);
+        Some(cpu_seconds(&cargo))
+    };
+    // What both need.
+    if build(&["--lib"]).is_none() {
+        return skip("not started by cargo, which is needed to build a program");
+    }
+    let [small, large] =
+        ["small", "large"].map(|name| build(&["--bin", name]).expect("cargo is there"));
+    assert!(large < 4.0 * small, "{large} s of CPU, and {small} s");
 }

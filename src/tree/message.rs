@@ -46,12 +46,6 @@ const fn fits_a_word<T>() -> bool {
     size_of::<T>() <= size_of::<usize>()
 }
 
-/// Is a `T` opened where a switch is compiled in line? To take a larger one apart there, LLVM makes
-/// one integer of it, for which it takes seconds (16 KiB: 10 s) and thousands of instructions.
-const fn is_opened_in_line<T>() -> bool {
-    size_of::<T>() <= 1024
-}
-
 /// The message that carries `value`, which stays where it is until the receiver, to whom it
 /// belongs from then on, takes it.
 #[inline(always)]
@@ -305,28 +299,6 @@ pub(crate) unsafe fn settle_arrival<I>(
 /// As for [`open`].
 #[inline(always)]
 pub(crate) unsafe fn open_settled<I>(message: Message) -> Result<I, Thrown> {
-    // SAFETY: the caller's word.
-    unsafe {
-        if const { is_opened_in_line::<I>() } {
-            open_in_line(message)
-        } else {
-            open_out_of_line(message)
-        }
-    }
-}
-
-/// # Safety
-/// As for [`open_settled`].
-#[inline(never)]
-unsafe fn open_out_of_line<I>(message: Message) -> Result<I, Thrown> {
-    // SAFETY: the caller's word.
-    unsafe { open_in_line(message) }
-}
-
-/// # Safety
-/// As for [`open_settled`].
-#[inline(always)]
-unsafe fn open_in_line<I>(message: Message) -> Result<I, Thrown> {
     // SAFETY: the caller's word: a value in a message to this greenlet is of its inbox type, and
     // what is none is an error.
     unsafe {

@@ -1,0 +1,1 @@
+large_messages::main!(64 * 1024);
