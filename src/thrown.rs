@@ -117,8 +117,7 @@ impl<E: Error + 'static> Boxed<E> {
         into_error: |boxed| Box::new(unsafe { Self::take(boxed.cast()) }),
         // SAFETY: as above.
         into_send: |boxed| Box::new(Told::of(&unsafe { Self::take(boxed.cast()) })),
-        // SAFETY: as above.
-        drop: |boxed| drop(unsafe { Box::from_raw(boxed.cast::<Self>().as_ptr()) }),
+        drop: Self::drop,
     };
 }
 
@@ -136,8 +135,7 @@ impl Boxed<Box<dyn Error>> {
         into_error: |boxed| unsafe { Self::take(boxed.cast()) },
         // SAFETY: as above.
         into_send: |boxed| Box::new(Told::of(&*unsafe { Self::take(boxed.cast()) })),
-        // SAFETY: as above.
-        drop: |boxed| drop(unsafe { Self::take(boxed.cast()) }),
+        drop: Self::drop,
     };
 }
 
@@ -154,8 +152,7 @@ impl Boxed<SendBox> {
         into_error: |boxed| unsafe { Self::take(boxed.cast()) },
         // SAFETY: as above.
         into_send: |boxed| unsafe { Self::take(boxed.cast()) },
-        // SAFETY: as above.
-        drop: |boxed| drop(unsafe { Self::take(boxed.cast()) }),
+        drop: Self::drop,
     };
 }
 
@@ -166,6 +163,13 @@ impl<E> Boxed<E> {
         // SAFETY: the caller's word.
         let boxed = unsafe { Box::from_raw(boxed.as_ptr()) };
         boxed.error
+    }
+
+    /// # Safety
+    /// The address of a `Boxed<E>`, which is the caller's, who does not use it any more.
+    unsafe fn drop(boxed: NonNull<Table>) {
+        // SAFETY: the caller's word.
+        drop(unsafe { Box::from_raw(boxed.cast::<Self>().as_ptr()) });
     }
 }
 
@@ -276,9 +280,17 @@ impl Thrown {
                 // SAFETY: it was this one's (invariant), which is gone.
                 unsafe { (boxed.as_ref().into_send)(boxed) }
             }
-            None if self.is_exit() => Box::new(GreenletExit),
-            None => Box::new(ChildExit),
+            None => self.unboxed(),
         })
+    }
+
+    /// The error that it stands for, if it owns no box.
+    fn unboxed(&self) -> SendBox {
+        if self.is_exit() {
+            Box::new(GreenletExit)
+        } else {
+            Box::new(ChildExit)
+        }
     }
 
     /// The box that it owns, if any.
@@ -328,8 +340,8 @@ impl Thrown {
         self.0.is_none()
     }
 
-    /// Returns `true` if a child has exited because it was asked to. This is a notice about the child; returned from
-    /// a body it goes on to the parent like any error (rule s13).
+    /// Returns `true` if a child has exited because it was asked to. This is a notice about the child;
+    /// returned from a body it goes on to the parent like any error (rule s13).
     #[must_use]
     pub fn is_child_exit(&self) -> bool {
         self.0 == Some(child_exit())
@@ -352,19 +364,13 @@ impl Thrown {
             // SAFETY: it was this one's (invariant), which is gone.
             return Ok(unsafe { Boxed::take(boxed) });
         }
-        if self.downcast_ref::<E>().is_some() && !self.is_exit() {
-            return match Box::<dyn Error>::from(self).downcast() {
-                Ok(error) => Ok(*error),
-                Err(error) => Err(Self::from_boxed(error)),
-            };
+        if self.downcast_ref::<E>().is_none() {
+            return Err(self);
         }
-        if self.is_exit() {
-            // Such a box takes no memory.
-            if let Ok(exit) = Box::<dyn Error>::from(GreenletExit).downcast() {
-                return Ok(*exit);
-            }
+        match Box::<dyn Error>::from(self).downcast() {
+            Ok(error) => Ok(*error),
+            Err(error) => Err(Self::from_boxed(error)),
         }
-        Err(self)
     }
 
     /// Takes out the value that a dead greenlet left and no live ancestor took (rule s7), if
@@ -397,8 +403,8 @@ impl<E: Error + 'static> From<E> for Thrown {
     }
 }
 
-/// The error inside, as it is, with its sources; what is none becomes one that says the same. That keeps a value
-/// which no ancestor took until it is dropped: who wants it asks
+/// The error inside, as it is, with its sources; what is none becomes one that says the same. That
+/// keeps a value which no ancestor took until it is dropped: who wants it asks
 /// [`into_value`](Thrown::into_value) first.
 impl From<Thrown> for Box<dyn Error> {
     fn from(thrown: Thrown) -> Self {
@@ -408,8 +414,7 @@ impl From<Thrown> for Box<dyn Error> {
                 // SAFETY: it was this one's (invariant), which is gone.
                 unsafe { (boxed.as_ref().into_error)(boxed) }
             }
-            None if thrown.is_exit() => Box::new(GreenletExit),
-            None => Box::new(ChildExit),
+            None => thrown.unboxed(),
         }
     }
 }
