@@ -198,13 +198,12 @@ impl<'e, I> Current<'e, I> {
         let sent = tree::of_value(&message);
         // SAFETY: as in `switch`.
         unsafe {
-            if host::is_unwinding() {
-                return match self.switch_slowly::<J>(target, sent) {
-                    Ok(received) => Ok(tree::open(received)),
-                    Err(refusal) => Err(not_sent(refusal, sent)),
-                };
-            }
-            let received = match tree::hop(&self.block, target, sent).arrived() {
+            let answer = if host::is_unwinding() {
+                tree::Answer::refused(sent, target)
+            } else {
+                tree::hop(&self.block, target, sent)
+            };
+            let received = match answer.arrived() {
                 Ok(received) => received,
                 Err((sent, target)) => match self.switch_slowly::<J>(&*target, sent) {
                     Ok(received) => received,
