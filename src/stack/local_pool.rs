@@ -60,15 +60,15 @@ impl Spare {
     }
 
     #[inline(always)]
-    fn set(&self, lease: ManuallyDrop<Lease>) {
-        let (top, shape) = lease.0.parts();
+    fn set(&self, stack: &PooledStack) {
+        let (top, shape) = stack.parts();
         self.shape.set(Some(shape));
         self.top.set(Some(top));
     }
 
     fn replace(&self, lease: ManuallyDrop<Lease>) -> Option<ManuallyDrop<Lease>> {
         let before = self.take();
-        self.set(lease);
+        self.set(&lease.0);
         before
     }
 }
@@ -192,9 +192,7 @@ impl Lease {
             if local.spare.top.get().is_some() {
                 return false;
             }
-            let (top, shape) = self.0.parts();
-            local.spare.shape.set(Some(shape));
-            local.spare.top.set(Some(top));
+            local.spare.set(&self.0);
             true
         })
     }
@@ -208,7 +206,7 @@ pub(crate) fn take_spare(size: usize, guard: usize) -> Option<Lease> {
         if local.asked.get() == ((size, guard), Some(lease.0.shape())) {
             return Some(ManuallyDrop::into_inner(lease));
         }
-        local.spare.set(lease);
+        local.spare.set(&lease.0);
         None
     })
 }
