@@ -88,18 +88,24 @@ fn copy_crate(to: &Path, version: &str) -> io::Result<()> {
     fs::write(to.join("Cargo.toml"), manifest)
 }
 
+/// Copies the crate into a fresh directory, as `this`. Returns the directory and the copy of the
+/// package `tests/NAME`, whose dependencies have the versions that are there.
+fn copy_with_package(name: &str) -> io::Result<(PathBuf, PathBuf)> {
+    let root = fresh_directory(name)?;
+    let this = root.join("this");
+    copy_crate(&this, env!("CARGO_PKG_VERSION"))?;
+    let package = this.join("tests").join(name);
+    fs::copy(this.join("Cargo.lock"), package.join("Cargo.lock"))?;
+    Ok((root, package))
+}
+
 #[test]
 fn two_versions_of_the_crate_switch_in_one_program() {
     let Some(mut cargo) = process::cargo("run") else {
         return skip("not started by cargo, which is needed to build a program");
     };
-    let root = fresh_directory("two-versions").unwrap();
-    let this = root.join("this");
-    copy_crate(&this, env!("CARGO_PKG_VERSION")).unwrap();
+    let (root, program) = copy_with_package("two-versions").unwrap();
     copy_crate(&root.join("other"), "0.0.99").unwrap();
-    let program = this.join("tests/two-versions");
-    // Its dependencies in the versions that are there.
-    fs::copy(this.join("Cargo.lock"), program.join("Cargo.lock")).unwrap();
 
     let output = cargo.arg("--quiet").current_dir(&program).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -148,11 +154,7 @@ fn a_shared_object_with_the_crate_needs_no_static_tls() {
     let Some(mut cargo) = process::cargo("build") else {
         return skip("not started by cargo, which is needed to build a shared object");
     };
-    let root = fresh_directory("shared-object").unwrap();
-    let this = root.join("this");
-    copy_crate(&this, env!("CARGO_PKG_VERSION")).unwrap();
-    let package = this.join("tests/shared-object");
-    fs::copy(this.join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
+    let (root, package) = copy_with_package("shared-object").unwrap();
     let output = cargo.arg("--quiet").current_dir(&package).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     // target/[TRIPLE/]tmp
@@ -207,12 +209,7 @@ fn large_messages_compile_in_the_time_of_small_ones() {
     if emulated() {
         return skip("the optimizer is that of the machine's own target, where this is tested");
     }
-    let root = fresh_directory("large-messages").unwrap();
-    let this = root.join("this");
-    copy_crate(&this, env!("CARGO_PKG_VERSION")).unwrap();
-    let program = this.join("tests/large-messages");
-    // Its dependencies in the versions that are there.
-    fs::copy(this.join("Cargo.lock"), program.join("Cargo.lock")).unwrap();
+    let (root, program) = copy_with_package("large-messages").unwrap();
     let build = |what: &[&str]| {
         let mut cargo = process::cargo("rustc")?;
         cargo.args(["--quiet", "--release", "--manifest-path"]);
