@@ -154,7 +154,7 @@ pub(crate) fn replace_main(block: *const Block) -> *const Block {
     THREAD.with(|thread| thread.main.replace(block))
 }
 
-/// The pending_drops of the running greenlet; outside every greenlet, the thread's.
+/// The pending drops of the running greenlet; outside every greenlet, the thread's.
 pub(crate) fn with_pending_drops<R>(use_them: impl FnOnce(&PendingDrops) -> R) -> R {
     // SAFETY: null, or the running greenlet's block, which stays while it runs.
     match unsafe { current().as_ref() } {

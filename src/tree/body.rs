@@ -159,7 +159,7 @@ where
 /// `block` begins a `Greenlet<P, F>`, and nobody else uses its body or result meanwhile.
 #[expect(
     clippy::mut_from_ref,
-    reason = "the body_or_result lies in an UnsafeCell"
+    reason = "what it refers to lies in an UnsafeCell"
 )]
 unsafe fn body_or_result<P, F>(block: &Block) -> &mut BodyOrResult<P, F> {
     let greenlet = memory::whole::<Greenlet<P, F>>(ptr::from_ref(block).addr());
@@ -170,12 +170,12 @@ unsafe fn body_or_result<P, F>(block: &Block) -> &mut BodyOrResult<P, F> {
 /// # Safety
 /// `block` begins a `Greenlet<P, F>` that was new until now.
 unsafe fn drop_body<P, F>(block: &Block) {
-    // SAFETY: the body_or_result of a new greenlet is its body, and a greenlet ceases to be new once.
+    // SAFETY: what a new greenlet holds is its body, and a greenlet ceases to be new once.
     drop(unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) });
 }
 
 /// # Safety
-/// `block` begins a `Greenlet<P, F>` whose body_or_result is its value.
+/// `block` begins a `Greenlet<P, F>` whose body has left its value.
 unsafe fn discard_value<P, F>(block: &Block) {
     // SAFETY: it is (contract).
     drop(unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).value) });
@@ -198,13 +198,13 @@ unsafe extern "C" fn start<'e, I, P, F>(
     let block = unsafe { &*argument.cast_const().cast::<Block>() };
     block.fiber().arrive_at_bottom();
     let outcome = host::catch(|| {
-        // SAFETY: it was new, so its body_or_result is its body.
+        // SAFETY: it was new, so its body is there.
         let body = unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) };
         // SAFETY: the message has just arrived, and the inbox type is I.
         let first = unsafe { message::open::<I>(Message { word, kind }) }?;
         // SAFETY: the block's inbox type is I, and its greenlet runs.
         let value = body(unsafe { Child::of(block) }, first)?;
-        // SAFETY: the body is gone, so the body_or_result is free.
+        // SAFETY: the body is gone, so its place is free.
         unsafe { body_or_result::<P, F>(block).value = ManuallyDrop::new(value) };
         Ok(())
     });

@@ -79,7 +79,7 @@ pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> 
     seen
 }
 
-/// The bottom of the stack on which a [`Inspection`] runs.
+/// The bottom of the stack on which an [`Inspection`] runs.
 ///
 /// # Safety
 /// `inspection` is one, which nothing else uses meanwhile; `departure` is valid for a write.
