@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     hint::black_box,
     rc::Rc,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use greenlet::{Builder, Current, Greenlet, Root, Snapshot, enter};
@@ -63,8 +64,15 @@ fn take_stack(kib: usize) {
     }
 }
 
+/// For every test here: they all take backtraces, and one of them in a fork (see [`in_child`]).
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn s24_an_allocator_may_take_a_snapshot_while_one_is_taken() {
+    let _alone = alone();
     enter(|me: &Root<usize>| {
         let main = me.handle();
         let waits = Greenlet::new(me, move |me, mut text: String| {
@@ -98,6 +106,7 @@ fn s24_an_allocator_may_take_a_snapshot_while_one_is_taken() {
 
 #[test]
 fn s24_an_allocator_that_enters_while_a_stack_is_inspected_aborts_with_a_message() {
+    let _alone = alone();
     enter(|me: &Root<()>| {
         let main = me.handle();
         let waits = Greenlet::new(me, move |me, ()| me.switch(&main, ()));
@@ -115,6 +124,7 @@ fn s24_an_allocator_that_enters_while_a_stack_is_inspected_aborts_with_a_message
 
 #[test]
 fn s24_an_allocator_may_take_more_stack_than_the_inspected_has() {
+    let _alone = alone();
     enter(|me: &Root<()>| {
         let main = me.handle();
         let build = Builder::new().stack_size(16 * 1024);
@@ -170,6 +180,7 @@ fn s24_a_snapshot_takes_memory_in_proportion_to_the_depth() {
             allocated
         })
     }
+    let _alone = alone();
     let (half, whole) = (allocated_for(100), allocated_for(200));
     assert!(
         whole < 3 * half,

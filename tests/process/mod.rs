@@ -77,6 +77,9 @@ impl Ending {
 
 /// Runs `act` in a fork of this process, of which only the calling thread is left.
 ///
+/// A lock that another thread holds at the time is never released in the child. Where `act` takes a
+/// backtrace, for which std has a lock, no other test of the process may take one meanwhile.
+///
 /// A fork has what the parent has, at the same addresses, and needs no kernel that can run the
 /// test's program, which may be one for a foreign processor.
 pub fn in_child(act: impl FnOnce()) -> Ending {
@@ -86,7 +89,7 @@ pub fn in_child(act: impl FnOnce()) -> Ending {
 
     let (reader, writer) = pipe();
     // SAFETY: the C library keeps its allocator usable in the child of a process with threads;
-    // no other lock that one of them may have held is taken there, and it never returns.
+    // what waits for another lock that one of them has held is ended, and it never returns.
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", io::Error::last_os_error()),
         0 => {
@@ -97,6 +100,7 @@ pub fn in_child(act: impl FnOnce()) -> Ending {
             // SAFETY: system calls with valid arguments.
             unsafe {
                 libc::setrlimit(libc::RLIMIT_CORE, &no_core_file);
+                libc::alarm(SECONDS_OF_CHILD);
                 libc::dup2(writer.as_raw_fd(), libc::STDERR_FILENO);
             }
             IN_CHILD.store(true, Ordering::Relaxed);
@@ -117,6 +121,10 @@ pub fn in_child(act: impl FnOnce()) -> Ending {
         }
     }
 }
+
+/// After so long a child waits for what does not come, and `SIGALRM` ends it. Most take a fraction
+/// of a second; Valgrind and emulators make that a hundred times as much.
+const SECONDS_OF_CHILD: u32 = 300;
 
 /// For the panic hook.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
