@@ -39,7 +39,7 @@ QEMU_FROM=trixie
 
 WALKED=/etc
 OPTIMIZED=(--config 'profile.dev.package.greenlet.opt-level=3')
-LIMIT=${GREENLET_CROSS_TIMEOUT:-1800}
+LIMIT=${GREENLET_CROSS_TIMEOUT:-900}
 
 cache=$(realpath -m "${CARGO_TARGET_DIR:-target}")/cross
 

@@ -6,8 +6,20 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# apt ARGUMENT…: apt-get, which waits for another one to finish.
+# one_at_a_time COMMAND…: waits for what another script installs.
+one_at_a_time() {
+    local target=${CARGO_TARGET_DIR:-target}
+    mkdir -p "$target"
+    (
+        flock 9
+        "$@"
+    ) 9>"$target/install.lock"
+}
+
 apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 "$@"; }
+
+# It does not lock the toolchain that it changes.
+rustup() { one_at_a_time command rustup "$@"; }
 
 # An index may be replaced while it is read: the next try gets it whole.
 apt_update() {
@@ -24,9 +36,8 @@ install() {
     command -v "$1" >/dev/null || [ -e "$1" ] || install_packages "${@:2}"
 }
 
-install_packages() {
-    apt_update apt && apt install -y --no-install-recommends "$@"
-}
+update_and_install() { apt_update apt && apt install -y --no-install-recommends "$@"; }
+install_packages() { one_at_a_time update_and_install "$@"; }
 
 # install_std TRIPLE: rustup's standard library for a target, if it is missing.
 install_std() {

@@ -3,6 +3,8 @@
 # dependencies that Cargo.toml allows.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR/..
+. ci/install.sh
 
 promised=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 rustup toolchain install "$promised" --no-self-update --profile minimal

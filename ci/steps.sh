@@ -2,12 +2,12 @@
 # For scripts that do several things: all are done, and what failed, why, or was skipped is said at
 # the end. To be sourced, by what has set pipefail.
 
-failed=()
-# How long each step took, one a line.
-times=()
-
-# What the steps print is kept until the end, where a log that is cut short is still read.
+# What the steps print is kept until the end, where a log that is cut short is still read; beside it
+# the names of those that failed, and how long each took, one a line.
 logs_of_steps=$(mktemp -d)
+failed=$logs_of_steps/.failed
+times=$logs_of_steps/.times
+touch "$failed" "$times"
 tidy=("$logs_of_steps")
 trap 'rm -rf "${tidy[@]}"' EXIT
 
@@ -24,8 +24,18 @@ fi
 step() {
     local started=$SECONDS
     printf '\n==== %s\n' "$*"
-    "$@" 2>&1 | tee "$logs_of_steps/${1//\//_}" || failed+=("$1")
-    times+=("$(printf '%5d s  %s' "$((SECONDS - started))" "$*")")
+    "$@" 2>&1 | tee "$logs_of_steps/${1//\//_}" || echo "$1" >>"$failed"
+    printf '%5d s  %s\n' "$((SECONDS - started))" "$*" >>"$times"
+}
+
+# lanes FUNCTION…: the steps of one function beside those of another. Each line that they print is
+# headed by the function that printed it.
+lanes() {
+    local lane
+    for lane; do
+        { "$lane" || echo "$lane" >>"$failed"; } 2>&1 | tee "$logs_of_steps/$lane" | sed -u "s/^/$lane: /" &
+    done
+    wait
 }
 
 # why STEP: of what it printed, the lines that say what was wrong, and the last ones.
@@ -48,16 +58,16 @@ skip() {
 all_passed() {
     local skips=
     printf '\n'
-    printf '%s\n' "${times[@]}"
+    cat "$times"
     if [ -n "${list_of_skips:-}" ] && [ -s "$list_of_skips" ]; then
         skips=', but for what was skipped'
         printf '\nskipped:\n'
         sort -u "$list_of_skips" | sed 's/^/  /'
     fi
-    if [ ${#failed[@]} != 0 ]; then
+    if [ -s "$failed" ]; then
         local name
-        for name in "${failed[@]}"; do why "$name"; done >&2
-        printf '\nfailed: %s\n' "${failed[*]}" >&2
+        while read -r name; do why "$name"; done <"$failed" >&2
+        printf '\nfailed: %s\n' "$(paste -sd ' ' "$failed")" >&2
         exit 1
     fi
     printf '\n%s\n' "$1$skips"

@@ -12,6 +12,8 @@
 #   GREENLET_PROGRAMS       programs of each random test, default below
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR/..
+. ci/install.sh
 
 toolchain=${GREENLET_TOOLCHAIN:-nightly}
 target=$(rustc -vV | sed -n 's/^host: //p')
