@@ -10,17 +10,12 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=ci/install.sh
+. "$repo/ci/install.sh"
 
-missing=()
-command -v g++ >/dev/null || missing+=(g++)
-[ -e /usr/include/boost/context/fiber.hpp ] || missing+=(libboost-context-dev)
-python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
-if [ ${#missing[@]} != 0 ]; then
-    root=()
-    [ "$(id -u)" = 0 ] || root=(sudo)
-    "${root[@]}" apt-get update
-    "${root[@]}" apt-get install -y --no-install-recommends "${missing[@]}"
-fi
+install g++ g++
+install /usr/include/boost/context/fiber.hpp libboost-context-dev
+python3 -c 'import ensurepip' 2>/dev/null || install_packages python3 python3-venv
 
 python=${CARGO_TARGET_DIR:-$repo/target}/peers-python
 if ! "$python/bin/python" -c 'import greenlet' 2>/dev/null; then

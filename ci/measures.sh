@@ -7,18 +7,15 @@
 # Installs cloc from Debian where it is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR/..
+. ci/install.sh
 
 rounds=${1:-5}
 repo=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-if ! command -v cloc >/dev/null; then
-    root=()
-    [ "$(id -u)" = 0 ] || root=(sudo)
-    "${root[@]}" apt-get update
-    "${root[@]}" apt-get install -y --no-install-recommends cloc
-fi >&2
+install cloc cloc >&2
 
 # user NAME REQUIREMENT: an empty crate that depends on one, in versions that are in our lock file.
 user() {
