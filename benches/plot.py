@@ -25,6 +25,7 @@ SHOWN = [
     ("boost fiber", "D", "tab:red"),
     ("generator", "^", "tab:green"),
     ("wasmtime fiber", "v", "tab:purple"),
+    ("boxed async", "P", "tab:olive"),
     ("Python greenlet", "*", "tab:gray"),
 ]
 

@@ -100,6 +100,17 @@ pub trait Contender {
         Err(Skip::NotOffered)
     }
 
+    /// Items of an endless iterator that runs on a stack of its own.
+    fn item(&self, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
+    /// Polls of a future whose function waits `frames` frames deep, and stays there: what it waits for
+    /// is never ready.
+    fn poll(&self, _frames: usize, _ops: u64) -> Outcome {
+        Err(Skip::NotOffered)
+    }
+
     /// Creates and enters `count`, and while all of them are suspended reports how long that
     /// took. Returns only if it could not.
     fn populate(&self, _count: usize, _watch: &Watch) -> Skip {

@@ -1,6 +1,15 @@
 //! Pieces of workloads that are the same for all contenders written in Rust.
 
-use std::{arch::asm, error::Error, fmt, hint::black_box, time::Duration};
+use std::{
+    arch::asm,
+    error::Error,
+    fmt,
+    future::Future,
+    hint::black_box,
+    pin::Pin,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use crate::clock::Stopwatch;
 
@@ -47,6 +56,19 @@ pub fn deep<T>(frames: usize, f: &mut impl FnMut() -> T) -> T {
     // SAFETY: empty. It keeps the call above from becoming a jump.
     unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
     result
+}
+
+/// Polls of a future that is never ready, after the first one.
+#[inline(always)]
+pub fn time_polls(ops: u64, mut future: impl Future + Unpin) -> Duration {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut pending = 0;
+    let elapsed = time_warm(1, ops, || {
+        let poll = Pin::new(&mut future).poll(&mut context);
+        pending += u64::from(poll.is_pending());
+    });
+    assert_eq!(pending, 1 + ops);
+    elapsed
 }
 
 /// Calls `f` below that many frames that own something to be dropped.

@@ -144,6 +144,20 @@ pub fn all(quick: bool) -> Vec<Workload> {
         repetitions,
         Box::new(|contender, ops| contender.enter(ops)),
     );
+    add(
+        "item of a generator".into(),
+        1,
+        repetitions,
+        Box::new(|contender, ops| contender.item(ops)),
+    );
+    for frames in [1, 8] {
+        add(
+            format!("poll of a future that waits {} deep", plural(frames)),
+            1,
+            repetitions,
+            Box::new(move |contender, ops| contender.poll(frames, ops)),
+        );
+    }
     all
 }
 

@@ -1,13 +1,17 @@
 //! corosensei, on its own stacks and on the slab.
 
 use std::{
+    future::{self, Future},
     io,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::{Pin, pin},
+    ptr,
+    task::{Context, Poll},
 };
 
 use corosensei::{
-    Coroutine,
+    Coroutine, CoroutineResult, Yielder,
     stack::{DefaultStack, Stack, StackPointer},
 };
 
@@ -286,6 +290,28 @@ impl<M: Memory> Contender for Corosensei<M> {
         Ok(elapsed)
     }
 
+    fn item(&self, ops: u64) -> Outcome {
+        let coroutine = Coroutine::<(), u64, (), _>::with_stack(M::take()?, |other, ()| {
+            for number in 0.. {
+                other.suspend(number);
+            }
+        });
+        let mut numbers = Items(coroutine);
+        let mut last = None;
+        let elapsed = time(ops, || last = numbers.next());
+        assert_eq!(last, Some(ops - 1));
+        Ok(elapsed)
+    }
+
+    fn poll(&self, frames: usize, ops: u64) -> Outcome {
+        let coroutine = Polled::<M>::with_stack(M::take()?, move |other, context| {
+            work::deep(frames, &mut || {
+                wait(other, context, future::pending::<()>())
+            });
+        });
+        Ok(work::time_polls(ops, Waits::<M>(coroutine)))
+    }
+
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
         let start = Stopwatch::start();
         match suspended::<M>(count) {
@@ -295,10 +321,58 @@ impl<M: Memory> Contender for Corosensei<M> {
     }
 }
 
+/// A coroutine as an iterator.
+struct Items<T, S: Stack>(Coroutine<(), T, (), S>);
+
+impl<T, S: Stack> Iterator for Items<T, S> {
+    type Item = T;
+
+    #[inline]
+    fn next(&mut self) -> Option<T> {
+        if self.0.done() {
+            return None;
+        }
+        self.0.resume(()).as_yield()
+    }
+}
+
+/// Resumed with the address of the context that it is polled with.
+type Polled<M> = Coroutine<usize, (), (), <M as Memory>::Stack>;
+
+/// A coroutine as a future. Nothing is pinned in it.
+struct Waits<M: Memory>(Polled<M>);
+
+impl<M: Memory> Unpin for Waits<M> {}
+
+impl<M: Memory> Future for Waits<M> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let context = ptr::from_mut(context).expose_provenance();
+        match self.0.resume(context) {
+            CoroutineResult::Yield(()) => Poll::Pending,
+            CoroutineResult::Return(()) => Poll::Ready(()),
+        }
+    }
+}
+
+/// Waits for `future` in a coroutine that was resumed with `context`.
+fn wait<F: Future>(other: &Yielder<usize, ()>, mut context: usize, future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        // SAFETY: the one of the poll that has resumed this coroutine, and waits.
+        let polled_with = unsafe { &mut *ptr::with_exposed_provenance_mut(context) };
+        match future.as_mut().poll(polled_with) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => context = other.suspend(()),
+        }
+    }
+}
+
 type Adder<M> = Coroutine<u64, u64, (), <M as Memory>::Stack>;
 
 #[inline(always)]
-fn yielded<Y, R>(result: corosensei::CoroutineResult<Y, R>) -> Y {
+fn yielded<Y, R>(result: CoroutineResult<Y, R>) -> Y {
     result.as_yield().expect("it yields")
 }
 

@@ -161,6 +161,19 @@ impl Contender for Generators {
         Ok(elapsed)
     }
 
+    fn item(&self, ops: u64) -> Outcome {
+        let mut numbers: Generator<(), u64> = Gn::new_scoped_opt(STACK_WORDS, |mut scope| {
+            for number in 0.. {
+                scope.yield_with(number);
+            }
+            generator::done!();
+        });
+        let mut last = None;
+        let elapsed = time(ops, || last = numbers.next());
+        assert_eq!(last, Some(ops - 1));
+        Ok(elapsed)
+    }
+
     fn populate(&self, count: usize, watch: &Watch) -> Skip {
         let start = Stopwatch::start();
         match suspended(count, adder) {

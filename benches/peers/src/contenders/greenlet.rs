@@ -2,13 +2,14 @@
 
 use std::{
     cell::OnceCell,
+    future,
     hint::black_box,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, Root, Thrown, enter};
+use greenlet::{Builder, Current, Generator, Greenlet, Root, Stackful, Thrown, enter};
 
 use crate::{
     clock::Stopwatch,
@@ -243,6 +244,27 @@ impl Contender for Greenlets {
                 black_box(me);
             });
         }))
+    }
+
+    fn item(&self, ops: u64) -> Outcome {
+        enter(|me: &Root<()>| {
+            let mut numbers = Generator::new(me, |yielder, ()| {
+                (0_u64..).try_for_each(|number| yielder.give(number))
+            });
+            let mut last = None;
+            let elapsed = time(ops, || last = numbers.next());
+            assert_eq!(last, Some(ops - 1));
+            Ok(elapsed)
+        })
+    }
+
+    fn poll(&self, frames: usize, ops: u64) -> Outcome {
+        enter(|me: &Root<()>| {
+            let waits = Stackful::new(me, move |awaiter| {
+                work::deep(frames, &mut || awaiter.wait(future::pending::<()>()));
+            });
+            Ok(work::time_polls(ops, waits))
+        })
     }
 
     fn populate(&self, count: usize, watch: &Watch) -> Skip {

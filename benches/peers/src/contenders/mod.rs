@@ -2,6 +2,7 @@
 
 mod bare;
 mod boost;
+mod boxed_async;
 mod corosensei;
 mod generator;
 mod greenlet;
@@ -36,6 +37,7 @@ pub fn all(python: &Path, fp_control: Option<&Path>) -> Vec<Box<dyn Contender>> 
         Box::new(corosensei::Corosensei::<corosensei::OnSlab>::new()),
         Box::new(generator::Generators),
         Box::new(wasmtime::Fibers),
+        Box::new(boxed_async::BoxedAsync),
         Box::new(boost::JUMP),
         Box::new(boost::FIBER),
         #[cfg(target_arch = "x86_64")]

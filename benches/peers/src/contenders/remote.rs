@@ -145,6 +145,14 @@ impl Contender for Remote {
         self.ask(format!("enter {ops}"))
     }
 
+    fn item(&self, ops: u64) -> Outcome {
+        self.ask(format!("item {ops}"))
+    }
+
+    fn poll(&self, frames: usize, ops: u64) -> Outcome {
+        self.ask(format!("poll {frames} {ops}"))
+    }
+
     fn populate(&self, _count: usize, _watch: &Watch) -> Skip {
         unreachable!("a process of its own does that")
     }
@@ -196,6 +204,8 @@ fn answer(contender: &dyn Contender, request: &str) -> Outcome {
         ("throw", &[ops]) => contender.throw(ops),
         ("panic", &[ops]) => contender.panic(ops),
         ("enter", &[ops]) => contender.enter(ops),
+        ("item", &[ops]) => contender.item(ops),
+        ("poll", &[frames, ops]) => contender.poll(frames as usize, ops),
         _ => Err(Skip::because(format_args!("no workload is {request:?}"))),
     }
 }
