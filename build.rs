@@ -22,7 +22,7 @@ fn main() {
 
     println!("cargo::rustc-check-cfg=cfg(thread_words, switch_in_line)");
     // Unoptimized, a function that a switch is compiled into has a slot for each value in it: 3 KB.
-    // src/tools/mod.rs has the reason of ThreadSanitizer.
+    // src/sanitizers/mod.rs has the reason of ThreadSanitizer.
     if env::var("OPT_LEVEL").unwrap() != "0" || env::var_os("CARGO_FEATURE_TSAN").is_some() {
         println!("cargo::rustc-cfg=switch_in_line");
     }

@@ -15,7 +15,7 @@ build\.rs
 asm/(x86_64|aarch64|riscv|arm)\.S
 asm/([a-z]+\.h|README\.md)
 src/([a-z0-9_]+/)*[a-z0-9_]+\.rs
-src/greenlet-gdb\.py
+src/diagnostics/greenlet-gdb\.py
 src/guide/[a-z_]+\.md
 tests/compile_fail(_without_std)?\.md
 README\.md

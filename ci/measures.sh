@@ -81,8 +81,9 @@ lines 'architecture' src/arch
 lines 'stack' src/stack
 lines 'raw context' src/raw.rs
 lines 'tree' src/tree
-mapfile -t handles < <(find src -maxdepth 1 -name '*.rs' ! -name raw.rs)
-lines 'handles' "${handles[@]}"
+lines 'handles' src/handles
+lines 'coroutines' src/coroutine
+lines 'diagnostics' src/diagnostics
 lines 'system' src/host
-lines 'tools' src/tools
+lines 'sanitizers' src/sanitizers
 lines 'all' asm src

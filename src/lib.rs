@@ -6,71 +6,51 @@
 // For gdb: goes into programs that have debug information, where it is mapped and not read.
 #![cfg_attr(
     feature = "std",
-    debugger_visualizer(gdb_script_file = "greenlet-gdb.py")
+    debugger_visualizer(gdb_script_file = "diagnostics/greenlet-gdb.py")
 )]
 
 extern crate alloc;
 
-#[cfg(feature = "trace")]
-mod any;
 mod arch;
-mod builder;
 mod coroutine;
-mod current;
-#[cfg(feature = "std")]
-mod debugger;
-
-mod error;
-mod future;
-mod generator;
-mod greenlet;
+mod diagnostics;
 #[cfg(feature = "std")]
 pub mod guide;
+mod handles;
 mod host;
-mod local;
-#[cfg(feature = "std")]
-mod overflow;
 pub mod raw;
-mod root;
-#[cfg(feature = "std")]
-mod snapshot;
+mod sanitizers;
 mod stack;
-mod thread;
-mod thrown;
-mod tools;
-#[cfg(feature = "trace")]
-pub mod trace;
-#[cfg(not(feature = "trace"))]
-mod trace;
 mod tree;
-mod unscoped;
-#[cfg(feature = "std")]
-#[cfg_attr(miri, path = "unwind_in_miri.rs")]
-mod unwind;
-mod weak;
 
+pub use coroutine::{
+    future::{Awaiter, Cancelled, Stackful},
+    generator::{Generator, Yielder},
+};
 #[cfg(feature = "trace")]
-pub use any::AnyGreenlet;
-pub use builder::Builder;
-pub use current::{Child, Current};
-
-pub use error::{BuildError, KillError, ParentError, SwitchError};
-pub use future::{Awaiter, Cancelled, Stackful};
-pub use generator::{Generator, Yielder};
-pub use greenlet::Greenlet;
-pub use local::LocalKey;
+pub use diagnostics::trace;
 #[cfg(feature = "std")]
-pub use overflow::report_stack_overflow;
-pub use root::{Root, enter};
-#[cfg(feature = "std")]
-pub use snapshot::{GreenletInfo, Snapshot, StackUsage};
+pub use diagnostics::{
+    overflow::report_stack_overflow,
+    snapshot::{GreenletInfo, Snapshot, StackUsage},
+};
+#[cfg(feature = "trace")]
+pub use handles::any::AnyGreenlet;
+pub use handles::{
+    builder::Builder,
+    current::{Child, Current},
+    error::{BuildError, KillError, ParentError, SwitchError},
+    greenlet::Greenlet,
+    local::LocalKey,
+    root::{Root, enter},
+    thrown::{ByBox, BySendBox, GreenletExit, OrThrow, SendError, Thrown},
+    unscoped::Unscoped,
+    weak::WeakGreenlet,
+};
 #[cfg(feature = "std")]
 pub use stack::local_pool::set_idle_stacks;
 pub use stack::{StackError, StackMemory, UnguardedStack};
-pub use thrown::{ByBox, BySendBox, GreenletExit, OrThrow, SendError, Thrown};
 pub use tree::Status;
-pub use unscoped::Unscoped;
-pub use weak::WeakGreenlet;
 
 /// Takes and gives a `T`: no other type will do, not even one of another lifetime.
 type Invariant<T> = fn(T) -> T;

@@ -47,9 +47,9 @@ use crate::arch::{self, Registers};
 pub use crate::arch::{Departure, Message, Start};
 #[cfg(feature = "std")]
 pub use crate::{
-    overflow::{OverflowHook, set_overflow_hook},
+    diagnostics::overflow::{OverflowHook, set_overflow_hook},
+    sanitizers::ToolsFiber,
     stack::{Pool, PooledStack, Stack, StackLimits},
-    tools::ToolsFiber,
 };
 
 /// One context: its registers while it is suspended, and its parent.

@@ -412,7 +412,7 @@ fn each_object_of_the_core_says_that_it_needs_no_executable_stack() {
 
 #[test]
 fn debuggers_script_knows_the_contexts() {
-    let script = read("src/greenlet-gdb.py");
+    let script = read("src/diagnostics/greenlet-gdb.py");
     for Architecture { name, word, .. } in &ARCHITECTURES {
         let begin = format!("\n    \"{name}\": ({word}, {{");
         let (_, context) = script.split_once(&begin).unwrap();

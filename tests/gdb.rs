@@ -1,5 +1,5 @@
 //! gdb finds every greenlet, with its frames, in a process and in a core file
-//! (`src/greenlet-gdb.py`). On an emulator the emulator is asked.
+//! (`src/diagnostics/greenlet-gdb.py`). On an emulator the emulator is asked.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -20,7 +20,10 @@ use greenlet::{Builder, Current, Greenlet, Root, Thrown, enter};
 use machine::{skip, skip_for_want_of};
 use order::assert_in_order;
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/greenlet-gdb.py");
+const SCRIPT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/src/diagnostics/greenlet-gdb.py"
+);
 
 // ---- what gdb looks at: each function has a frame of its own, as in tests/unwind.rs
 

@@ -4,7 +4,7 @@
 // What it links to, it finds by weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]
 
-#[path = "../src/tools/runtime.rs"]
+#[path = "../src/sanitizers/runtime.rs"]
 mod runtime;
 
 use std::{ffi::c_int, hint::black_box};

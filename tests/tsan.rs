@@ -5,7 +5,7 @@
 #![cfg(all(target_os = "linux", not(miri)))]
 
 mod process;
-#[path = "../src/tools/runtime.rs"]
+#[path = "../src/sanitizers/runtime.rs"]
 mod runtime;
 
 use std::{

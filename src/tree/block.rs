@@ -17,14 +17,15 @@ use static_assertions::const_assert_eq;
 use super::inspect;
 use super::{
     Membership, Own, Refusal, Registry, Settings, kill_in_progress, memory::SizeClass,
-    refcount::RefCounts,
+    refcount::RefCounts, thread,
 };
 #[cfg(thread_words)]
 use crate::arch;
 #[cfg(feature = "std")]
 use crate::stack::StackLimits;
 use crate::{
-    StackError, Thrown, arch::Start, host, local::Locals, raw::Context, thread, tools, trace,
+    StackError, Thrown, arch::Start, diagnostics::trace, handles::local::Locals, host,
+    raw::Context, sanitizers,
 };
 
 /// Where a greenlet is in its life. (`greenlet-gdb.py` knows the states by their numbers.)
@@ -144,7 +145,7 @@ pub(crate) struct Fields {
     kind: &'static Kind,
     locals: Locals,
     settings: Settings,
-    fiber: tools::Fiber,
+    fiber: sanitizers::Fiber,
     home: Cell<*const Registry>,
 }
 
@@ -199,7 +200,7 @@ impl Block {
             id: thread::next_id(),
             kind,
             settings: settings(),
-            fiber: tools::Fiber::new(),
+            fiber: sanitizers::Fiber::new(),
             home: Cell::new(parent.map_or(ptr::null(), Block::home)),
         }))
     }
@@ -215,7 +216,7 @@ impl Block {
 
     /// What developers' tools know of its stack.
     #[inline(always)]
-    pub(crate) fn fiber(&self) -> &tools::Fiber {
+    pub(crate) fn fiber(&self) -> &sanitizers::Fiber {
         &self.fiber
     }
 

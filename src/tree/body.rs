@@ -19,11 +19,12 @@ use super::{
     message::{self, Content},
     refcount,
     route::{self, Delivery, Refusal},
+    thread,
 };
 use crate::{
     Child, Current, Thrown,
     arch::{Departure, Message},
-    host, stack, thread,
+    host, stack,
 };
 
 /// What a builder sets.

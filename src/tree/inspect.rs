@@ -10,13 +10,13 @@
 
 use core::{mem::MaybeUninit, ptr};
 
-use super::{Block, State, kill, message, root};
+use super::{Block, State, kill, message, root, thread};
 use crate::{
     arch::Departure,
     host,
     raw::{self, Context},
-    stack, thread,
-    tools::Fiber,
+    sanitizers::Fiber,
+    stack,
 };
 
 /// Where an unwinder ends.

@@ -4,8 +4,8 @@ use core::{cell::Cell, ptr};
 
 #[cfg(feature = "std")]
 use super::inspect;
-use super::{Block, message, refcount, root};
-use crate::{host, thread, tree::State};
+use super::{Block, State, message, refcount, root, thread};
+use crate::host;
 
 /// What a kill came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,7 @@
 
 use core::{cell::Cell, ptr};
 
-use super::Block;
-use crate::thread;
+use super::{Block, thread};
 
 /// A kill from when its killer begins to wait until it goes on; in the killer's frame.
 ///

@@ -10,13 +10,13 @@ use core::{
     ptr,
 };
 
-use super::{Block, block::State, kill_in_progress::KillInProgress, refcount};
+use super::{Block, block::State, kill_in_progress::KillInProgress, refcount, thread};
 #[cfg(thread_words)]
 use static_assertions::const_assert_eq;
 
 #[cfg(thread_words)]
 use crate::arch;
-use crate::{Thrown, arch::Message, host, thread, trace};
+use crate::{Thrown, arch::Message, diagnostics::trace, host};
 
 /// `Message::kind`: what `word` is. A plain value is zero, so that the receiver's usual case
 /// is one comparison.

@@ -13,6 +13,7 @@
 //! | `kill_in_progress.rs` | which greenlets a kill in progress blocks |
 //! | `registry.rs` | the live greenlets of an `enter` or of a thread |
 //! | `root.rs` | entering: a greenlet on a stack that is already there |
+//! | `thread.rs` | what a thread remembers: which greenlet runs, who just left |
 //!
 //! Everything here belongs to one thread; nothing is atomic.
 
@@ -28,6 +29,7 @@ mod refcount;
 mod registry;
 mod root;
 mod route;
+pub(crate) mod thread;
 
 pub use block::Status;
 pub(crate) use block::{Block, State};

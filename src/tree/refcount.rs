@@ -5,8 +5,8 @@ use core::{
     ptr::{self, NonNull},
 };
 
-use super::{Block, State, kill, memory};
-use crate::{host, thread};
+use super::{Block, State, kill, memory, thread};
+use crate::host;
 
 /// # Invariants
 /// * `strong` counts handles and children. `weak` counts weak handles, and one for as long as

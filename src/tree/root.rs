@@ -12,10 +12,11 @@ use super::{
     block::Kind,
     kill::{self, Killed},
     memory::{self, SizeClass},
+    thread,
 };
 #[cfg(feature = "std")]
-use crate::debugger;
-use crate::{Current, host, thread};
+use crate::diagnostics::{debugger, overflow};
+use crate::{Current, host};
 
 struct RootKind<I>(PhantomData<I>);
 
@@ -150,7 +151,7 @@ pub(crate) fn with_ancestor<'e, R>(
 
 fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
     #[cfg(feature = "std")]
-    crate::overflow::prepare_thread();
+    overflow::prepare_thread();
     let block = memory::allocate::<Block>().unwrap_or_else(|error| error.abort());
     // SAFETY: memory for it, and then a fresh block's one strong count, owned by nobody else.
     let own = unsafe {

@@ -3,8 +3,8 @@
 
 use core::any::TypeId;
 
-use super::{Block, block::State, kill, kill_in_progress, refcount};
-use crate::{StackError, host, thread};
+use super::{Block, block::State, kill, kill_in_progress, refcount, thread};
+use crate::{StackError, host};
 
 /// Why nothing was sent.
 #[derive(Clone, Copy, Debug)]

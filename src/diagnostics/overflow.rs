@@ -15,7 +15,7 @@ use std::{
 
 use libc::{SA_ONSTACK, SA_SIGINFO, SIG_DFL, SIG_IGN, SIGBUS, SIGSEGV, c_int, c_void, siginfo_t};
 
-use crate::{raw::Stack, thread};
+use crate::{raw::Stack, tree::thread};
 
 /// Bytes for the handlers of a thread to run on, besides the frame that the system makes for a
 /// signal, where what the thread has is too small.

@@ -13,12 +13,10 @@
 
 use core::{cell::Cell, ptr};
 
+use super::{Block, KillInProgress, Registry};
 #[cfg(thread_words)]
 use crate::arch;
-use crate::{
-    host::per_thread,
-    tree::{Block, KillInProgress, Registry},
-};
+use crate::host::per_thread;
 
 pub(crate) struct Thread {
     departed: Cell<*const Block>,

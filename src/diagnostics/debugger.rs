@@ -9,8 +9,10 @@ use core::{
 
 use crate::{
     raw::Context,
-    thread::{self, Thread},
-    tree::{Block, Registry},
+    tree::{
+        Block, Registry,
+        thread::{self, Thread},
+    },
 };
 
 /// To be changed with the layout of anything here, or with what the offsets mean.

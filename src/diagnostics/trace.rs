@@ -33,7 +33,10 @@ mod on {
     use alloc::rc::Rc;
     use core::{cell::RefCell, fmt};
 
-    use crate::{AnyGreenlet, host, thread, tree::Block};
+    use crate::{
+        AnyGreenlet, host,
+        tree::{Block, thread},
+    };
 
     /// What a tracer is called with, in the greenlet that was switched to.
     #[derive(Debug)]

@@ -10,10 +10,9 @@ use std::{backtrace::Backtrace, collections::HashMap, sync::Arc};
 
 use crate::{
     Greenlet,
+    diagnostics::unwind,
     stack::StackLimits,
-    thread,
-    tree::{self, Block, Reach, State, Status},
-    unwind,
+    tree::{self, Block, Reach, State, Status, thread},
 };
 
 /// How many of the innermost frames a printed snapshot shows of each greenlet.

@@ -7,7 +7,7 @@ use core::{
     ptr,
 };
 
-use crate::{thread, tree::Block};
+use crate::tree::{Block, thread};
 
 /// Declares greenlet-local keys, as [`thread_local!`] declares thread-local ones.
 ///

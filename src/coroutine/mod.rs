@@ -4,6 +4,9 @@
 //! The resumer is a root on its own stack, with an inbox of its own (rule s2), made for each resume
 //! without the allocator. So it matters neither which greenlet resumes nor what it receives.
 
+pub(crate) mod future;
+pub(crate) mod generator;
+
 use alloc::rc::Rc;
 use core::{
     cell::{Cell, RefCell},

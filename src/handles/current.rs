@@ -11,8 +11,9 @@ use core::{
 use crate::{
     Greenlet, GreenletExit, Invariant, KillError, ParentError, SwitchError, Thrown, WeakGreenlet,
     arch::Message,
-    host, thread, trace,
-    tree::{self, Block, Content, Delivery, Killed, Own, Refusal, State},
+    diagnostics::trace,
+    host,
+    tree::{self, Block, Content, Delivery, Killed, Own, Refusal, State, thread},
 };
 
 /// The running greenlet, which receives messages of type `I`.

@@ -9,7 +9,7 @@ are printed as what they are. Loaded from a program that has debug information, 
 safe-path allows; else by `source`. A core file of gdb's gcore has no stacks of greenlets where
 guards are the kernel's (Linux 6.13): let the kernel write it.
 
-The crate's src/debugger.rs says where to begin.
+The crate's src/diagnostics/debugger.rs says where to begin.
 """
 
 import gdb
@@ -51,7 +51,7 @@ def number(address, size=None):
 
 
 class Anchor:
-    """Where src/debugger.rs keeps the list of threads, and the layout of what hangs on it."""
+    """Where src/diagnostics/debugger.rs keeps the list of threads, and the layout of what hangs on it."""
 
     def __init__(self, address):
         def short(index):
@@ -329,10 +329,12 @@ def printer(value):
     kind = value.type.strip_typedefs()
     pointer = kind.code in (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_REF)
     name = (kind.target().strip_typedefs() if pointer else kind).name or ""
-    if name.startswith("greenlet::current::Current<") or name == "greenlet::tree::block::Block":
+    current = "greenlet::handles::current::Current<"
+    if name.startswith(current) or name == "greenlet::tree::block::Block":
         address = value if pointer else value.address
         return Printer(int(address)) if address is not None else None
-    if name.startswith(("greenlet::greenlet::Greenlet<", "greenlet::weak::WeakGreenlet<")):
+    handles = ("greenlet::handles::greenlet::Greenlet<", "greenlet::handles::weak::WeakGreenlet<")
+    if name.startswith(handles):
         if pointer:
             value = value.dereference()
         # All its fields but one are of size zero.
