@@ -9,7 +9,7 @@ mod support;
 
 use std::mem;
 
-use greenlet::{Builder, Current, Generator, Greenlet, Root, Thrown, Yielder, enter};
+use greenlet::{Builder, Current, Generator, Greenlet, KillError, Root, Thrown, Yielder, enter};
 use support::{
     Number,
     log::{Log, on_drop},
@@ -246,6 +246,49 @@ fn a_consumer_that_is_killed_while_the_generator_runs_ends_with_it() {
         ended.sort_unstable();
         assert_eq!(ended, ["consumer", "generator"]);
     });
+}
+
+#[test]
+fn a_consumer_that_has_killed_itself_has_items_but_may_not_switch() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let log = &log;
+        let consumer = Greenlet::new(me, move |me, ()| {
+            let mut numbers = count(me, 2);
+            assert_eq!(me.kill(&me.handle()), Err(KillError::Itself));
+            log.add((
+                numbers.next(),
+                me.switch_to_parent(()).is_err(),
+                numbers.next(),
+            ));
+            Ok(())
+        });
+        me.switch(&consumer, ()).unwrap();
+        assert!(consumer.is_dead());
+    });
+    assert_eq!(log.take(), [(Some(0), true, Some(1))]);
+}
+
+#[test]
+#[cfg(feature = "trace")]
+fn each_resume_has_values_of_its_own() {
+    use greenlet::trace;
+    greenlet::local! {
+        static RESUMES: std::cell::Cell<u32> = std::cell::Cell::new(0);
+    }
+    let log = Log::new();
+    let seen = log.clone();
+    trace::set(Some(trace::Tracer::new(move |_| {
+        RESUMES.with(|arrivals| {
+            arrivals.set(arrivals.get() + 1);
+            seen.add(arrivals.get());
+        });
+    })));
+    enter(|me: &Root<()>| assert!(count(me, 2).eq([0, 1])));
+    trace::set(None);
+    // The function, in one greenlet, counts on, to the kill that ends it. Each resume begins anew. Last
+    // comes the one that killed.
+    assert_eq!(log.take(), [1, 1, 2, 1, 3, 1, 4, 1]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Plain functions that wait for futures.
 
 use core::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     error::Error,
     fmt,
     future::Future,
@@ -11,7 +11,7 @@ use core::{
 };
 
 use crate::{
-    BuildError, Builder, Current, Thrown,
+    BuildError, Builder, Current,
     coroutine::{Coroutine, Resumed, Side},
     tree::{OutOfMemory, Settings},
 };
@@ -55,44 +55,16 @@ use crate::{
 /// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Stackful<'e, T> {
-    coroutine: Option<Coroutine<'e, Waiting<T>>>,
+    /// With the waker of the last poll.
+    coroutine: Coroutine<'e, RefCell<Waker>, T>,
 }
-
-struct Waiting<T> {
-    /// Of the last poll.
-    waker: RefCell<Waker>,
-    value: Cell<Option<T>>,
-}
-
-/// Nothing is pinned in it: what is lies on the function's stack.
-impl<T> Unpin for Stackful<'_, T> {}
 
 /// What a [`Stackful`]'s function is lent: it waits with this.
 ///
 /// It derefs to the function's [`Current`], under which generators can be made. Only the function's
 /// own greenlet waits.
 pub struct Awaiter<'a, 'e> {
-    waits: &'a dyn Waits<'e>,
-}
-
-trait Waits<'e> {
-    fn me(&self) -> &Current<'e, ()>;
-    fn waker(&self) -> &RefCell<Waker>;
-    fn suspend(&self) -> Result<(), Thrown>;
-}
-
-impl<'e, T> Waits<'e> for Side<'_, 'e, Waiting<T>> {
-    fn me(&self) -> &Current<'e, ()> {
-        self.me
-    }
-
-    fn waker(&self) -> &RefCell<Waker> {
-        &self.state().waker
-    }
-
-    fn suspend(&self) -> Result<(), Thrown> {
-        Side::suspend(self)
-    }
+    side: &'a Side<'a, 'e, RefCell<Waker>>,
 }
 
 /// The [`Stackful`] was dropped: return.
@@ -134,18 +106,11 @@ impl<'e, T: 'e> Stackful<'e, T> {
         me: &Current<'e, P>,
         function: impl FnOnce(&Awaiter<'_, 'e>) -> T + 'e,
     ) -> Result<Self, OutOfMemory> {
-        let waiting = Waiting {
-            waker: RefCell::new(Waker::noop().clone()),
-            value: Cell::new(None),
-        };
-        let coroutine = Coroutine::new(settings, me.block(), waiting, move |side| {
-            let value = function(&Awaiter { waits: side });
-            side.state().value.set(Some(value));
-            Ok(())
+        let waker = RefCell::new(Waker::noop().clone());
+        let coroutine = Coroutine::new(settings, me.block(), waker, move |side| {
+            Ok(function(&Awaiter { side }))
         })?;
-        Ok(Self {
-            coroutine: Some(coroutine),
-        })
+        Ok(Self { coroutine })
     }
 }
 
@@ -156,24 +121,11 @@ impl<'e, T: 'e> Future for Stackful<'e, T> {
     /// With the panic of the function. Also after the end, if there is no memory for a stack, while the
     /// thread unwinds a panic (rule s19), and in a kill that is younger than the future (rule s15).
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        // If this unwinds, that is the end.
-        let Some(coroutine) = self.coroutine.take() else {
-            panic!("a `Stackful` is polled after its end");
-        };
-        coroutine
-            .state()
-            .waker
-            .borrow_mut()
-            .clone_from(context.waker());
-        match coroutine.resume() {
-            Ok(Resumed::Suspended) => {
-                self.coroutine = Some(coroutine);
-                Poll::Pending
-            }
-            Ok(Resumed::Ended) => match coroutine.state().value.take() {
-                Some(value) => Poll::Ready(value),
-                None => unreachable!("the function has returned it"),
-            },
+        let waker = |shared: &RefCell<Waker>| shared.borrow_mut().clone_from(context.waker());
+        match self.coroutine.resume(waker) {
+            Ok(Resumed::Suspended(_)) => Poll::Pending,
+            Ok(Resumed::Returned(value)) => Poll::Ready(value),
+            Ok(Resumed::Finished) => panic!("a `Stackful` is polled after its end"),
             Err(thrown) => panic!("a `Stackful` cannot run: {thrown}"),
         }
     }
@@ -193,7 +145,7 @@ impl<'e> Awaiter<'_, 'e> {
             Ok(output) => output,
             Err(Cancelled) => loop {
                 // The rules unwind one that goes on switching (s15).
-                let _refused = self.waits.suspend();
+                let _refused = self.side.suspend();
             },
         }
     }
@@ -210,7 +162,7 @@ impl<'e> Awaiter<'_, 'e> {
     /// # Panics
     /// As [`wait`](Self::wait).
     pub fn try_wait<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
-        if self.waits.me().is_exiting() {
+        if self.is_exiting() {
             return Err(Cancelled);
         }
         self.wait_until_told(future)
@@ -218,14 +170,14 @@ impl<'e> Awaiter<'_, 'e> {
 
     fn wait_until_told<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
         let mut future = pin!(future);
-        let mut waker = self.waits.waker().borrow().clone();
+        let mut waker = self.side.state().borrow().clone();
         loop {
             let mut context = Context::from_waker(&waker);
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return Ok(output);
             }
-            match self.waits.suspend() {
-                Ok(()) => waker.clone_from(&self.waits.waker().borrow()),
+            match self.side.suspend() {
+                Ok(()) => waker.clone_from(&self.side.state().borrow()),
                 Err(thrown) if thrown.is_exit() => return Err(Cancelled),
                 Err(thrown) => panic!("cannot wait here: {thrown}"),
             }
@@ -237,20 +189,20 @@ impl<'e> Deref for Awaiter<'_, 'e> {
     type Target = Current<'e, ()>;
 
     fn deref(&self) -> &Current<'e, ()> {
-        self.waits.me()
+        self.side.me
     }
 }
 
 impl<T> fmt::Debug for Stackful<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stackful")
-            .field("is_over", &self.coroutine.is_none())
+            .field("has_finished", &self.coroutine.has_finished())
             .finish()
     }
 }
 
 impl fmt::Debug for Awaiter<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Awaiter").field(self.waits.me()).finish()
+        f.debug_tuple("Awaiter").field(self.side.me).finish()
     }
 }

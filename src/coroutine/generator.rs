@@ -63,7 +63,7 @@ use crate::{
 /// [`resume`](Self::resume); [`next`](Iterator::next) panics with the text of an error, and returns
 /// `None` for an exit. It has finished then in each case.
 pub struct Generator<'e, T, I = ()> {
-    coroutine: Option<Coroutine<'e, Slots<T, I>>>,
+    coroutine: Coroutine<'e, Slots<T, I>, ()>,
 }
 
 struct Slots<T, I> {
@@ -120,9 +120,7 @@ impl<'e, T: 'e, I: 'e> Generator<'e, T, I> {
             };
             function(&Yielder { side }, first)
         })?;
-        Ok(Self {
-            coroutine: Some(coroutine),
-        })
+        Ok(Self { coroutine })
     }
 
     /// Runs the function with `input` until it yields, and returns the item; `None` when it has
@@ -135,19 +133,10 @@ impl<'e, T: 'e, I: 'e> Generator<'e, T, I> {
     /// # Panics
     /// With the panic of the function.
     pub fn resume(&mut self, input: I) -> Result<Option<T>, Thrown> {
-        // If this unwinds or fails, that is the end.
-        let Some(coroutine) = self.coroutine.take() else {
-            return Ok(None);
-        };
-        let slots = coroutine.state();
-        slots.input.set(Some(input));
-        match coroutine.resume()? {
-            Resumed::Ended => Ok(None),
-            Resumed::Suspended => {
-                let item = slots.item.take();
-                self.coroutine = Some(coroutine);
-                Ok(item)
-            }
+        let input = |slots: &Slots<T, I>| slots.input.set(Some(input));
+        match self.coroutine.resume(input)? {
+            Resumed::Suspended(slots) => Ok(slots.item.take()),
+            Resumed::Returned(()) | Resumed::Finished => Ok(None),
         }
     }
 }
@@ -174,6 +163,7 @@ impl<T, I> Yielder<'_, '_, T, I> {
     /// # Errors
     /// [`GreenletExit`](crate::GreenletExit) if none is ever asked for: return it. Otherwise as
     /// [`Current::switch`].
+    #[cfg_attr(switch_in_line, inline(always))]
     pub fn give(&self, item: T) -> Result<I, Thrown> {
         let slots = self.side.state();
         slots.item.set(Some(item));
@@ -196,7 +186,7 @@ impl<'e, T, I> Deref for Yielder<'_, 'e, T, I> {
 impl<T, I> fmt::Debug for Generator<'_, T, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Generator")
-            .field("is_over", &self.coroutine.is_none())
+            .field("has_finished", &self.coroutine.has_finished())
             .finish()
     }
 }

@@ -123,6 +123,12 @@ impl Locals {
         Some(value)
     }
 
+    /// Lets new values be made after a [`close`](Self::close).
+    #[inline]
+    pub(crate) fn reopen(&self) {
+        self.closed.set(false);
+    }
+
     /// Has there never been a value?
     #[inline]
     pub(crate) fn are_none(&self) -> bool {

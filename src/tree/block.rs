@@ -329,6 +329,16 @@ impl Block {
         self.context.lead_to_parent();
     }
 
+    /// Makes a dead root as it was before it began.
+    #[inline(always)]
+    pub(super) fn renew(&self) {
+        debug_assert!(self.is_root() && self.state() == State::Dead);
+        self.exiting.set(0);
+        self.told_in_unwinding.set(false);
+        self.unwound.set(false);
+        self.locals.reopen();
+    }
+
     /// Gives a new greenlet its stack and makes it ready to be switched to.
     #[inline(always)]
     pub(crate) fn start(&self) -> Result<(), StackError> {

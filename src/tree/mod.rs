@@ -47,5 +47,5 @@ pub(crate) use message::{
 };
 pub(crate) use refcount::{Own, release_weakly};
 pub(crate) use registry::{Membership, Registry};
-pub(crate) use root::{enter, enter_unscoped, with_ancestor, with_inbox, with_passing_root};
+pub(crate) use root::{Resumer, enter, enter_unscoped, with_ancestor, with_inbox};
 pub(crate) use route::{Delivery, Refusal, admit, receiver};

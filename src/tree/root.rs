@@ -3,7 +3,7 @@
 //! The main greenlet of a thread is the outermost; entering again, on any stack, adds an
 //! inbox to that stack and makes the one before busy until the closure is done.
 
-use core::{any::TypeId, convert::Infallible, marker::PhantomData, ptr};
+use core::{any::TypeId, convert::Infallible, marker::PhantomData, mem, ptr};
 
 #[cfg(feature = "std")]
 use super::inspect;
@@ -11,7 +11,7 @@ use super::{
     Block, Own, Registry, Settings, State,
     block::Kind,
     kill::{self, Killed},
-    memory::{self, SizeClass},
+    memory::{self, OutOfMemory, SizeClass},
     thread,
 };
 #[cfg(feature = "std")]
@@ -48,17 +48,13 @@ struct Root<'a> {
 }
 
 impl<'a> Root<'a> {
-    /// Begins the life of a new block, which lies where it stays.
+    /// Begins the life of a block, which lies where it stays.
+    #[inline(always)]
     fn begin(block: &'a Block) -> Self {
         #[cfg(feature = "std")]
         inspect::refuse_while_inspecting();
-        block.settle_in();
-        thread::register(block);
-        // A thread's first greenlet is a root.
-        #[cfg(feature = "std")]
-        debugger::show();
         block.set_state(State::Active);
-        let outer = thread::current();
+        let (outer, undisturbed) = thread::current_and_whether_undisturbed();
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
         if let Some(outer) = unsafe { outer.as_ref() } {
             outer.begin_waiting_for_root(block);
@@ -66,35 +62,84 @@ impl<'a> Root<'a> {
         }
         let on_threads_own_stack = outer.is_null() || ptr::eq(outer, thread::main());
         let main_before = on_threads_own_stack.then(|| thread::replace_main(block));
-        thread::set_current(Some(block));
+        thread::set_current_after(block, undisturbed);
         Self {
             block,
             outer,
             main_before,
         }
     }
-}
 
-impl Drop for Root<'_> {
-    fn drop(&mut self) {
+    /// Ends it; nothing else ends it after that.
+    #[inline(always)]
+    fn end(&self) {
         let block = self.block;
-        // Calls return in order, but on one stack only. Others wait for this root then, and its
-        // block may go with this frame.
-        if !ptr::eq(thread::current(), block) {
-            host::abort(format_args!("{block:?} ends, but is not the one that runs"));
+        let mut undisturbed = thread::runs_undisturbed(block) && block.locals().are_none();
+        if !undisturbed {
+            prepare_end(block);
         }
-        kill::drop_locals(block);
         block.set_killer(None);
-        block.set_dead();
+        block.set_state(State::Dead);
         if let Some(main) = self.main_before {
             thread::replace_main(main);
         }
         // SAFETY: null, or a block that is busy, and so there, until now.
-        let outer = unsafe { self.outer.as_ref() };
-        if let Some(outer) = outer {
-            outer.end_waiting_for_root();
+        match unsafe { self.outer.as_ref() } {
+            Some(outer) => {
+                outer.end_waiting_for_root();
+                undisturbed &= !outer.is_exiting();
+                thread::set_current_after(outer, undisturbed);
+            }
+            None => thread::set_current(None),
         }
-        thread::set_current(outer);
+    }
+}
+
+impl Drop for Root<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What is to be done in a root that ends and is told something, or has values of its own.
+#[cold]
+#[inline(never)]
+fn prepare_end(root: &Block) {
+    // Calls return in order, but on one stack only. Others wait for this root then, and its block
+    // may go with this frame.
+    if !ptr::eq(thread::current(), root) {
+        host::abort(format_args!("{root:?} ends, but is not the one that runs"));
+    }
+    kill::drop_locals(root);
+}
+
+/// A root while it is in the thread's registry, where others see it. The root ends first.
+struct Listed<'a> {
+    root: Root<'a>,
+    _entry: Entry<'a>,
+}
+
+struct Entry<'a>(&'a Block);
+
+impl<'a> Listed<'a> {
+    /// Begins the life of a new block, which lies where it stays.
+    fn begin(block: &'a Block) -> Self {
+        block.settle_in();
+        thread::register(block);
+        let entry = Entry(block);
+        // A thread's first greenlet is a root.
+        #[cfg(feature = "std")]
+        debugger::show();
+        Self {
+            root: Root::begin(block),
+            _entry: entry,
+        }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.0.set_dead();
     }
 }
 
@@ -152,14 +197,19 @@ pub(crate) fn with_ancestor<'e, R>(
 fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
     #[cfg(feature = "std")]
     overflow::prepare_thread();
-    let block = memory::allocate::<Block>().unwrap_or_else(|error| error.abort());
+    let own = new_root(kind).unwrap_or_else(|error| error.abort());
+    let listed = Listed::begin(own.block());
+    body(listed.root.block)
+}
+
+/// A root that has not begun.
+fn new_root(kind: &'static Kind) -> Result<Own, OutOfMemory> {
+    let block = memory::allocate::<Block>()?;
     // SAFETY: memory for it, and then a fresh block's one strong count, owned by nobody else.
-    let own = unsafe {
+    unsafe {
         block.write(Block::new(kind, Settings::default, None));
-        Own::from_counted(block)
-    };
-    let root = Root::begin(own.block());
-    body(root.block)
+        Ok(Own::from_counted(block))
+    }
 }
 
 /// Kills what lives when an `enter` ends.
@@ -215,15 +265,7 @@ pub(super) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     with_root_on_stack(&RootKind::<()>::STATIC, body)
 }
 
-/// Runs `body` with a root that receives `()`, and only what is sent to it. `body` lends nobody its
-/// `Current`.
-#[inline]
-pub(crate) fn with_passing_root<R>(body: impl FnOnce(&Block) -> R) -> R {
-    with_root_on_stack(&RootKind::<()>::BORROWING, body)
-}
-
 /// Runs `body` with a root that needs no memory from the allocator. `body` lends nobody its `Current`.
-#[inline]
 fn with_root_on_stack<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
     /// Dropped when the root is dead.
     struct Checked(Block);
@@ -238,6 +280,36 @@ fn with_root_on_stack<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) ->
     }
 
     let block = Checked(Block::new(kind, Settings::default, None));
-    let root = Root::begin(&block.0);
-    body(root.block)
+    let listed = Listed::begin(&block.0);
+    body(listed.root.block)
+}
+
+/// A root that receives `()`, and only what is sent to it, and that is entered again and again, on
+/// whatever stack. It is dead in between. Nobody is lent its `Current`, so there is no handle that
+/// would see it live again; and it is in no registry.
+pub(crate) struct Resumer(Own);
+
+impl Resumer {
+    pub(crate) fn new() -> Result<Self, OutOfMemory> {
+        let own = new_root(&RootKind::<()>::BORROWING)?;
+        own.block().settle_in();
+        own.block().set_dead();
+        Ok(Self(own))
+    }
+
+    pub(crate) fn block(&self) -> &Block {
+        self.0.block()
+    }
+
+    /// Runs `body` in the root, which is dead.
+    #[inline(always)]
+    pub(crate) fn run<R>(&self, body: impl FnOnce(&Block) -> R) -> R {
+        let block = self.block();
+        block.renew();
+        let root = Root::begin(block);
+        let result = body(block);
+        root.end();
+        mem::forget(root);
+        result
+    }
 }

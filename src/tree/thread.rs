@@ -116,6 +116,14 @@ pub(crate) fn current() -> *const Block {
     untag(running())
 }
 
+/// As [`current`], and whether it [runs undisturbed](runs_undisturbed).
+#[inline(always)]
+pub(crate) fn current_and_whether_undisturbed() -> (*const Block, bool) {
+    let running = running();
+    let current = untag(running);
+    (current, !current.is_null() && ptr::eq(running, current))
+}
+
 /// Notes that `block` is about to run and that nothing is to be told to it.
 #[inline(always)]
 pub(crate) fn set_current_undisturbed(block: &Block) {
@@ -130,6 +138,18 @@ pub(crate) fn set_current(block: Option<&Block>) {
         Some(block) => block,
     };
     set_running(tagged)
+}
+
+/// As [`set_current`], on the stack of the one that ran; `undisturbed`: there was nothing to be told to
+/// that, and there is nothing that only `block` is to be told.
+#[inline(always)]
+pub(crate) fn set_current_after(block: &Block, undisturbed: bool) {
+    if undisturbed {
+        debug_assert!(!block.needs_attention());
+        set_current_undisturbed(block);
+    } else {
+        set_current(Some(block));
+    }
 }
 
 /// Leaves word of who left, for the one that arrives.
