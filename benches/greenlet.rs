@@ -147,6 +147,8 @@ fn generator_item(bencher: Bencher) {
         let mut numbers = Generator::new(me, |yielder, ()| {
             (0_u64..).try_for_each(|n| yielder.give(n))
         });
+        // The first has to find a stack.
+        numbers.next();
         bencher.bench_local(|| numbers.next());
     });
 }
@@ -159,6 +161,8 @@ fn poll(bencher: Bencher, frames: usize) {
             deep(frames - 1, &mut || awaiter.wait(future::pending::<()>()));
         });
         let mut context = Context::from_waker(Waker::noop());
+        // The first has to find a stack.
+        assert!(Pin::new(&mut waits).poll(&mut context).is_pending());
         bencher.bench_local(|| Pin::new(&mut waits).poll(&mut context).is_pending());
     });
 }

@@ -10,12 +10,15 @@ use std::{
     cell::OnceCell,
     env,
     fmt::{self, Display},
+    future::{self, Future},
     hint::black_box,
+    pin::Pin,
     process::{Command, ExitCode},
     rc::Rc,
+    task,
 };
 
-use greenlet::{Builder, Current, Greenlet, Root, Unscoped, enter};
+use greenlet::{Builder, Current, Generator, Greenlet, Root, Stackful, Unscoped, enter};
 
 /// The compiler that the bounds are for. Another one may need a tenth more.
 const COMPILER: &str = "rustc 1.95.";
@@ -90,8 +93,24 @@ const PATHS: &[Path] = &[
     // Of them 57 for the registry of what is to end with it.
     Path {
         name: "enter and leave",
-        bound: 300,
+        bound: 284,
         run: enter_and_leave,
+    },
+    // A switch to and fro, and a root for the one that asks.
+    Path {
+        name: "item of a generator",
+        bound: 210,
+        run: item_of_a_generator,
+    },
+    Path {
+        name: "poll of a suspended future",
+        bound: 190,
+        run: poll_of_a_suspended_future,
+    },
+    Path {
+        name: "generator, made and dropped after an item",
+        bound: 1390,
+        run: life_of_a_generator,
     },
 ];
 
@@ -294,6 +313,36 @@ fn enter_and_leave(operations: u64) {
             black_box(me);
         });
     }
+}
+
+fn item_of_a_generator(operations: u64) {
+    enter(|me: &Root<()>| {
+        let mut numbers = Generator::new(me, |yielder, ()| (0..).try_for_each(|n| yielder.give(n)));
+        let mut last = 0;
+        for _ in 0..=operations {
+            last = numbers.next().expect("it goes on");
+        }
+        assert_eq!(last, operations);
+    });
+}
+
+fn poll_of_a_suspended_future(operations: u64) {
+    enter(|me: &Root<()>| {
+        let mut waits = Stackful::new(me, |awaiter| awaiter.wait(future::pending::<()>()));
+        let mut context = task::Context::from_waker(task::Waker::noop());
+        for _ in 0..operations {
+            assert!(Pin::new(&mut waits).poll(&mut context).is_pending());
+        }
+    });
+}
+
+fn life_of_a_generator(operations: u64) {
+    enter(|me: &Root<()>| {
+        for n in 0..operations {
+            let mut one = Generator::new(me, move |yielder, ()| yielder.give(n));
+            assert_eq!(one.next(), Some(n));
+        }
+    });
 }
 
 /// Of this program when it does that many operations.
