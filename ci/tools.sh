@@ -21,8 +21,8 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # Not here: the tests that build examples and other programs, which would need the same flags.
-SUITE=(abort bad_input cases faults guard inspect limits model overflow pool raw_runtime reentrancy
-    registers rules signals unwind)
+SUITE=(abort bad_input cases faults future generator guard inspect limits model overflow pool
+    raw_runtime reentrancy registers rules signals unwind)
 
 # What cargo_test runs under.
 limit=()
@@ -122,7 +122,8 @@ miri() (
     local model failed=0
     cargo_miri() {
         CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/miri" \
-            cargo "+$toolchain" miri test --locked --features trace --test rules --test inspect "$@"
+            cargo "+$toolchain" miri test --locked --features trace \
+            --test rules --test inspect --test generator --test future "$@"
     }
     # Addresses travel as integers between Rust and assembly; tests read the environment; and they
     # forget handles and greenlets on purpose.

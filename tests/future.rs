@@ -129,8 +129,9 @@ fn outputs_of_futures_arrive_and_ready_ones_do_not_suspend() {
 
 #[test]
 fn many_wait_at_a_time() {
+    const TASKS: u32 = if cfg!(miri) { 10 } else { 200 };
     enter(|me: &Root<()>| {
-        let tasks = (0..200u32).map(|n| {
+        let tasks = (0..TASKS).map(|n| {
             let builder = Builder::new().stack_size(64 * 1024);
             Stackful::build(builder, me, move |awaiter| {
                 for _ in 0..n % 7 {
@@ -151,7 +152,7 @@ fn many_wait_at_a_time() {
                 Poll::Pending => true,
             });
         }
-        assert_eq!(sum, 199 * 200 / 2);
+        assert_eq!(sum, (0..TASKS).sum());
     });
 }
 
