@@ -49,7 +49,45 @@ fn numbers(text: &str, before: &str, after: &str) -> Vec<u32> {
 #[test]
 fn the_guide_lists_every_rule_once_and_in_order() {
     let chapter = read(&repository().join("src/guide/rules.md"));
-    assert_eq!(numbers(&chapter, "* **s", "** "), RULES.collect::<Vec<_>>());
+    assert_eq!(
+        numbers(&chapter, "</a>**s", "** "),
+        RULES.collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_rule_is_linked_wherever_the_documentation_cites_it() {
+    let chapter = read(&repository().join("src/guide/rules.md"));
+    for rule in RULES {
+        assert!(
+            chapter.contains(&format!("* <a id=\"s{rule}\"></a>**s{rule}**")),
+            "s{rule}"
+        );
+    }
+    let mut links = 0;
+    for path in all_files(&repository().join("src/guide")) {
+        if path.extension().is_none_or(|end| end != "md") {
+            continue;
+        }
+        let text = read(&path);
+        for before in ["(s", "rule s", "rules s", ", s"] {
+            let bare: Vec<_> = [")", ",", ".", ":", " "]
+                .iter()
+                .flat_map(|after| numbers(&text, before, after))
+                .filter(|number| RULES.contains(number))
+                .collect();
+            assert!(
+                bare.is_empty(),
+                "{} cites {bare:?} without a link",
+                path.display()
+            );
+        }
+        for number in numbers(&text, "\n[s", "]: ") {
+            assert!(text.contains(&format!("[s{number}]: crate::guide::rules#s{number}\n")));
+            links += 1;
+        }
+    }
+    assert!(links > 0);
 }
 
 #[test]

@@ -118,8 +118,9 @@ impl<'e, T: 'e> Future for Stackful<'e, T> {
     type Output = T;
 
     /// # Panics
-    /// With the panic of the function. Also after the end, if there is no memory for a stack, while the
-    /// thread unwinds a panic (rule s19), and in a kill that is younger than the future (rule s15).
+    /// With the panic of the function. Also after the end, if there is no memory for a stack, while
+    /// the thread unwinds a panic (rule [s19](crate::guide::rules#s19)), and in a kill that is
+    /// younger than the future (rule [s15](crate::guide::rules#s15)).
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let waker = |shared: &RefCell<Waker>| shared.borrow_mut().clone_from(context.waker());
         match self.coroutine.resume(waker) {

@@ -114,8 +114,9 @@ impl Builder {
         Ok(Greenlet::of(tree::new_greenlet(parent, || settings, body)?))
     }
 
-    /// As [`build`](Self::build), for messages that are not `'static`: references, or handles. Such types
-    /// have no identity by which they could be compared (rules s4, s7, s9).
+    /// As [`build`](Self::build), for messages that are not `'static`: references, or handles. Such
+    /// types have no identity by which they could be compared (rules [s4](crate::guide::rules#s4),
+    /// [s7](crate::guide::rules#s7), [s9](crate::guide::rules#s9)).
     ///
     /// # Errors
     /// As [`build`](Self::build).

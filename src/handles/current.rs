@@ -70,14 +70,14 @@ impl<'e, I> Current<'e, I> {
         Greenlet::of(unsafe { Own::from_counted(ptr::NonNull::from(&self.block)) })
     }
 
-    /// A handle to this greenlet that does not keep it alive (rule s18).
+    /// A handle to this greenlet that does not keep it alive (rule [s18](crate::guide::rules#s18)).
     #[must_use]
     pub fn downgrade(&self) -> WeakGreenlet<'e, I> {
         WeakGreenlet::of(&self.block)
     }
 
-    /// Returns `true` if this greenlet is being killed: it can no longer switch (rule s15). Asking is
-    /// no attempt at it.
+    /// Returns `true` if this greenlet is being killed: it can no longer switch (rule
+    /// [s15](crate::guide::rules#s15)). Asking is no attempt at it.
     ///
     /// Code that waits on behalf of others and has ways of its own to say "cancelled" asks this, and
     /// returns: a loop that neither switches nor asks never ends, and the kill with it.
@@ -103,9 +103,10 @@ impl<'e, I> Current<'e, I> {
 
     /// Sends `message` to `target`, waits for one of this greenlet's own, and returns it.
     ///
-    /// A new target starts, with the message as its first. A suspended one returns it from its
-    /// own `switch`. In place of a dead one its first live ancestor receives it, if that takes
-    /// the type (rules s6, s9). Switching to oneself returns the message (rule s8).
+    /// A new target starts, with the message as its first. A suspended one returns it from its own
+    /// `switch`. In place of a dead one its first live ancestor receives it, if that takes the type
+    /// (rules [s6](crate::guide::rules#s6), [s9](crate::guide::rules#s9)). Switching to oneself
+    /// returns the message (rule [s8](crate::guide::rules#s8)).
     ///
     /// ```
     /// use greenlet::{Greenlet, enter};
@@ -129,8 +130,9 @@ impl<'e, I> Current<'e, I> {
     /// refusal of [`try_switch`](Self::try_switch); the message is then dropped.
     ///
     /// # Panics
-    /// With the panic of a child that ended with one and has this greenlet as its parent
-    /// (rule s11). A greenlet that was killed is unwound from its third switch on (rule s15).
+    /// With the panic of a child that ended with one and has this greenlet as its parent (rule
+    /// [s11](crate::guide::rules#s11)). A greenlet that was killed is unwound from its third switch
+    /// on (rule [s15](crate::guide::rules#s15)).
     #[cfg_attr(switch_in_line, inline(always))]
     pub fn switch<J>(&self, target: &Greenlet<'_, J>, message: J) -> Result<I, Thrown> {
         self.switch_to(target.block(), message)
@@ -217,9 +219,9 @@ impl<'e, I> Current<'e, I> {
 
     /// Throws `error` at `target` and waits for a message as [`switch`](Self::switch) does.
     ///
-    /// A suspended target's `switch` returns it as `Err`. A new one dies without running, and
-    /// the error goes to its parent; a dead one's first live ancestor receives it. At oneself
-    /// it is returned at once (rule s12).
+    /// A suspended target's `switch` returns it as `Err`. A new one dies without running, and the
+    /// error goes to its parent; a dead one's first live ancestor receives it. At oneself it is
+    /// returned at once (rule [s12](crate::guide::rules#s12)).
     ///
     /// ```
     /// use greenlet::{Greenlet, enter};
@@ -300,11 +302,13 @@ impl<'e, I> Current<'e, I> {
         }
     }
 
-    /// Ends `target`: its `switch` returns [`GreenletExit`], its locals are dropped, its stack
-    /// is given back, and control returns here, whatever its parent (rule s14). A new target
-    /// dies without running; to a dead one nothing happens.
+    /// Ends `target`: its `switch` returns [`GreenletExit`], its locals are dropped, its stack is
+    /// given back, and control returns here, whatever its parent (rule
+    /// [s14](crate::guide::rules#s14)). A new target dies without running; to a dead one nothing
+    /// happens.
     ///
-    /// What the target ends with, value, error or panic, is dropped (rule s16).
+    /// What the target ends with, value, error or panic, is dropped (rule
+    /// [s16](crate::guide::rules#s16)).
     ///
     /// ```
     /// use greenlet::{Greenlet, KillError, enter};
@@ -446,7 +450,7 @@ impl<'e, I> Current<'e, I> {
         Ok(unsafe { tree::hop_with(&self.block, receiver, Content::Value(sent)) })
     }
 
-    /// A switch to oneself is an event, too (rule s22).
+    /// A switch to oneself is an event, too (rule [s22](crate::guide::rules#s22)).
     fn announce_to_itself(&self, thrown: bool) {
         if trace::is_on() {
             trace::announce(thrown, &self.block, &self.block)

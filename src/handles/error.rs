@@ -28,19 +28,21 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SwitchError<M> {
-    /// The target is dead, and no live ancestor of it takes its kind of message (rule s9).
+    /// The target is dead, and no live ancestor of it takes its kind of message (rule
+    /// [s9](crate::guide::rules#s9)).
     Dead(M),
-    /// The target waits for another greenlet to finish: it is inside a nested `enter` (rule s2), or it
-    /// is killing one. Or a kill is in progress and the target is older than it (rule s15). Retry when
-    /// that has ended.
+    /// The target waits for another greenlet to finish: it is inside a nested `enter` (rule
+    /// [s2](crate::guide::rules#s2)), or it is killing one. Or a kill is in progress and the target
+    /// is older than it (rule [s15](crate::guide::rules#s15)). Retry when that has ended.
     Busy(M),
-    /// The target's stack could not be had. The target is as new as before; try again when
-    /// there is memory (rule s5).
+    /// The target's stack could not be had. The target is as new as before; try again when there is
+    /// memory (rule [s5](crate::guide::rules#s5)).
     Stack(M, StackError),
-    /// This thread is unwinding a panic, and the panic is not to appear in another greenlet
-    /// (rule s19). Killing is allowed.
+    /// This thread is unwinding a panic, and the panic is not to appear in another greenlet (rule
+    /// [s19](crate::guide::rules#s19)). Killing is allowed.
     Unwinding(M),
-    /// The caller is being killed and can no longer switch (rule s15). Return from the body.
+    /// The caller is being killed and can no longer switch (rule [s15](crate::guide::rules#s15)).
+    /// Return from the body.
     Exiting(M),
     /// The [`Current`](crate::Current) is not the running greenlet's. It was carried, by a
     /// scoped thread-local or the like, out of the greenlet that it was lent to.
@@ -120,9 +122,9 @@ pub enum KillError {
     /// The target is the caller itself. It is being killed: return from the body.
     Itself,
     /// The target is not dead yet, but it is being killed, and its next switch says so. Either it
-    /// waits for the caller, which runs inside a nested `enter` on its stack (rule s2) and is being
-    /// killed as well; or it has killed the caller in turn while it was dying; or another greenlet is
-    /// already killing it.
+    /// waits for the caller, which runs inside a nested `enter` on its stack (rule
+    /// [s2](crate::guide::rules#s2)) and is being killed as well; or it has killed the caller in
+    /// turn while it was dying; or another greenlet is already killing it.
     Later,
     /// The target is a main greenlet, or another root: it ends when its closure returns.
     /// Nothing was done.
@@ -195,7 +197,8 @@ impl Error for BuildError {}
 #[non_exhaustive]
 pub enum ParentError {
     /// The new parent is the greenlet itself or descends from it, or from a root that was entered
-    /// on its stack (rule s2) and is not over: a backtrace would never end.
+    /// on its stack (rule [s2](crate::guide::rules#s2)) and is not over: a backtrace would never
+    /// end.
     Cycle,
     /// The new parent does not receive what the greenlet's body returns; or the greenlet
     /// belongs to a scope, where types that only borrow cannot be compared.

@@ -12,7 +12,8 @@ use crate::{
 /// A handle to a greenlet that receives messages of type `I`.
 ///
 /// Cloning it is a reference count. When the last handle goes, a suspended greenlet is killed
-/// within that drop (rule s14); a child counts as a handle to its parent.
+/// within that drop (rule [s14](crate::guide::rules#s14)); a child counts as a handle to its
+/// parent.
 ///
 /// `'e` is the [`enter`](crate::enter) under which the greenlet was made: it ends with that, and
 /// no handle leaves it. Those of an [`Unscoped`](crate::Unscoped) are `'static`.
@@ -71,8 +72,8 @@ impl<'e, I: 'e> Greenlet<'e, I> {
     /// As [`new`](Self::new), for messages that are not `'static`: references, or handles.
     ///
     /// Types that borrow have no identity by which they could be compared. So no ancestor receives
-    /// in the place of such a greenlet or of its parent (rules s7, s9), and its parent is changed
-    /// only by [`Child::set_parent`].
+    /// in the place of such a greenlet or of its parent (rules [s7](crate::guide::rules#s7),
+    /// [s9](crate::guide::rules#s9)), and its parent is changed only by [`Child::set_parent`].
     ///
     /// ```
     /// use greenlet::{Child, Greenlet, Root, Thrown, enter};
@@ -124,7 +125,8 @@ impl<'e, I> Greenlet<'e, I> {
         tree::with_inbox(self.block(), body)
     }
 
-    /// Returns `true` if it has started and not finished: greenlet's `bool(g)` (rule s5).
+    /// Returns `true` if it has started and not finished: greenlet's `bool(g)` (rule
+    /// [s5](crate::guide::rules#s5)).
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self.block().state(), State::Active | State::Busy)
@@ -142,8 +144,8 @@ impl<'e, I> Greenlet<'e, I> {
         self.block().status()
     }
 
-    /// Makes `parent` the parent, whatever the state: what this greenlet ends with goes there,
-    /// and so does what is sent to it when it is dead (rule s4).
+    /// Makes `parent` the parent, whatever the state: what this greenlet ends with goes there, and
+    /// so does what is sent to it when it is dead (rule [s4](crate::guide::rules#s4)).
     ///
     /// # Errors
     /// [`ParentError`]; nothing is changed then.
@@ -173,7 +175,7 @@ impl<'e, I> Greenlet<'e, I> {
         old.map(drop).ok_or(ParentError::Cycle)
     }
 
-    /// A handle that does not keep the greenlet alive (rule s18).
+    /// A handle that does not keep the greenlet alive (rule [s18](crate::guide::rules#s18)).
     #[must_use]
     pub fn downgrade(&self) -> WeakGreenlet<'e, I> {
         WeakGreenlet::of(self.block())

@@ -108,7 +108,8 @@ impl<I> fmt::Debug for Root<'_, '_, I> {
     }
 }
 
-/// Runs `body` in a new root greenlet and returns what it returns (rules s1, s2).
+/// Runs `body` in a new root greenlet and returns what it returns (rules
+/// [s1](crate::guide::rules#s1), [s2](crate::guide::rules#s2)).
 ///
 /// The root of a thread's first `enter` is the thread's main greenlet. Called inside a greenlet,
 /// `enter` nests: until `body` returns, this stack has a second inbox, and nobody can switch to
@@ -116,8 +117,8 @@ impl<I> fmt::Debug for Root<'_, '_, I> {
 ///
 /// As with [`std::thread::scope`], bodies may borrow what lives outside the closure, no handle
 /// leaves it, and at its end every greenlet made under it that still lives is killed; also when
-/// `body` panics, and when handles were forgotten (rule s20). Who needs handles that outlive it
-/// uses an [`Unscoped`](crate::Unscoped).
+/// `body` panics, and when handles were forgotten (rule [s20](crate::guide::rules#s20)). Who needs
+/// handles that outlive it uses an [`Unscoped`](crate::Unscoped).
 ///
 /// `I` is what the root receives: what the bodies of its children return. Where there is nothing to
 /// infer it from, say it: `enter(|me: &Root<()>| …)`. It is `'static`; [`with_inbox`] is the way to
@@ -183,12 +184,13 @@ where
     tree::enter(body)
 }
 
-/// Runs `body` in a new root greenlet and returns what it returns (rules s1, s2).
+/// Runs `body` in a new root greenlet and returns what it returns (rules
+/// [s1](crate::guide::rules#s1), [s2](crate::guide::rules#s2)).
 ///
 /// The root of the first `enter` is the main greenlet. Bodies may borrow what lives outside the
 /// closure, no handle leaves it, and at its end every greenlet made under it that still lives is
-/// killed, also when handles were forgotten (rule s20). Who needs handles that outlive it uses an
-/// [`Unscoped`](crate::Unscoped).
+/// killed, also when handles were forgotten (rule [s20](crate::guide::rules#s20)). Who needs
+/// handles that outlive it uses an [`Unscoped`](crate::Unscoped).
 ///
 /// Calls end in the reverse of the order in which they began, unless something other than this
 /// crate switches stacks inside them. A panic ends the program when one ends before another that

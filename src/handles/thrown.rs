@@ -340,8 +340,9 @@ impl Thrown {
         self.0.is_none()
     }
 
-    /// Returns `true` if a child has exited because it was asked to. This is a notice about the child;
-    /// returned from a body it goes on to the parent like any error (rule s13).
+    /// Returns `true` if a child has exited because it was asked to. This is a notice about the
+    /// child; returned from a body it goes on to the parent like any error (rule
+    /// [s13](crate::guide::rules#s13)).
     #[must_use]
     pub fn is_child_exit(&self) -> bool {
         self.0 == Some(child_exit())
@@ -373,8 +374,8 @@ impl Thrown {
         }
     }
 
-    /// Takes out the value that a dead greenlet left and no live ancestor took (rule s7), if
-    /// it is a `V`.
+    /// Takes out the value that a dead greenlet left and no live ancestor took (rule
+    /// [s7](crate::guide::rules#s7)), if it is a `V`.
     ///
     /// # Errors
     /// Gives `self` back if it is something else.
