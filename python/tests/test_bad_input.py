@@ -1,5 +1,6 @@
 """What cannot be done raises the right exception, and leaves everything as it was."""
 
+import abc
 import contextvars
 import copy
 import os
@@ -89,6 +90,28 @@ class Arguments(unittest.TestCase):
         with self.assertRaises(TypeError):
             greenlet.getcurrent(1)
 
+    def test_of_an_abstract_or_foreign_class(self):
+        class Abstract(greenlet.greenlet, metaclass=abc.ABCMeta):
+            @abc.abstractmethod
+            def run(self):
+                pass
+        with self.assertRaisesRegex(TypeError, "abstract"):
+            Abstract()
+        with self.assertRaises(TypeError):
+            greenlet.greenlet.__new__(int)
+        with self.assertRaises(TypeError):
+            greenlet.greenlet.switch(1)
+        with self.assertRaises(TypeError):
+            greenlet.greenlet.throw(None)
+
+    def test_of_one_that_was_not_initialized(self):
+        it = greenlet.greenlet.__new__(greenlet.greenlet)
+        with self.assertRaisesRegex(AttributeError, "run"):
+            it.switch()
+        self.assertFalse(it.dead)
+        it.run = echo
+        self.assertEqual(it.switch(1), 1)
+
     def test_copies(self):
         for call in copy.copy, copy.deepcopy, pickle.dumps:
             with self.assertRaises(TypeError):
@@ -165,6 +188,100 @@ class Threads(unittest.TestCase):
         in_thread(its.clear)
         getcurrent()
         self.assertEqual(seen, [threading.get_ident()])
+
+
+    def test_everything_but_a_switch_works_on_one_of_another_thread(self):
+        it = greenlet.greenlet(echo)
+        it.switch()
+        main = getcurrent()
+
+        def look():
+            self.assertIs(it.gr_frame.f_code, echo.__code__)
+            self.assertIsNone(main.gr_frame)
+            self.assertIs(it.parent, main)
+            self.assertFalse(it.dead)
+            self.assertTrue(it)
+            self.assertIsNone(it.gr_context)
+            repr(it)
+            with self.assertRaisesRegex(ValueError, "on a different thread"):
+                it.parent = getcurrent()
+            with self.assertRaisesRegex(AttributeError, "after the start"):
+                it.run = print
+        in_thread(look)
+        self.assertEqual(it.switch(1), 1)
+
+    def test_end_under_a_parent_in_another_thread(self):
+        # The parent is one that has not started, so that it belongs to no thread so far.
+        parent = greenlet.greenlet(echo)
+
+        def other():
+            it = greenlet.greenlet(lambda: 1)
+            with self.assertRaisesRegex(ValueError, "on a different thread"):
+                started = greenlet.greenlet(echo)
+                started.switch()
+                started.parent = parent
+            it.parent = parent
+            with self.assertRaises(greenlet.error):
+                it.switch()
+            return it
+        it = in_thread(other)
+        self.assertFalse(it.dead)
+        self.assertEqual(it.switch(), 1)
+        self.assertTrue(it.dead)
+
+
+class Dead(unittest.TestCase):
+    def setUp(self):
+        self.it = greenlet.greenlet(lambda: None)
+        self.it.switch()
+
+    def test_passes_on_what_it_is_sent(self):
+        self.assertTrue(self.it.dead)
+        self.assertFalse(self.it)
+        self.assertEqual(self.it.switch(), ())
+        self.assertEqual(self.it.switch(1), 1)
+        self.assertEqual(self.it.switch(1, a=2), ((1,), {"a": 2}))
+
+    def test_passes_on_what_is_thrown(self):
+        with self.assertRaises(KeyError):
+            self.it.throw(KeyError)
+        self.assertIsInstance(self.it.throw(), greenlet.GreenletExit)
+        error = greenlet.GreenletExit("text")
+        self.assertIs(self.it.throw(error), error)
+
+    def test_has_no_run_and_no_frame(self):
+        with self.assertRaises(AttributeError):
+            self.it.run
+        with self.assertRaises(AttributeError):
+            self.it.run = print
+        self.assertIsNone(self.it.gr_frame)
+        self.assertIsNone(self.it.gr_context)
+        self.assertEqual(self.it._stack_saved, 0)
+
+    def test_may_be_a_parent_and_have_another(self):
+        child = greenlet.greenlet(lambda: 1, self.it)
+        self.assertEqual(child.switch(), 1)
+        other = greenlet.greenlet(lambda: 2)
+        other.switch()
+        self.it.parent = other
+        self.assertEqual(self.it.switch(3), 3)
+        with self.assertRaisesRegex(ValueError, "cyclic parent chain"):
+            other.parent = self.it
+
+    def test_one_whose_thread_has_ended_is_no_parent(self):
+        def make():
+            it = greenlet.greenlet(echo)
+            it.switch()
+            return it
+        it = in_thread(make)
+        child = greenlet.greenlet(echo)
+        child.switch()
+        with self.assertRaises(ValueError):
+            child.parent = it
+        with self.assertRaises(greenlet.error):
+            greenlet.greenlet(echo, it).switch()
+        self.assertIs(child.parent, getcurrent())
+        self.assertEqual(child.switch(1), 1)
 
 
 class FramesOfTheDead(unittest.TestCase):
