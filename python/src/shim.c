@@ -416,6 +416,17 @@ PyObject *greenlet_shim_frame(struct saved *it)
 #endif
 }
 
+#if SINCE(11)
+static bool has_frames(const struct saved *it)
+{
+#    if HAS_CFRAME
+    return it->cframe && it->cframe->current_frame;
+#    else
+    return it->current_frame;
+#    endif
+}
+#endif
+
 // Drops the frame objects of a greenlet that will not run again. Returns false, and drops none, if
 // somebody else has one of them, which then has to find its frame where it is: the stack must not be
 // used again. To be called before `greenlet_shim_clear`.
@@ -423,8 +434,9 @@ bool greenlet_shim_drop_frames(struct saved *it)
 {
 #if SINCE(11)
     int enabled = PyGC_Disable();
-    bool kept = false;
     PyFrameObject *frame = (PyFrameObject *)greenlet_shim_frame(it);
+    // Without memory for a frame object nobody knows who has those further out.
+    bool kept = !frame && has_frames(it);
     while (frame && !kept) {
         // One reference is this one, another the frame's own.
         kept = Py_REFCNT(frame) > 2;
@@ -433,6 +445,10 @@ bool greenlet_shim_drop_frames(struct saved *it)
         frame = back;
     }
     Py_XDECREF(frame);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        kept = true;
+    }
 #    if !SINCE(15)
     frame = kept ? NULL : (PyFrameObject *)greenlet_shim_frame(it);
     while (frame) {
@@ -448,11 +464,6 @@ bool greenlet_shim_drop_frames(struct saved *it)
         frame = back;
     }
 #    endif
-    if (PyErr_Occurred()) {
-        // There was no memory for a frame object.
-        PyErr_Clear();
-        kept = true;
-    }
     if (enabled) {
         PyGC_Enable();
     }

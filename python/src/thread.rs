@@ -13,9 +13,10 @@ use core::{
     mem, ptr,
     sync::atomic::{AtomicPtr, Ordering},
 };
+use std::alloc::{Layout, alloc};
 
 use libc::pthread_t;
-use pyo3_ffi::{PyErr_Clear, PyErr_WriteUnraisable, PyExc_RuntimeError, PyObject};
+use pyo3_ffi::{PyErr_Clear, PyErr_NoMemory, PyErr_WriteUnraisable, PyExc_RuntimeError, PyObject};
 
 use crate::{
     exceptions::{self, Exception},
@@ -142,7 +143,15 @@ impl Thread {
     unsafe fn new() -> Option<Box<Thread>> {
         // SAFETY: the GIL is held.
         let main = unsafe { object::new_main() }?;
-        Some(Box::new(Self {
+        let layout = Layout::new::<Self>();
+        // SAFETY: it has a size. `Box::new` would end the process where there is no memory.
+        let memory = unsafe { alloc(layout) }.cast::<Self>();
+        if memory.is_null() {
+            // SAFETY: the GIL is held.
+            unsafe { PyErr_NoMemory() };
+            return None;
+        }
+        let thread = Self {
             ident: identity(),
             current: Slot::empty(),
             trace: Slot::empty(),
@@ -154,8 +163,13 @@ impl Thread {
                 slot.set(Some(main));
                 slot
             },
-        }))
-        .inspect(|thread| thread.current.set(thread.main.to_owned()))
+        };
+        thread.current.set(thread.main.to_owned());
+        // SAFETY: memory of this layout, from the allocator that boxes have.
+        Some(unsafe {
+            memory.write(thread);
+            Box::from_raw(memory)
+        })
     }
 
     /// The running greenlet.
