@@ -2,7 +2,8 @@
 # Builds the wheel of `python/` and runs suites with it: greenlet's own, gevent's, Eventlet's,
 # SQLAlchemy's of asyncio, and the tests in `python/tests`.
 #
-#   ci/python.sh [VERSION…]           CPython 3.10 to 3.15, by pyenv or the system; default: all
+#   ci/python.sh [VERSION…] [SUITE…]  CPython 3.10 to 3.15, by pyenv or the system; default: all.
+#                                     Suites are own, greenlet, gevent, eventlet, sqlalchemy
 #   ci/python.sh --quick [VERSION…]   default: one of them; `python/tests`, greenlet's suite and the
 #                                     core of gevent's, on this greenlet only
 #   ci/python.sh --wheels [VERSION…]  builds the wheels for others to install, with Zig, and looks
@@ -175,13 +176,20 @@ elif [ "${1:-}" = --quick ]; then
     shift
 fi
 
-[ $# != 0 ] || set -- "${VERSIONS[@]}"
+wanted=()
+for word in "$@"; do
+    case $word in
+    [0-9]*) wanted+=("$word") ;;
+    *) chosen+=("$word") ;;
+    esac
+done
+[ ${#wanted[@]} != 0 ] || wanted=("${VERSIONS[@]}")
 versions=()
-for version in "$@"; do
+for version in "${wanted[@]}"; do
     [ -z "$(interpreter "$version")" ] || versions+=("$version")
 done
 if [ ${#quick[@]} = 0 ]; then
-    for version in "$@"; do
+    for version in "${wanted[@]}"; do
         case " ${versions[*]} " in *" $version "*) continue ;; esac
         if [[ " $UNSTABLE " = *" $version "* && $(uname -m) = x86_64 ]]; then
             step fetch "$version"

@@ -172,8 +172,35 @@ def own(setting, work, quick):
     return recorded(record)
 
 
+def gevent_file(setting, name):
+    """A file of gevent's suite, in a process of its own, as gevent's own runner starts it."""
+    folder = setting.packages / "gevent" / "tests"
+    environment = dict(os.environ, GEVENTTEST_USE_RESOURCES="-network,-largefile,-subprocess",
+                       PYTHONFAULTHANDLER="1")
+    try:
+        done = run(setting.python, "-m", f"gevent.tests.{name}", check=False,
+                   capture_output=True, env=environment, cwd=folder, timeout=300)
+        text, code = (done.stdout + done.stderr).decode(errors="replace"), done.returncode
+    except subprocess.TimeoutExpired as late:
+        text, code = (late.stderr or b"").decode(errors="replace"), "a time limit"
+    (setting.logs / f"{name}.log").write_text(text)
+    ran = re.search(r"^Ran (\d+) tests?", text, re.M)
+    failed = set(re.findall(r"^(?:FAIL|ERROR|UNEXPECTED SUCCESS): (\S+ ?\S*)", text, re.M))
+    outcomes = {f"{name}: {test}": "failed" for test in failed}
+    if ran is None:
+        # Some are scripts.
+        return {name: "failed" if code else "passed"}
+    # Since CPython 3.12 a run of nothing ends with 5.
+    if code and not failed and (code, int(ran[1])) != (5, 0):
+        outcomes[f"{name}: ended with {code}"] = "failed"
+    skipped = sum(map(int, re.findall(r"skipped=(\d+)", text)[-1:]))
+    for number in range(int(ran[1]) - len(failed)):
+        outcomes[f"{name}: {number}"] = "skipped" if number < skipped else "passed"
+    return outcomes
+
+
 def gevent(setting, work, quick):
-    """The part of gevent's suite that wants no network. A file is a process."""
+    """The part of gevent's suite that wants no network."""
     setting.install(f"gevent=={GEVENT}" if quick else f"gevent[test]=={GEVENT}",
                     setting.requirement)
     folder = setting.packages / "gevent" / "tests"
@@ -182,30 +209,21 @@ def gevent(setting, work, quick):
     if quick:
         files = [name for name in GEVENT_QUICK if (folder / f"{name}.py").exists()]
     outcomes = {}
-    environment = dict(os.environ, GEVENTTEST_USE_RESOURCES="-network,-largefile,-subprocess",
-                       PYTHONWARNINGS="ignore", PYTHONFAULTHANDLER="1")
     for name in files:
-        try:
-            done = run(setting.python, "-m", f"gevent.tests.{name}", "-v", check=False,
-                       capture_output=True, env=environment, cwd=setting.logs, timeout=300)
-            text, code = (done.stdout + done.stderr).decode(errors="replace"), done.returncode
-        except subprocess.TimeoutExpired as late:
-            text, code = (late.stderr or b"").decode(errors="replace"), "a time limit"
-        (setting.logs / f"{name}.log").write_text(text)
-        ran = re.search(r"^Ran (\d+) tests?", text, re.M)
-        failed = set(re.findall(r"^(?:FAIL|ERROR|UNEXPECTED SUCCESS): (\S+ ?\S*)", text, re.M))
-        for test in failed:
-            outcomes[f"{name}: {test}"] = "failed"
-        if ran is None:
-            # Some are scripts.
-            outcomes[name] = "failed" if code else "passed"
-            continue
-        if code and not failed:
-            outcomes[f"{name}: ended with {code}"] = "failed"
-        skipped = sum(map(int, re.findall(r"skipped=(\d+)", text)[-1:]))
-        for number in range(int(ran[1]) - len(failed)):
-            outcomes[f"{name}: {number}"] = "skipped" if number < skipped else "passed"
+        for _ in range(3):
+            of_file = gevent_file(setting, name)
+            log = (setting.logs / f"{name}.log").read_text()
+            # So gevent calls what depends on how busy the machine is.
+            if "failed" not in of_file.values() or "gevent.testing.flaky.Flaky" not in log:
+                break
+        outcomes.update(of_file)
     return outcomes
+
+
+def repeat_gevent(setting, test):
+    """Whether a test that has passed fails when it is repeated: some do now and then."""
+    name = test.split(":")[0]
+    return any(gevent_file(setting, name).get(test) == "failed" for _ in range(10))
 
 
 def by_pytest(setting, name, folder, *arguments, **environment):
@@ -261,6 +279,9 @@ def main():
         for test, outcome in here.items():
             if outcome == "failed" and there.get(test) == "failed":
                 print(f"{name}: fails on both: {test}")
+                outcome = "skipped"
+            elif outcome == "failed" and there and name == "gevent" and repeat_gevent(theirs, test):
+                print(f"{name}: fails now and then on both: {test}")
                 outcome = "skipped"
             elif outcome == "failed":
                 print(f"{name}: FAILS: {test}; see {ours.logs}")
