@@ -3,7 +3,7 @@
 #
 #   ci/cross.sh [target…]                  targets by short name or triple; default: all
 #   ci/cross.sh target… -- [ARGUMENT…]     only `cargo test` with these arguments:
-#                                          ci/cross.sh aarch64 -- --test registers
+#                                          ci/cross.sh aarch64 -- --test switch -- registers::
 #
 #   GREENLET_CROSS_TIMEOUT     seconds that one target's suite may take: a switch gone wrong hangs
 #
@@ -162,6 +162,12 @@ cargo_target() {
 tests_run() { awk '/^test result: / { n += $4 + $6 } END { print n + 0 }' "$1"; }
 tests_skipped() { grep -ac '^skipped: ' "$1" || true; }
 
+# test_switch ARGUMENT…: what a switch keeps and shows to unwinders, built with these arguments.
+test_switch() {
+    cargo_target test --features trace "$@" --test switch -- registers:: unwind:: 2>&1 | tee "$log.switch" &&
+        [ "$(tests_run "$log.switch")" -gt 0 ]
+}
+
 # Leaves the reason in $reason when it fails. Doctests are run, too: cargo hands them to the runner.
 run_target() {
     local log=$1
@@ -183,7 +189,7 @@ run_target() {
     # What the optimizer makes of the switch, with the dependencies as they are.
     say "$triple: optimized, walk $WALKED"
     reason='optimized'
-    cargo_target test --features trace "${OPTIMIZED[@]}" --test registers --test unwind || return 1
+    test_switch "${OPTIMIZED[@]}" || return 1
     cargo_target run --features trace "${OPTIMIZED[@]}" --example walk -- "$WALKED" >"$log.walk" || return 1
     tail -n 5 "$log.walk"
     [ -s "$log.walk" ] || return 1
@@ -191,8 +197,7 @@ run_target() {
     # The core as it is where indirect jumps need a mark.
     if [ "$short" = aarch64 ]; then
         reason='marked'
-        core_flags=-mbranch-protection=bti \
-            cargo_target test --features trace --test registers --test unwind || return 1
+        core_flags=-mbranch-protection=bti test_switch || return 1
     fi
 }
 

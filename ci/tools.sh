@@ -21,8 +21,9 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # Not here: the tests that build examples and other programs, which would need the same flags.
-SUITE=(abort bad_input cases faults future generator guard inspect limits model overflow pool
-    raw_runtime reentrancy registers rules signals unwind)
+SUITE=(abort faults model reentrancy stacks suite switch)
+# Nor what takes long and shows nothing more, and what debugs this program with another.
+NOT_HERE=(--skip soak:: --skip gdb::)
 
 # What cargo_test runs under.
 limit=()
@@ -62,6 +63,7 @@ asan() (
     # A process that is killed by a signal is what some tests are about.
     options=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0
     skip=(
+        "${NOT_HERE[@]}"
         # Freed memory stays in a quarantine.
         --skip untracked_memory
         # Instrumented functions have no stack probes (rustc leaves them out).
@@ -74,12 +76,13 @@ asan() (
 
     # Locals are on the heap then, so what is in use of a stack is not what tests expect.
     export ASAN_OPTIONS=$options:detect_stack_use_after_return=1
-    cargo_test asan,trace cases model rules -- "${skip[@]}" --skip stack_saved
+    cargo_test asan,trace model -- "${skip[@]}"
+    cargo_test asan,trace suite -- cases:: rules:: "${skip[@]}" --skip stack_saved
 
     # The last leak is on purpose, and so not to be told again at the end.
     export ASAN_OPTIONS=$options:detect_stack_use_after_return=0:detect_leaks=1:leak_check_at_exit=0
-    cargo_test asan,trace lsan -- --ignored
-    needs_feature 'a suspended stack is not searched' lsan --ignored
+    cargo_test asan,trace suite -- --ignored lsan::
+    needs_feature 'a suspended stack is not searched' suite --ignored lsan::
 
     export ASAN_OPTIONS=$options:detect_stack_use_after_return=0
     needs_feature 'ASan is ignoring requested' abort
@@ -92,14 +95,17 @@ tsan() (
     tests=()
     for test in "${SUITE[@]}"; do
         case $test in
-            # Their processes fork while they have threads, and the sanitizer's own locks stay held.
-            faults | guard | limits | overflow) ;;
-            # Its handlers allocate, as backtraces do, and that is reported.
-            signals) ;;
+            # Its process forks while it has threads, and the sanitizer's own locks stay held.
+            faults) ;;
             *) tests+=("$test") ;;
         esac
     done
     skip=(
+        "${NOT_HERE[@]}"
+        # These fork, too.
+        --skip guard:: --skip limits:: --skip overflow::
+        # Its handlers allocate, as backtraces do, and that is reported.
+        --skip signals::
         # The sanitizer's own memory grows with each greenlet.
         --skip untracked_memory
         # It has its own pthread_exit, through which nothing unwinds.
@@ -111,19 +117,18 @@ tsan() (
 
     # It is made to report what it would fail for otherwise.
     export TSAN_OPTIONS=exitcode=0
-    cargo_test tsan,trace tsan -- --ignored
-    needs_feature 'an unseen race\|calls of another stack' tsan --ignored
+    cargo_test tsan,trace suite -- --ignored tsan::
+    needs_feature 'an unseen race\|calls of another stack' suite --ignored tsan::
 )
 
 # Each greenlet is a thread there (src/arch/miri.rs). What cannot run is marked in the tests, with
 # the reason.
 miri() (
     rustup component add --toolchain "$toolchain" miri rust-src
-    local model failed=0
+    local model failed=0 modules=(rules:: inspect:: generator:: future::)
     cargo_miri() {
         CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/miri" \
-            cargo "+$toolchain" miri test --locked --features trace \
-            --test rules --test inspect --test generator --test future "$@"
+            cargo "+$toolchain" miri test --locked --features trace --test suite "$@"
     }
     # Addresses travel as integers between Rust and assembly; tests read the environment; and they
     # forget handles and greenlets on purpose.
@@ -133,7 +138,7 @@ miri() (
     trap 'rm -rf "$log" "$logs"' EXIT
     MIRIFLAGS=$flags cargo_miri --no-run
     for model in "${!flags_of[@]}"; do
-        MIRIFLAGS="$flags ${flags_of[$model]}" cargo_miri --no-fail-fast >"$logs/$model" 2>&1 &
+        MIRIFLAGS="$flags ${flags_of[$model]}" cargo_miri --no-fail-fast -- "${modules[@]}" --skip cases:: >"$logs/$model" 2>&1 &
         running[$model]=$!
     done
     for model in "${!flags_of[@]}"; do
@@ -162,14 +167,17 @@ valgrind() (
     tests=()
     for test in "${SUITE[@]}"; do
         case $test in
-            # It has no flags of floating-point exceptions; a child that aborts counts as an error.
-            registers | abort) ;;
-            # Below.
-            signals) ;;
+            # A child that aborts counts as an error.
+            abort) ;;
             *) tests+=("$test") ;;
         esac
     done
     skip=(
+        "${NOT_HERE[@]}"
+        # It has no flags of floating-point exceptions.
+        --skip registers::
+        # Below.
+        --skip signals::
         # It takes neither a limit of address space nor as many mappings as there may be, nor 64 GiB
         # in one.
         --skip is_limited
@@ -184,9 +192,9 @@ valgrind() (
     # away than a frame may be large: by itself that is 2 MB.
     (
         export "$runner=valgrind --quiet --max-stackframe=131072 --error-exitcode=9"
-        cargo_test valgrind,trace signals
+        cargo_test valgrind,trace switch -- signals::
     )
-    needs_feature '==[0-9]*== .*[Uu]ninitialised' cases
+    needs_feature '==[0-9]*== .*[Uu]ninitialised' suite cases::
 )
 
 [ $# -gt 0 ] || set -- asan tsan valgrind miri

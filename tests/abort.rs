@@ -10,6 +10,7 @@
 //! `abort` it is built to unwind, it has itself built again with that flag. In other profiles
 //! it tests unwinding, where that makes a difference.
 
+mod cargo;
 mod process;
 
 use std::{
@@ -100,7 +101,7 @@ fn run_built_to_abort() -> ExitCode {
         eprintln!("-C panic=abort in RUSTFLAGS does not reach the compiler");
         return ExitCode::FAILURE;
     }
-    let Some(mut cargo) = process::cargo("test") else {
+    let Some(mut cargo) = cargo::command("test") else {
         eprintln!("to be started by cargo: cargo test --profile abort --test abort");
         return ExitCode::FAILURE;
     };

@@ -1,9 +1,6 @@
 //! What a caller does wrong, or the system refuses, is a documented error: what was sent comes
 //! back, and nothing is lost or leaked.
 
-mod machine;
-mod process;
-
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::{Cell, RefCell},
@@ -16,7 +13,11 @@ use greenlet::{
     BuildError, Builder, Child, Current, Greenlet, GreenletExit, KillError, Root, StackError,
     SwitchError, Thrown, Unscoped, enter,
 };
-use machine::skip;
+
+use crate::{
+    machine::{self, skip},
+    process,
+};
 
 /// Counts what this thread has allocated and not freed.
 struct Counting;

@@ -1,15 +1,12 @@
 //! The example `callback`, as its user sees it. How many questions `qsort` asks, and which, is
 //! the C library's own.
 
-mod example;
-mod process;
-
 use std::{
     io::{BufRead, BufReader, Write},
     process::{ChildStdin, ExitStatus, Stdio},
 };
 
-use example::{stderr, stdout};
+use crate::example::{self, stderr, stdout};
 
 #[test]
 fn two_sorts_take_turns_and_a_third_is_killed_in_the_callback() {

@@ -1,12 +1,5 @@
 //! Functions that wait for futures: values, wakers, cancellation, panics, nesting, and C between.
 
-#[path = "machine/mod.rs"]
-mod machine;
-#[path = "process/mod.rs"]
-mod process;
-#[path = "support/mod.rs"]
-mod support;
-
 use std::{
     cell::{Cell, RefCell},
     ffi::{c_int, c_void},
@@ -24,7 +17,8 @@ use std::{
 };
 
 use greenlet::{Awaiter, Builder, Cancelled, Current, Generator, Greenlet, Root, Stackful, enter};
-use support::{
+
+use crate::support::{
     log::{Log, on_drop},
     panics::{catch, text_of},
     unscoped,

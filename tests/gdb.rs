@@ -3,9 +3,6 @@
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
-mod machine;
-mod order;
-
 use std::{
     env, fs,
     hint::black_box,
@@ -17,8 +14,9 @@ use std::{
 };
 
 use greenlet::{Builder, Current, Greenlet, Root, Thrown, enter};
-use machine::{skip, skip_for_want_of};
-use order::assert_in_order;
+
+use crate::machine::{skip, skip_for_want_of};
+use crate::order::assert_in_order;
 
 const SCRIPT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -106,7 +104,7 @@ fn program() -> PathBuf {
     env::current_exe().unwrap()
 }
 
-const ARGUMENTS: [&str; 4] = ["--exact", "--ignored", "--nocapture", "looked_at"];
+const ARGUMENTS: [&str; 4] = ["--exact", "--ignored", "--nocapture", "gdb::looked_at"];
 
 /// What runs the program where the kernel cannot.
 fn emulator() -> Option<Vec<String>> {

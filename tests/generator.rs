@@ -1,16 +1,10 @@
 //! Generators: what they yield, when they run, what they borrow, and how they end.
 
-#[path = "machine/mod.rs"]
-mod machine;
-#[path = "process/mod.rs"]
-mod process;
-#[path = "support/mod.rs"]
-mod support;
-
 use std::mem;
 
 use greenlet::{Builder, Current, Generator, Greenlet, KillError, Root, Thrown, Yielder, enter};
-use support::{
+
+use crate::support::{
     Number,
     log::{Log, on_drop},
     number,

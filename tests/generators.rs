@@ -1,9 +1,6 @@
 //! The example `generators`, as its user sees it.
 
-mod example;
-mod process;
-
-use example::{stderr, stdout};
+use crate::example::{self, stderr, stdout};
 
 #[test]
 fn yields_from_recursion_and_from_each_other_and_exits_when_dropped() {

@@ -1,10 +1,6 @@
 //! A write into the guard below a stack faults, and so the stack below is not touched
 //! (rule s26). What faults does so in a forked child.
 
-mod machine;
-mod process;
-mod support;
-
 use std::{
     cell::Cell,
     hint::black_box,
@@ -19,9 +15,10 @@ use std::{
 };
 
 use greenlet::{Builder, Greenlet, Root, enter, raw::Stack};
-use machine::page_size;
-use process::in_child;
-use support::child::child;
+
+use crate::machine::page_size;
+use crate::process::{self, in_child};
+use crate::support::child::child;
 
 /// Larger than a page, smaller than the guard where the compiler does not probe pages.
 const LARGE_FRAME: usize = 32 * 1024;

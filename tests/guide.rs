@@ -104,6 +104,34 @@ fn every_rule_has_a_test_that_is_named_after_it() {
     assert_eq!(tested, RULES.collect());
 }
 
+/// Cargo is told which files are programs (`autotests = false`), and each of them which modules it has:
+/// a file that is in neither list would never run.
+#[test]
+fn each_file_of_tests_is_a_program_or_a_module_of_one() {
+    let manifest = read(&repository().join("Cargo.toml"));
+    let tests = repository().join("tests");
+    let name = |path: &Path| path.file_stem()?.to_str().map(str::to_owned);
+    let files = fs::read_dir(&tests)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let (programs, modules): (Vec<_>, Vec<_>) = files
+        .filter(|path| path.extension().is_some_and(|end| end == "rs"))
+        .partition(|path| {
+            let name = name(path).expect("UTF-8");
+            manifest.contains(&format!("[[test]]\nname = \"{name}\"\n"))
+        });
+    assert!(programs.len() >= 5, "{programs:?}");
+    let declared: String = programs.iter().map(|program| read(program)).collect();
+    for module in modules {
+        let name = name(&module).expect("UTF-8");
+        let declaration = format!("\nmod {name};\n");
+        assert!(
+            declared.contains(&declaration),
+            "{name}.rs is in no program"
+        );
+    }
+}
+
 /// What stands between single backquotes and looks like a test: a path, or the name of a rule's.
 fn tests_named_in(text: &str) -> impl Iterator<Item = &str> {
     let is_path = |name: &&str| {

@@ -1,9 +1,5 @@
 //! The example `hub`, as its clients see it.
 
-mod example;
-mod machine;
-mod process;
-
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
@@ -12,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use machine::emulated;
+use crate::{example, machine::emulated};
 
 /// So long a test waits for what does not come, before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,13 +1,12 @@
 //! Looking at greenlets from outside: where they are, and how much stack they use.
 
-mod order;
-
 use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
 
 use greenlet::{
     Builder, Child, Current, Greenlet, Root, Snapshot, Status, Thrown, UnguardedStack, enter,
 };
-use order::assert_in_order;
+
+use crate::order::assert_in_order;
 
 const STACK: usize = 64 * 1024;
 

@@ -1,17 +1,14 @@
 //! The system gives no more address space or mappings, or forks the process: greenlets go on, and
 //! what was sent to one that has no stack comes back.
 
-mod machine;
-mod process;
-mod support;
-
 use std::{env, fs, mem, ptr, thread};
 
 use greenlet::{Current, Snapshot, StackError, SwitchError, enter, raw::Stack};
-use machine::{page_size, skip, unmeasurable};
-use process::in_child;
-use support::{
-    address_space,
+
+use crate::machine::{page_size, skip, unmeasurable};
+use crate::process::in_child;
+use crate::support::{
+    self, address_space,
     census::{Cargo, Census, Wide},
     echoes::{SMALL, echo, many_suspended, still_works},
 };

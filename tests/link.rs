@@ -1,19 +1,20 @@
 //! What the crate adds to a program that it is linked into.
 
-mod machine;
-mod process;
-
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use machine::{emulated, skip};
 use object::{
     LittleEndian, Object, ObjectSymbol,
     elf::{self, FileHeader32, FileHeader64},
     read::elf::{FileHeader, ProgramHeader},
+};
+
+use crate::{
+    cargo,
+    machine::{emulated, skip},
 };
 
 /// The flags of the program's stack, if it says any; without, the system may make it executable.
@@ -101,7 +102,7 @@ fn copy_with_package(name: &str) -> io::Result<(PathBuf, PathBuf)> {
 
 #[test]
 fn two_versions_of_the_crate_switch_in_one_program() {
-    let Some(mut cargo) = process::cargo("run") else {
+    let Some(mut cargo) = cargo::command("run") else {
         return skip("not started by cargo, which is needed to build a program");
     };
     let (root, program) = copy_with_package("two-versions").unwrap();
@@ -128,7 +129,7 @@ fn two_versions_of_the_crate_switch_in_one_program() {
 #[test]
 fn a_target_with_neither_elf_nor_mach_o_is_refused_with_a_word() {
     for target in ["x86_64-pc-windows-gnu", "aarch64-pc-windows-msvc"] {
-        let Some(mut cargo) = process::cargo("build") else {
+        let Some(mut cargo) = cargo::command("build") else {
             return skip("not started by cargo, which is needed to build the crate");
         };
         // There need be no `core` for it, and none is to be built: that fails too, and the build
@@ -151,7 +152,7 @@ fn a_target_with_neither_elf_nor_mach_o_is_refused_with_a_word() {
 fn a_shared_object_with_the_crate_needs_no_static_tls() {
     use std::{ffi::CString, os::unix::ffi::OsStrExt};
 
-    let Some(mut cargo) = process::cargo("build") else {
+    let Some(mut cargo) = cargo::command("build") else {
         return skip("not started by cargo, which is needed to build a shared object");
     };
     let (root, package) = copy_with_package("shared-object").unwrap();
@@ -211,7 +212,7 @@ fn large_messages_compile_in_the_time_of_small_ones() {
     }
     let (root, program) = copy_with_package("large-messages").unwrap();
     let build = |what: &[&str]| {
-        let mut cargo = process::cargo("rustc")?;
+        let mut cargo = cargo::command("rustc")?;
         cargo.args(["--quiet", "--release", "--manifest-path"]);
         cargo.arg(program.join("Cargo.toml"));
         cargo.arg("--target-dir").arg(root.join("target"));

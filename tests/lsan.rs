@@ -4,13 +4,11 @@
 // What it links to, it finds by weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]
 
-#[path = "../src/sanitizers/runtime.rs"]
-mod runtime;
-
 use std::{ffi::c_int, hint::black_box};
 
 use greenlet::{Current, Greenlet, Root, enter};
-use runtime::weak_function;
+
+use crate::runtime::weak_function;
 
 // Of `sanitizer/lsan_interface.h` of compiler-rt.
 weak_function!(check: unsafe extern "C" fn() -> c_int = "__lsan_do_recoverable_leak_check");

@@ -11,14 +11,13 @@ use std::{env, fs, ops::Range, path::Path, process::Command};
 
 use object::{Architecture, Object, ObjectSection, ObjectSegment, ObjectSymbol};
 
-#[path = "machine/mod.rs"]
-mod machine;
+use crate::directory::Directory;
 
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 
 /// The core with the text of the switch as a routine `site`, assembled for one of zig's systems.
 fn assembled(architecture: &str, system: &str, flags: &[&str]) -> Vec<u8> {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Directory::new().unwrap();
     let [source, object] = ["core.S", "core.o"].map(|name| directory.path().join(name));
     let asm = Path::new(env!("CARGO_MANIFEST_DIR")).join("asm");
     let text = format!(

@@ -1,10 +1,6 @@
 //! What an overflow of a stack says, and that other faults and signals do what they would have
 //! done (rule s26).
 
-mod machine;
-mod order;
-mod process;
-
 use std::{
     fmt,
     hint::black_box,
@@ -19,8 +15,9 @@ use greenlet::{
     raw::{Pool, StackLimits, set_overflow_hook},
     report_stack_overflow,
 };
-use order::assert_in_order;
-use process::{Ending, in_child};
+
+use crate::order::assert_in_order;
+use crate::process::{Ending, in_child};
 
 #[inline(never)]
 fn recurse(n: u64) -> u64 {

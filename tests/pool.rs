@@ -1,10 +1,6 @@
 //! The pool of stacks by itself, and what a thread's own keeps: bounds are counted in bytes of
 //! address space, pages and system calls, not in time.
 
-mod machine;
-mod process;
-mod support;
-
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
@@ -16,9 +12,10 @@ use greenlet::{
     Builder, Current, Greenlet, Root, Snapshot, Unscoped, enter,
     raw::{Pool, PooledStack, StackLimits},
 };
-use machine::{TAKES_MEMORY, address_space_takes_memory, page_size, skip, unmeasurable};
-use process::{in_child, pipe};
-use support::address_space;
+
+use crate::machine::{TAKES_MEMORY, address_space_takes_memory, page_size, skip, unmeasurable};
+use crate::process::{in_child, pipe};
+use crate::support::address_space;
 
 const SIZE: usize = 64 * 1024;
 

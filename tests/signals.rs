@@ -1,9 +1,6 @@
 //! A signal that arrives while a greenlet runs: its handler runs on the greenlet's stack, or on the
 //! thread's signal stack, and sees the greenlet and its parents in a backtrace either way.
 
-mod machine;
-mod order;
-
 use std::{
     backtrace::Backtrace,
     cell::{Cell, RefCell},
@@ -14,8 +11,9 @@ use std::{
 };
 
 use greenlet::{Current, Greenlet, Root, Snapshot, StackUsage, Status, Thrown, enter, raw::Stack};
-use machine::skip;
-use order::assert_in_order;
+
+use crate::machine::skip;
+use crate::order::assert_in_order;
 
 thread_local! {
     static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };

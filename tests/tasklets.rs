@@ -1,13 +1,11 @@
 //! The example `tasklets`, as its user sees it.
 
-mod example;
-mod machine;
-mod process;
-
 use std::os::unix::process::CommandExt;
 
-use example::{stderr, stdout};
-use machine::{emulated, skip, unmeasurable};
+use crate::{
+    example::{self, stderr, stdout},
+    machine::{emulated, skip, unmeasurable},
+};
 
 /// The output of `count` tasklets; `None`, with a word of why, where there are not so many stacks.
 fn lines(count: &str) -> Option<Vec<String>> {

@@ -4,10 +4,6 @@
 // What it links to, it finds by weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]
 
-mod process;
-#[path = "../src/sanitizers/runtime.rs"]
-mod runtime;
-
 use std::{
     ffi::c_void,
     fs::File,
@@ -20,7 +16,8 @@ use std::{
 };
 
 use greenlet::{Current, Greenlet, Root, enter};
-use runtime::weak_function;
+
+use crate::{process, runtime::weak_function};
 
 // What an instrumented function calls where it writes eight bytes.
 weak_function!(note_write: unsafe extern "C" fn(*mut c_void) = "__tsan_write8");

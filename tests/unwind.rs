@@ -3,8 +3,6 @@
 
 #![cfg(not(miri))]
 
-mod order;
-
 use std::{
     backtrace::Backtrace,
     cell::{Cell, OnceCell},
@@ -17,7 +15,8 @@ use greenlet::{
     Child, Current, Greenlet, Root, Thrown, Unscoped, enter,
     raw::{self, Context, Departure, Message, Stack, ToolsFiber},
 };
-use order::assert_in_order;
+
+use crate::order::assert_in_order;
 
 /// Greenlets here keep handles of each other where any of them reaches them.
 fn unscoped() -> Unscoped {

@@ -1,9 +1,5 @@
 //! The example `walk`, as its user sees it.
 
-mod example;
-mod machine;
-mod process;
-
 use std::{
     ffi::OsStr,
     fs,
@@ -17,9 +13,12 @@ use std::{
     sync::LazyLock,
 };
 
-use example::{stderr, stdout};
-use machine::skip;
-use tempfile::TempDir;
+use crate::{
+    directory::Directory,
+    example::{self, stderr, stdout},
+    machine::skip,
+    process,
+};
 
 /// The program, built once.
 fn program() -> &'static Path {
@@ -45,8 +44,8 @@ fn lines_of(root: &Path) -> Vec<String> {
 }
 
 /// A directory with everything that has a line of its own, made in no order.
-fn sample() -> TempDir {
-    let root = tempfile::tempdir().unwrap();
+fn sample() -> Directory {
+    let root = Directory::new().unwrap();
     let path = |name: &str| root.path().join(name);
     fs::create_dir_all(path("b/deep/deeper")).unwrap();
     fs::write(path("z"), [0; 1023]).unwrap();
@@ -98,8 +97,8 @@ fn a_file_is_a_tree_of_one_line() {
 
 #[test]
 fn does_not_follow_symbolic_links() {
-    let root = tempfile::tempdir().unwrap();
-    let large = tempfile::tempdir().unwrap();
+    let root = Directory::new().unwrap();
+    let large = Directory::new().unwrap();
     fs::write(large.path().join("large"), [0; 100_000]).unwrap();
     symlink(large.path(), root.path().join("outward")).unwrap();
     symlink(".", root.path().join("self")).unwrap();
@@ -119,7 +118,7 @@ fn does_not_follow_symbolic_links() {
 
 #[test]
 fn a_path_that_does_not_exist_is_one_clear_line_and_a_failure() {
-    let root = tempfile::tempdir().unwrap();
+    let root = Directory::new().unwrap();
     let missing = root.path().join("missing");
     let output = walk(&[missing.as_os_str()]);
     assert_eq!(output.status.code(), Some(1));
@@ -140,7 +139,7 @@ fn walk_without_privileges(root: &Path) -> Option<Output> {
         return Some(walk(&[root.as_os_str()]));
     }
     // Where that user can reach it.
-    let place = tempfile::tempdir().unwrap();
+    let place = Directory::new().unwrap();
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = place.path().join("walk");
     // By a process of its own. What is open here for writing is open for a moment in each process
@@ -200,7 +199,7 @@ fn a_directory_that_cannot_be_read_is_reported_and_the_rest_is_printed() {
 
 #[test]
 fn a_name_of_any_bytes_is_one_printable_line() {
-    let root = tempfile::tempdir().unwrap();
+    let root = Directory::new().unwrap();
     for name in [
         &b"a\xff\xfez"[..],
         b"line\nfeed",
@@ -224,7 +223,7 @@ fn a_name_of_any_bytes_is_one_printable_line() {
 #[test]
 fn a_deep_tree_is_walked_to_its_ground() {
     const DEPTH: usize = 500;
-    let root = tempfile::tempdir().unwrap();
+    let root = Directory::new().unwrap();
     let mut deepest = root.path().to_path_buf();
     deepest.extend(std::iter::repeat_n("d", DEPTH));
     fs::create_dir_all(&deepest).unwrap();

@@ -42,7 +42,7 @@ fn unhandled_exception_in_greenlet_aborts() {
     #[repr(C, align(16))]
     struct Exception([u8; 512]);
     unsafe extern "C-unwind" {
-        fn _Unwind_RaiseException(exception: *mut Exception) -> libc::c_int;
+        fn _Unwind_RaiseException(exception: *mut libc::c_void) -> libc::c_int;
     }
 
     let Some(ended) = child(|| {
@@ -50,7 +50,7 @@ fn unhandled_exception_in_greenlet_aborts() {
             let g = Greenlet::new(me, |_, ()| {
                 let exception = Box::leak(Box::new(Exception([0; 512])));
                 // SAFETY: an exception object of class zero, without a clean-up function.
-                unsafe { _Unwind_RaiseException(exception) };
+                unsafe { _Unwind_RaiseException(std::ptr::from_mut(exception).cast()) };
                 Ok(())
             });
             let crossed = catch(|| me.switch(&g, ()));

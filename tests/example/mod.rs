@@ -7,11 +7,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::process;
+use crate::{cargo, process};
 
 /// The example `name`, newly built: `cargo test --test` does not do it.
 pub fn program(name: &str) -> PathBuf {
-    let mut cargo = process::cargo("build").expect("the test is started by cargo");
+    let mut cargo = cargo::command("build").expect("the test is started by cargo");
     let built = cargo.args(["--quiet", "--example", name]).status();
     assert!(built.expect("cargo starts").success());
     // target/[TRIPLE/]tmp

@@ -1,4 +1,4 @@
-//! Processes that tests look at from outside: forked children, programs, Cargo.
+//! Processes that tests look at from outside: forked children and programs.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 
@@ -13,7 +13,6 @@ use std::{
         unix::process::ExitStatusExt,
     },
     panic::{self, AssertUnwindSafe},
-    path::Path,
     process::{Command, ExitStatus},
     sync::{
         Once,
@@ -33,23 +32,6 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
             command
         }
     }
-}
-
-/// The Cargo that started the test, to build something else for the same target; `None` if it
-/// was started by hand.
-pub fn cargo(subcommand: &str) -> Option<Command> {
-    let mut cargo = Command::new(env::var_os("CARGO")?);
-    cargo.args([subcommand, "--offline"]);
-    // target/[TRIPLE/]tmp
-    let mut above = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().skip(1);
-    let mut target = above.next();
-    let triple = env!("GREENLET_TARGET");
-    if target.is_some_and(|target| target.ends_with(triple)) {
-        cargo.args(["--target", triple]);
-        target = above.next();
-    }
-    cargo.env("CARGO_TARGET_DIR", target.expect("Cargo's layout"));
-    Some(cargo)
 }
 
 /// How a child ended, and what it wrote to standard error.

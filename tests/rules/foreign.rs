@@ -5,6 +5,7 @@ use std::{
     ffi::{CString, c_char, c_int, c_void},
     fs,
     process::Command,
+    ptr,
 };
 
 use greenlet::{Builder, Current, Greenlet, Root, enter};
@@ -23,7 +24,7 @@ struct Exception {
 }
 
 unsafe extern "C-unwind" {
-    fn _Unwind_RaiseException(exception: *mut Exception) -> c_int;
+    fn _Unwind_RaiseException(exception: *mut c_void) -> c_int;
     #[cfg(target_env = "gnu")]
     fn pthread_exit(value: *mut c_void) -> !;
 }
@@ -36,7 +37,7 @@ fn throw_foreign() {
         private: [0; 32],
     }));
     // SAFETY: the object is there for ever, with room for every unwinder's part.
-    let code = unsafe { _Unwind_RaiseException(exception) };
+    let code = unsafe { _Unwind_RaiseException(ptr::from_mut(exception).cast()) };
     panic!("nobody would have caught it: {code}");
 }
 

@@ -1,13 +1,6 @@
 //! The rules of a greenlet, s1 to s23 and s28, each by tests that name it: one for each of its
 //! clauses. s27, what does not compile, is in `tests/compile_fail.md`.
 
-#[path = "../machine/mod.rs"]
-mod machine;
-#[path = "../process/mod.rs"]
-mod process;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod drops;
 mod enter;
 mod errors;

@@ -1,13 +1,6 @@
 //! What greenlet's own test cases pin, for the 69 of them that carry over: a module for each of
 //! its files, a test for each case and by its name. `tests/README.md` has the whole list.
 
-#[path = "../machine/mod.rs"]
-mod machine;
-#[path = "../process/mod.rs"]
-mod process;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod cpp;
 mod extension_interface;
 mod gc;
