@@ -27,10 +27,10 @@
 //!      death, and the next kill interrupts that wait in turn, so the member gets on with its own.
 //!
 //!    The body of a member that died new is dropped by the greenlet that ran then, at once or, if
-//!    that greenlet was dropping another such body, when it has done so (`kill::drop_unstarted`). Which
+//!    that greenlet was dropping another such body, when it has done so (`unstarted::drop_unstarted`). Which
 //!    greenlet can that be? One whose code has a handle of the member, which is typed with `'e`: the
 //!    root; a member; a root on the stack of either; or a member of an inner `enter` on such a stack.
-//!    Bodies that wait on the root's own list are dropped here (`kill::finish_pending_drops`). All others
+//!    Bodies that wait on the root's own list are dropped here (`unstarted::finish_pending_drops`). All others
 //!    return from the frame that has the list, which drops what is on it, before they die; and they
 //!    are dead when this drop returns: members are killed here; roots end before the stack that they
 //!    are on, and with an inner `enter` its members.

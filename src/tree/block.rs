@@ -1,5 +1,6 @@
 //! The control block: all that the crate knows of one greenlet.
 
+use alloc::boxed::Box;
 #[cfg(feature = "std")]
 use core::mem::offset_of;
 use core::{
@@ -13,20 +14,23 @@ use core::{
 #[cfg(thread_words)]
 use static_assertions::const_assert_eq;
 
-#[cfg(feature = "std")]
-use super::inspect;
 use super::{
-    Membership, Own, Refusal, Registry, Settings, kill_in_progress, memory::SizeClass,
+    Membership, Own, Refusal, Registry, kill_in_progress, locals::Locals, memory::SizeClass,
     refcount::RefCounts, thread,
 };
 #[cfg(thread_words)]
 use crate::arch;
 #[cfg(feature = "std")]
 use crate::stack::StackLimits;
-use crate::{
-    StackError, Thrown, arch::Start, diagnostics::trace, handles::local::Locals, host,
-    raw::Context, sanitizers,
-};
+use crate::stack::Supply;
+use crate::{StackError, Thrown, arch::Start, diagnostics::trace, host, raw::Context, sanitizers};
+
+/// What a builder sets.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) stack: Supply,
+}
 
 /// Where a greenlet is in its life. (`greenlet-gdb.py` knows the states by their numbers.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,7 +291,7 @@ impl Block {
     /// from the new one to this greenlet, and nothing was changed.
     pub(crate) fn replace_parent(&self, parent: &Block) -> Option<Own> {
         #[cfg(feature = "std")]
-        inspect::refuse_while_inspecting();
+        thread::refuse_while_inspecting();
         let mut below = Some(parent);
         while let Some(block) = below {
             if ptr::eq(block, self) {

@@ -12,27 +12,20 @@ use core::{
 };
 
 use super::{
-    Block, Own,
+    Block, Own, Refusal, Settings,
     block::{Kind, State},
-    kill, kill_in_progress,
+    kill_in_progress,
     memory::{self, OutOfMemory, SizeClass},
     message::{self, Content},
     refcount,
-    route::{self, Delivery, Refusal},
+    route::{self, Delivery},
     thread,
 };
 use crate::{
     Child, Current, Thrown,
     arch::{Departure, Message},
-    host, stack,
+    host,
 };
-
-/// What a builder sets.
-#[derive(Debug, Default)]
-pub(crate) struct Settings {
-    pub(crate) name: Option<Box<str>>,
-    pub(crate) stack: stack::Supply,
-}
 
 /// A block with its body; after the body has been moved out to run, with what it returned.
 #[repr(C)]
@@ -257,7 +250,7 @@ unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Depar
 /// run.
 #[cold]
 unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Departure) {
-    kill::drop_locals(block);
+    block.locals().drop_all();
     if matches!(&content, Content::Panic(payload) if host::was_exit(payload)) {
         content = Content::Thrown(Thrown::exit());
     }

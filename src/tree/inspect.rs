@@ -102,13 +102,3 @@ unsafe extern "C" fn start(
         });
     }
 }
-
-/// To be called before the tree changes: aborts if a stack is being inspected.
-pub(crate) fn refuse_while_inspecting() {
-    if thread::inspects() {
-        host::abort(format_args!(
-            "greenlet: an allocator that is called while a stack is inspected may neither enter, \
-             kill, nor set a parent"
-        ));
-    }
-}

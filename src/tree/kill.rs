@@ -1,11 +1,8 @@
 //! Making a greenlet end (rules s14 to s17).
 
-use core::{cell::Cell, ptr};
+use core::ptr;
 
-#[cfg(feature = "std")]
-use super::inspect;
-use super::{Block, State, message, refcount, root, thread};
-use crate::host;
+use super::{Block, State, message, refcount, root, thread, unstarted};
 
 /// What a kill came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +35,13 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     match victim.state() {
         State::Dead => return Killed::Dead,
         State::New => {
-            drop_unstarted(victim);
+            unstarted::drop_unstarted(victim);
             return Killed::Dead;
         }
         State::Active | State::Busy => {}
     }
     #[cfg(feature = "std")]
-    inspect::refuse_while_inspecting();
+    thread::refuse_while_inspecting();
     let current = thread::current();
     let end = victim.end_of_waits();
     let interrupts = ptr::eq(current, end);
@@ -150,65 +147,4 @@ pub(crate) fn bottom_of_stack(block: &Block) -> &Block {
         bottom = outer;
     }
     bottom
-}
-
-/// Ends a new greenlet: it dies without running, its body and its stack are dropped. A panic of a
-/// destructor is discarded after the panic hook has spoken.
-///
-/// Bodies are dropped one after the other, never one inside another: a chain of new
-/// greenlets, each held by the body of the one before, may be long.
-pub(crate) fn drop_unstarted(block: &Block) {
-    block.set_dead();
-    // The block stays until its body is gone.
-    block.retain_weakly();
-    thread::with_pending_drops(|pending_drops| {
-        // SAFETY: null, or a list further down on this stack.
-        if let Some(pending) = unsafe { pending_drops.get().as_ref() } {
-            block.set_next_pending(pending.replace(block));
-            return;
-        }
-        let pending = Cell::new(ptr::from_ref(block));
-        pending_drops.set(&pending);
-        drop_bodies(&pending);
-        pending_drops.set(ptr::null());
-    });
-}
-
-/// Drops the bodies that wait for the running greenlet to drop another one, without waiting for
-/// that: an `enter` whose members they were is about to end.
-pub(crate) fn finish_pending_drops() {
-    thread::with_pending_drops(|pending_drops| {
-        // SAFETY: null, or a list further down on this stack.
-        if let Some(pending) = unsafe { pending_drops.get().as_ref() } {
-            drop_bodies(pending);
-        }
-    });
-}
-
-fn drop_bodies(pending: &Cell<*const Block>) {
-    // SAFETY: pending blocks are kept by the weak count that `drop_unstarted` has taken.
-    while let Some(block) = unsafe { pending.get().as_ref() } {
-        pending.set(block.take_next_pending());
-        // SAFETY: new until it died, so the body is there, and it is dropped only here.
-        host::contain(|| unsafe { (block.kind().drop_body)(block) });
-        block.settings().stack.give_back();
-        // SAFETY: the count taken when this block was queued.
-        unsafe { refcount::release_weakly(block) };
-    }
-}
-
-/// Drops the values that are the greenlet's own; it is ending.
-#[inline]
-pub(crate) fn drop_locals(block: &Block) {
-    if let Some(values) = block.locals().close() {
-        host::contain(|| drop(values));
-    }
-}
-
-/// The end of a greenlet that does not end: rule s15 leaves no other.
-#[cold]
-pub(crate) fn give_up(block: &Block) -> ! {
-    host::abort(format_args!(
-        "{block:?} was killed, but goes on switching and cannot be unwound"
-    ))
 }

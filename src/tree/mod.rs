@@ -1,39 +1,53 @@
 //! The tree of greenlets: blocks, the switch protocol, death, kill, roots.
 //!
+//! In the order in which one reads them. Each file depends on those above it, except for three
+//! circles: the data of a thread are blocks that refer to one another (up to `refcount.rs`); dropping
+//! the last handle of a greenlet kills it (`refcount.rs`, `kill.rs`); and what is told in a switch,
+//! such as a tracer, is code of `diagnostics`.
+//!
 //! | file | one concept |
 //! |---|---|
-//! | `block.rs` | the control block, its states and invariants |
-//! | `refcount.rs` | the reference counts of a block, and what happens when they reach zero |
 //! | `memory.rs` | where blocks lie, and how their memory is used again |
-//! | `message.rs` | what travels in a switch and how it is taken out on arrival |
-//! | `route.rs` | who receives: the target, or an ancestor in its place |
-//! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
-//! | `kill.rs` | making a suspended greenlet end |
-//! | `inspect.rs` | inspecting a greenlet that does not run |
-//! | `kill_in_progress.rs` | which greenlets a kill in progress blocks |
+//! | `refusal.rs` | why a message is refused |
+//! | `locals.rs` | the greenlet-local values of one greenlet |
+//! | `block.rs` | the control block, its states and invariants |
 //! | `registry.rs` | the live greenlets of an `enter` or of a thread |
-//! | `root.rs` | entering: a greenlet on a stack that is already there |
-//! | `thread.rs` | what a thread remembers: which greenlet runs, who just left |
+//! | `kill_in_progress.rs` | which greenlets a kill in progress blocks |
+//! | `thread.rs` | what a thread remembers: which greenlet runs, which one just left |
+//! | `refcount.rs` | the reference counts of a block, and what happens when they reach zero |
+//! | `unstarted.rs` | the death of a greenlet that has not started |
+//! | `route.rs` | which greenlet receives: the target, or an ancestor in its place |
+//! | `message.rs` | what travels in a switch and how it is taken out on arrival |
+//! | `root.rs` | a greenlet on a stack that is already there |
+//! | `kill.rs` | making a suspended greenlet end |
+//! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
+//! | `enter.rs` | lending a root to a closure, and ending what was made under it |
+//! | `inspect.rs` | inspecting a greenlet that does not run |
 //!
 //! Everything here belongs to one thread; nothing is atomic.
 
 mod block;
 mod body;
+mod enter;
 #[cfg(feature = "std")]
 mod inspect;
 mod kill;
 mod kill_in_progress;
+mod locals;
 mod memory;
 mod message;
 mod refcount;
+mod refusal;
 mod registry;
 mod root;
 mod route;
 pub(crate) mod thread;
+mod unstarted;
 
 pub use block::Status;
-pub(crate) use block::{Block, State};
-pub(crate) use body::{Settings, new_borrowing_greenlet, new_greenlet};
+pub(crate) use block::{Block, Settings, State};
+pub(crate) use body::{new_borrowing_greenlet, new_greenlet};
+pub(crate) use enter::{enter, enter_unscoped, with_ancestor, with_inbox};
 #[cfg(feature = "std")]
 pub(crate) use inspect::{Reach, inspect};
 #[cfg(feature = "std")]
@@ -46,6 +60,7 @@ pub(crate) use message::{
     settle_arrival, take_thrown, take_value,
 };
 pub(crate) use refcount::{Own, release_weakly};
+pub(crate) use refusal::Refusal;
 pub(crate) use registry::{Membership, Registry};
-pub(crate) use root::{Resumer, enter, enter_unscoped, with_ancestor, with_inbox};
-pub(crate) use route::{Delivery, Refusal, admit, receiver};
+pub(crate) use root::Resumer;
+pub(crate) use route::{Delivery, admit, receiver};

@@ -3,32 +3,29 @@
 //! The main greenlet of a thread is the outermost; entering again, on any stack, adds an
 //! inbox to that stack and makes the one before busy until the closure is done.
 
-use core::{any::TypeId, convert::Infallible, marker::PhantomData, mem, ptr};
+use core::{any::TypeId, marker::PhantomData, mem, ptr};
 
-#[cfg(feature = "std")]
-use super::inspect;
 use super::{
-    Block, Own, Registry, Settings, State,
+    Block, Own, Settings, State,
     block::Kind,
-    kill::{self, Killed},
     memory::{self, OutOfMemory, SizeClass},
     thread,
 };
 #[cfg(feature = "std")]
 use crate::diagnostics::{debugger, overflow};
-use crate::{Current, host};
+use crate::host;
 
-struct RootKind<I>(PhantomData<I>);
+pub(super) struct RootKind<I>(PhantomData<I>);
 
 impl<I: 'static> RootKind<I> {
-    const STATIC: Kind = Kind {
+    pub(super) const STATIC: Kind = Kind {
         inbox: || Some(TypeId::of::<I>()),
         ..Self::BORROWING
     };
 }
 
 impl<I> RootKind<I> {
-    const BORROWING: Kind = Kind {
+    pub(super) const BORROWING: Kind = Kind {
         inbox: || None,
         returns: || None,
         start: None,
@@ -52,7 +49,7 @@ impl<'a> Root<'a> {
     #[inline(always)]
     fn begin(block: &'a Block) -> Self {
         #[cfg(feature = "std")]
-        inspect::refuse_while_inspecting();
+        thread::refuse_while_inspecting();
         block.set_state(State::Active);
         let (outer, undisturbed) = thread::current_and_whether_undisturbed();
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
@@ -110,7 +107,7 @@ fn prepare_end(root: &Block) {
     if !ptr::eq(thread::current(), root) {
         host::abort(format_args!("{root:?} ends, but is not the one that runs"));
     }
-    kill::drop_locals(root);
+    root.locals().drop_all();
 }
 
 /// A root while it is in the thread's registry, where others see it. The root ends first.
@@ -143,58 +140,8 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Runs `body` with a new root greenlet. Ends all that is made under it, and returns what `body`
-/// returns.
-pub(crate) fn enter<'env, I, R, F>(body: F) -> R
-where
-    I: 'static,
-    F: for<'e> FnOnce(&crate::Root<'e, 'env, I>) -> R,
-{
-    with_root(&RootKind::<I>::STATIC, |root| {
-        let registry = Registry::new();
-        let _end = EndOfEnter::begin(&registry, root);
-        // SAFETY: the block's inbox type is I, its greenlet runs, and `'env` outlives this call.
-        body(unsafe { crate::Root::of(root) })
-    })
-}
-
-/// As [`enter`], but what is made under it may live for ever.
-pub(crate) fn enter_unscoped<I: 'static, R>(body: impl FnOnce(&Current<'static, I>) -> R) -> R {
-    with_root(&RootKind::<I>::STATIC, |root| {
-        // SAFETY: the block's inbox type is I, and its greenlet runs.
-        body(unsafe { Current::of(root) })
-    })
-}
-
-/// Runs `body` with a new root greenlet in the `enter` that `member` belongs to.
-pub(crate) fn with_inbox<'e, J: 'e, R>(
-    member: &Block,
-    body: impl FnOnce(&Current<'e, J>) -> R,
-) -> R {
-    with_root(&RootKind::<J>::BORROWING, |root| {
-        root.set_home(member.home());
-        // SAFETY: the block's inbox type is J, and its greenlet runs.
-        body(unsafe { Current::of(root) })
-    })
-}
-
-/// Calls `make` with a greenlet of the `enter` of `member` under which something can be made that does
-/// not keep whoever makes it: the root of the `enter`, or else a new one that is dead afterwards.
-///
-/// It need not run, and is sent nothing: there is no message of this type.
-pub(crate) fn with_ancestor<'e, R>(
-    member: &Block,
-    make: impl FnOnce(&Current<'e, Infallible>) -> R,
-) -> R {
-    // SAFETY: null, or the registry of an `enter` that has not ended, and its root.
-    match unsafe { member.home().as_ref().map(|home| &*home.root()) } {
-        // SAFETY: nobody switches by it.
-        Some(root) => make(unsafe { Current::of(root) }),
-        None => with_inbox(member, make),
-    }
-}
-
-fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
+/// Runs `body` with a new root, in memory from the allocator: handles may outlive it.
+pub(super) fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) -> R {
     #[cfg(feature = "std")]
     overflow::prepare_thread();
     let own = new_root(kind).unwrap_or_else(|error| error.abort());
@@ -209,49 +156,6 @@ fn new_root(kind: &'static Kind) -> Result<Own, OutOfMemory> {
     unsafe {
         block.write(Block::new(kind, Settings::default, None));
         Ok(Own::from_counted(block))
-    }
-}
-
-/// Kills what lives when an `enter` ends.
-struct EndOfEnter<'a> {
-    registry: &'a Registry,
-    root: &'a Block,
-}
-
-impl<'a> EndOfEnter<'a> {
-    fn begin(registry: &'a Registry, root: &'a Block) -> Self {
-        // SAFETY: it stays where it is until this is dropped, which unlists it.
-        unsafe { thread::list(registry) };
-        registry.set_root(root);
-        root.set_home(registry);
-        Self { registry, root }
-    }
-
-    fn kill_all(&self) {
-        loop {
-            // A member that has died new may have a body that waits to be dropped.
-            kill::finish_pending_drops();
-            let Some(member) = self.registry.first() else {
-                break;
-            };
-            match kill::end(member) {
-                // Interrupted by the member, in a destructor, which goes on now: again.
-                Killed::Dead | Killed::Interrupted => {}
-                Killed::Itself | Killed::Beneath | Killed::InProgress => {
-                    // Step 3 of the argument in `root.rs` says that this cannot be. To go on is
-                    // unsound.
-                    host::abort(format_args!("{member:?} lives at the end of its `enter`"));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for EndOfEnter<'_> {
-    fn drop(&mut self) {
-        self.kill_all();
-        self.root.set_home(ptr::null());
-        self.registry.unlist();
     }
 }
 

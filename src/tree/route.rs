@@ -3,25 +3,8 @@
 
 use core::any::TypeId;
 
-use super::{Block, block::State, kill, kill_in_progress, refcount, thread};
-use crate::{StackError, host};
-
-/// Why nothing was sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Refusal {
-    /// The sender is not the one that runs.
-    NotCurrent,
-    /// The sender is being killed.
-    Exiting,
-    /// The thread is unwinding a panic.
-    Unwinding,
-    /// The target is dead and no live ancestor takes its messages.
-    Dead,
-    /// The receiver waits for another to finish, or for the end of a kill.
-    Busy,
-    /// The receiver could not be started.
-    Stack(StackError),
-}
+use super::{Block, Refusal, block::State, kill_in_progress, refcount, thread, unstarted};
+use crate::host;
 
 /// What is to be delivered, as far as it decides who can receive it.
 #[derive(Clone, Copy)]
@@ -48,7 +31,7 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
     if me.is_exiting() {
         let refusals = me.count_refusal();
         if refusals > MAX_REFUSALS {
-            kill::give_up(me);
+            give_up(me);
         }
         if refusals > 1 && !me.unwinds() {
             if !host::counts_panics() {
@@ -58,7 +41,7 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
             }
             me.set_unwound();
             if !host::unwind_to_exit() {
-                kill::give_up(me);
+                give_up(me);
             }
         }
         return Err(Refusal::Exiting);
@@ -67,6 +50,14 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
         return Err(Refusal::Unwinding);
     }
     Ok(())
+}
+
+/// The end of a greenlet that does not end: rule s15 leaves no other.
+#[cold]
+fn give_up(block: &Block) -> ! {
+    host::abort(format_args!(
+        "{block:?} was killed, but goes on switching and cannot be unwound"
+    ))
 }
 
 /// Who receives a delivery to `first`. A new greenlet that is to receive a value is started;
@@ -102,7 +93,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                 Delivery::Thrown => {
                     // What its body owns may be all that holds it: it may be gone after this.
                     let next = refcount::kept(block, |block| {
-                        kill::drop_unstarted(block);
+                        unstarted::drop_unstarted(block);
                         ancestor(block)
                     });
                     let Some(next) = next else {

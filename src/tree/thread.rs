@@ -16,6 +16,8 @@ use core::{cell::Cell, ptr};
 use super::{Block, KillInProgress, Registry};
 #[cfg(thread_words)]
 use crate::arch;
+#[cfg(feature = "std")]
+use crate::host;
 use crate::host::per_thread;
 
 pub(crate) struct Thread {
@@ -244,4 +246,15 @@ pub(crate) fn set_inspects(inspects: bool) {
 #[cfg(feature = "std")]
 pub(crate) fn inspects() -> bool {
     THREAD.with(|thread| thread.inspects.get())
+}
+
+/// To be called before the tree changes: aborts if a stack is being inspected.
+#[cfg(feature = "std")]
+pub(crate) fn refuse_while_inspecting() {
+    if inspects() {
+        host::abort(format_args!(
+            "greenlet: an allocator that is called while a stack is inspected may neither enter, \
+             kill, nor set a parent"
+        ));
+    }
 }

@@ -1,0 +1,105 @@
+//! Entering: a root is lent to a closure, and what was made under it ends with it (rule s20).
+
+use core::{convert::Infallible, ptr};
+
+use super::{
+    Block, Registry,
+    kill::{self, Killed},
+    root::{RootKind, with_root},
+    thread, unstarted,
+};
+use crate::{Current, host};
+
+/// Runs `body` with a new root greenlet. Ends all that is made under it, and returns what `body`
+/// returns.
+pub(crate) fn enter<'env, I, R, F>(body: F) -> R
+where
+    I: 'static,
+    F: for<'e> FnOnce(&crate::Root<'e, 'env, I>) -> R,
+{
+    with_root(&RootKind::<I>::STATIC, |root| {
+        let registry = Registry::new();
+        let _end = EndOfEnter::begin(&registry, root);
+        // SAFETY: the block's inbox type is I, its greenlet runs, and `'env` outlives this call.
+        body(unsafe { crate::Root::of(root) })
+    })
+}
+
+/// As [`enter`], but what is made under it may live for ever.
+pub(crate) fn enter_unscoped<I: 'static, R>(body: impl FnOnce(&Current<'static, I>) -> R) -> R {
+    with_root(&RootKind::<I>::STATIC, |root| {
+        // SAFETY: the block's inbox type is I, and its greenlet runs.
+        body(unsafe { Current::of(root) })
+    })
+}
+
+/// Runs `body` with a new root greenlet in the `enter` that `member` belongs to.
+pub(crate) fn with_inbox<'e, J: 'e, R>(
+    member: &Block,
+    body: impl FnOnce(&Current<'e, J>) -> R,
+) -> R {
+    with_root(&RootKind::<J>::BORROWING, |root| {
+        root.set_home(member.home());
+        // SAFETY: the block's inbox type is J, and its greenlet runs.
+        body(unsafe { Current::of(root) })
+    })
+}
+
+/// Calls `make` with a greenlet of the `enter` of `member` under which something can be made that does
+/// not keep whoever makes it: the root of the `enter`, or else a new one that is dead afterwards.
+///
+/// It need not run, and is sent nothing: there is no message of this type.
+pub(crate) fn with_ancestor<'e, R>(
+    member: &Block,
+    make: impl FnOnce(&Current<'e, Infallible>) -> R,
+) -> R {
+    // SAFETY: null, or the registry of an `enter` that has not ended, and its root.
+    match unsafe { member.home().as_ref().map(|home| &*home.root()) } {
+        // SAFETY: nobody switches by it.
+        Some(root) => make(unsafe { Current::of(root) }),
+        None => with_inbox(member, make),
+    }
+}
+
+/// Kills what lives when an `enter` ends.
+struct EndOfEnter<'a> {
+    registry: &'a Registry,
+    root: &'a Block,
+}
+
+impl<'a> EndOfEnter<'a> {
+    fn begin(registry: &'a Registry, root: &'a Block) -> Self {
+        // SAFETY: it stays where it is until this is dropped, which unlists it.
+        unsafe { thread::list(registry) };
+        registry.set_root(root);
+        root.set_home(registry);
+        Self { registry, root }
+    }
+
+    fn kill_all(&self) {
+        loop {
+            // A member that has died new may have a body that waits to be dropped.
+            unstarted::finish_pending_drops();
+            let Some(member) = self.registry.first() else {
+                break;
+            };
+            match kill::end(member) {
+                // Interrupted by the member, in a destructor, which goes on now: again.
+                Killed::Dead | Killed::Interrupted => {}
+                Killed::Itself | Killed::Beneath | Killed::InProgress => {
+                    // Step 3 of the argument in `root.rs` says that this cannot be. To go on is
+                    // unsound.
+                    host::abort(format_args!("{member:?} lives at the end of its `enter`"));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for EndOfEnter<'_> {
+    fn drop(&mut self) {
+        self.kill_all();
+        self.root.set_home(ptr::null());
+        self.registry.unlist();
+    }
+}
