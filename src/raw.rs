@@ -115,11 +115,19 @@ impl Context {
     /// this thread, as long.
     #[inline(always)]
     pub unsafe fn prepare(&self, top: *mut u8, start: Start, argument: *mut ()) {
+        self.registers.lead_to(self.parent_link());
         // SAFETY: the caller's word.
-        unsafe {
-            self.registers
-                .prepare(self.parent_link(), top, start, argument);
-        }
+        unsafe { self.registers.prepare(top, start, argument) };
+    }
+
+    /// As [`prepare`](Self::prepare), for a context that [leads to its parent](Self::lead_to_parent).
+    ///
+    /// # Safety
+    /// As for `prepare`.
+    #[inline(always)]
+    pub(crate) unsafe fn prepare_settled(&self, top: *mut u8, start: Start, argument: *mut ()) {
+        // SAFETY: the caller's word.
+        unsafe { self.registers.prepare(top, start, argument) };
     }
 
     /// The address of the stack's end that is in use.

@@ -90,25 +90,18 @@ impl Registers {
         }
     }
 
-    /// Makes these the registers of a greenlet that starts with `start(argument, …)` on the stack
-    /// below `top`.
+    /// Makes these, which [lead on](Self::lead_to), the registers of a greenlet that starts with
+    /// `start(argument, …)` on the stack below `top`.
     ///
     /// # Safety
     /// `top` is the end of writable memory of a few words that nobody else uses.
     #[inline(always)]
-    pub(crate) unsafe fn prepare(
-        &self,
-        parent_link: *const (),
-        top: *mut u8,
-        start: Start,
-        argument: *mut (),
-    ) {
+    pub(crate) unsafe fn prepare(&self, top: *mut u8, start: Start, argument: *mut ()) {
         let top = top.map_addr(|address| address & !(STACK_ALIGN - 1));
         let bottom_frame = top.wrapping_sub(STACK_ALIGN).cast::<Start>();
         // SAFETY: the caller gives memory below `top`, and the alignment of a stack is no smaller
         // than that of a word.
         unsafe { bottom_frame.write(start) };
-        self.lead_to(parent_link);
         self.stack_pointer.set(bottom_frame.expose_provenance());
         self.argument.set(argument.expose_provenance());
         self.more.prepare();

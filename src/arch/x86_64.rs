@@ -108,13 +108,15 @@ pub(crate) unsafe fn hop(
 #[inline(always)]
 fn thread_words() -> usize {
     let words;
-    // SAFETY: as THREAD_WORDS in `asm/x86_64.S`: changes rax and flags.
+    // SAFETY: as THREAD_WORDS in `asm/x86_64.S`: changes rax and flags. It is the same as long as a
+    // greenlet lives, as that stays on its thread: so it is looked up once a function.
     unsafe {
         asm!(
             "lea rax, [rip + {words}@tlsdesc]",
             "call qword ptr [rax + {words}@tlscall]",
             words = sym core_layout::words,
             out("rax") words,
+            options(pure, nomem),
         );
     }
     words

@@ -147,7 +147,7 @@ impl<'e, I> Current<'e, I> {
         // what has arrived is opened at once.
         unsafe {
             let answer = if host::is_unwinding() {
-                tree::Answer::refused(sent, target)
+                tree::Answer::refused_in_unwinding(sent, target)
             } else {
                 tree::hop(&self.block, target, sent)
             };
@@ -202,7 +202,7 @@ impl<'e, I> Current<'e, I> {
         // SAFETY: as in `switch`.
         unsafe {
             let answer = if host::is_unwinding() {
-                tree::Answer::refused(sent, target)
+                tree::Answer::refused_in_unwinding(sent, target)
             } else {
                 tree::hop(&self.block, target, sent)
             };
@@ -368,12 +368,6 @@ impl<'e, I> Current<'e, I> {
         tree::with_inbox(&self.block, body)
     }
 
-    /// Returns `true` if `self` may leave, with nothing to be told to it or about it.
-    #[inline(always)]
-    fn may_leave_undisturbed(&self) -> bool {
-        thread::runs_undisturbed(&self.block) && !host::is_unwinding()
-    }
-
     /// [`switch`](Self::switch) where the short way is closed, and the shortest one of a new target.
     /// Not in line, so that the frames of its callers have no room for refusals.
     ///
@@ -382,9 +376,10 @@ impl<'e, I> Current<'e, I> {
     /// returned is to be opened at once.
     #[cold]
     #[inline(never)]
-    unsafe fn begin<J>(&self, target: &Block, sent: Message) -> Message {
+    unsafe fn begin<J>(&self, target: &Block, sent: Message, unwinds: bool) -> Message {
         let starts = target.state() == State::New
-            && self.may_leave_undisturbed()
+            && !unwinds
+            && thread::runs_undisturbed(&self.block)
             // Why it could not be started, the slow way finds out.
             && target.start().is_ok();
         // SAFETY: the target has started, or the rest is the caller's word.
@@ -414,10 +409,13 @@ impl<'e, I> Current<'e, I> {
         target: *const Block,
         room: &mut MaybeUninit<ManuallyDrop<I>>,
     ) -> Message {
-        let received = match tree::Answer::new(Message { word, kind }, target).arrived() {
+        let answer = tree::Answer::new(Message { word, kind }, target);
+        let received = match answer.arrived() {
             Ok(received) => received,
             // SAFETY: the message's target, which its caller still has; the rest is the caller's word.
-            Err((sent, target)) => unsafe { self.begin::<J>(&*target, sent) },
+            Err((sent, target)) => unsafe {
+                self.begin::<J>(&*target, sent, answer.is_refused_in_unwinding())
+            },
         };
         // SAFETY: it has just arrived, and `self` has inbox type I.
         unsafe { tree::settle_arrival(received, room) }

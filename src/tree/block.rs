@@ -139,6 +139,8 @@ pub(crate) struct Fields {
     told_in_unwinding: Cell<bool>,
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
+    /// Written like the others, so that a new block has all of them by one store.
+    _between: u8,
     exiting: Cell<u32>,
     counts: RefCounts,
     waits_for: Cell<*const Block>,
@@ -195,6 +197,7 @@ impl Block {
             exiting: Cell::new(0),
             told_in_unwinding: Cell::new(false),
             unwound: Cell::new(false),
+            _between: 0,
             counts: RefCounts::new(),
             waits_for: Cell::new(ptr::null()),
             killer: Cell::new(ptr::null()),
@@ -327,10 +330,11 @@ impl Block {
     }
 
     /// Marks the greenlet dead; unwinders pass through it from now on.
+    #[inline(always)]
     pub(crate) fn set_dead(&self) {
+        self.context.lead_to_parent();
         self.membership.leave();
         self.state.set(State::Dead);
-        self.context.lead_to_parent();
     }
 
     /// Makes a dead root as it was before it began.
@@ -355,7 +359,7 @@ impl Block {
         // blocks do not move.
         unsafe {
             self.context
-                .prepare(top, start, ptr::from_ref(self).cast_mut().cast());
+                .prepare_settled(top, start, ptr::from_ref(self).cast_mut().cast());
         }
         self.state.set(State::Active);
         Ok(())

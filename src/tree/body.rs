@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use core::{
     any::TypeId,
     cell::UnsafeCell,
+    hint,
     marker::PhantomData,
     mem::{ManuallyDrop, MaybeUninit},
     ptr,
@@ -281,6 +282,8 @@ unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Depa
 /// As for [`die`].
 #[inline(always)]
 unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *mut Departure) {
+    // SAFETY: a root does not come here, and all others have a parent until they have died.
+    unsafe { hint::assert_unchecked(block.parent().is_some()) };
     block.set_dead();
     block.fiber().leave_for_ever(receiver.fiber());
     // SAFETY: the caller's word; a killer waits in its switch, and a receiver is suspended.

@@ -142,6 +142,8 @@ unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
 
 /// `Message::kind` of what was not sent. (`HOP_REFUSED` in `asm/x86_64.S`.)
 const REFUSED: usize = 0b100_0000;
+/// The same, where the thread unwinds.
+const REFUSED_IN_UNWINDING: usize = 0b1100_0000;
 
 #[cfg(thread_words)]
 const_assert_eq!(REFUSED, arch::core_layout::REFUSED);
@@ -158,14 +160,22 @@ impl Answer {
         Self { message, target }
     }
 
-    /// As [`hop`] returns it where nothing is sent.
+    /// Where nothing is sent because the thread unwinds.
     #[inline(always)]
-    pub(crate) fn refused(message: Message, target: &Block) -> Self {
-        let message = Message {
-            kind: REFUSED,
-            ..message
-        };
+    pub(crate) fn refused_in_unwinding(message: Message, target: &Block) -> Self {
+        Self::refused(message, target, REFUSED_IN_UNWINDING)
+    }
+
+    #[inline(always)]
+    fn refused(message: Message, target: &Block, kind: usize) -> Self {
+        let message = Message { kind, ..message };
         Self { message, target }
+    }
+
+    /// Was nothing sent because the thread unwinds?
+    #[inline(always)]
+    pub(crate) fn is_refused_in_unwinding(&self) -> bool {
+        self.message.kind == REFUSED_IN_UNWINDING
     }
 
     /// Is it a value, and so the usual case?
@@ -179,7 +189,7 @@ impl Answer {
     #[inline(always)]
     pub(crate) fn arrived(self) -> Result<Message, (Message, *const Block)> {
         let Self { message, target } = self;
-        if message.kind == REFUSED {
+        if message.kind & REFUSED != 0 {
             return Err((
                 Message {
                     kind: VALUE,
@@ -227,7 +237,7 @@ pub(crate) unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer
             let message = unsafe { hop_to_active(me, target, message) };
             return Answer { message, target };
         }
-        Answer::refused(message, target)
+        Answer::refused(message, target, REFUSED)
     }
 }
 
