@@ -368,38 +368,12 @@ impl<'e, I> Current<'e, I> {
         tree::with_inbox(&self.block, body)
     }
 
-    /// [`switch`](Self::switch) where the short way is closed, and the shortest one of a new target.
-    /// Not in line, so that the frames of its callers have no room for refusals.
-    ///
-    /// # Safety
-    /// `sent` was made of a message of the target's type `J`, which nobody else takes. What is
-    /// returned is to be opened at once.
-    #[cold]
-    #[inline(never)]
-    unsafe fn begin<J>(&self, target: &Block, sent: Message, unwinds: bool) -> Message {
-        let starts = target.state() == State::New
-            && !unwinds
-            && thread::runs_undisturbed(&self.block)
-            // Why it could not be started, the slow way finds out.
-            && target.start().is_ok();
-        // SAFETY: the target has started, or the rest is the caller's word.
-        unsafe {
-            if starts {
-                return tree::hop_to_active(&self.block, target, sent);
-            }
-            self.switch_slowly::<J>(target, sent)
-                .unwrap_or_else(|refusal| {
-                    drop(Unsent::<J>::new(sent));
-                    tree::of_thrown(refused(SwitchError::new(refusal, ())))
-                })
-        }
-    }
-
     /// What came of an answer that is not just a value, [settled](tree::settle_arrival). The answer is
     /// in its parts, which are then not stored in memory where it is a value.
     ///
     /// # Safety
-    /// As for [`begin`](Self::begin), and the answer has just been returned by [`tree::hop`].
+    /// The answer has just been returned by [`tree::hop`] for a message of the target's type `J`, which
+    /// nobody else takes. What is returned is to be opened at once.
     #[cold]
     #[inline(never)]
     unsafe fn receive<J>(
@@ -410,15 +384,52 @@ impl<'e, I> Current<'e, I> {
         room: &mut MaybeUninit<ManuallyDrop<I>>,
     ) -> Message {
         let answer = tree::Answer::new(Message { word, kind }, target);
-        let received = match answer.arrived() {
-            Ok(received) => received,
-            // SAFETY: the message's target, which its caller still has; the rest is the caller's word.
-            Err((sent, target)) => unsafe {
-                self.begin::<J>(&*target, sent, answer.is_refused_in_unwinding())
-            },
-        };
-        // SAFETY: it has just arrived, and `self` has inbox type I.
-        unsafe { tree::settle_arrival(received, room) }
+        // SAFETY: the caller's word; what has arrived has done so just now, and `self` has inbox type I.
+        unsafe {
+            match answer.arrived() {
+                Ok(received) => tree::settle_arrival(received, room),
+                Err(_) => self.begin::<J>(word, kind, target, room),
+            }
+        }
+    }
+
+    /// [`receive`](Self::receive) where nothing was sent: the shortest way of a new target, and all ways
+    /// of others. A function of its own with the same parameters, so that a call of it is a jump, and
+    /// an error that arrives does not pay for its frame.
+    ///
+    /// # Safety
+    /// As for [`receive`](Self::receive).
+    #[cold]
+    #[inline(never)]
+    unsafe fn begin<J>(
+        &self,
+        word: MaybeUninit<usize>,
+        kind: usize,
+        target: *const Block,
+        room: &mut MaybeUninit<ManuallyDrop<I>>,
+    ) -> Message {
+        let answer = tree::Answer::new(Message { word, kind }, target);
+        let (sent, target) = answer.unsent();
+        // SAFETY: the message's target, which its caller still has.
+        let target = unsafe { &*target };
+        let starts = target.state() == State::New
+            && !answer.is_refused_in_unwinding()
+            && thread::runs_undisturbed(&self.block)
+            // Why it could not be started, the slow way finds out.
+            && target.start().is_ok();
+        // SAFETY: the target has started, or the rest is the caller's word.
+        unsafe {
+            let received = if starts {
+                tree::hop_to_active(&self.block, target, sent)
+            } else {
+                self.switch_slowly::<J>(target, sent)
+                    .unwrap_or_else(|refusal| {
+                        drop(Unsent::<J>::new(sent));
+                        tree::of_thrown(refused(SwitchError::new(refusal, ())))
+                    })
+            };
+            tree::settle_arrival(received, room)
+        }
     }
 
     /// [`begin`](Self::begin) for any target. After a refusal the message is still the caller's.

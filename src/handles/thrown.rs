@@ -302,10 +302,13 @@ impl Thrown {
     /// The box that it owns, if there is an `E` in it.
     #[inline]
     fn owned_with<E: 'static>(&self) -> Option<NonNull<Boxed<E>>> {
-        self.owned()
-            // SAFETY: a box that this owns (invariant).
-            .filter(|boxed| (unsafe { boxed.as_ref() }.type_id)() == TypeId::of::<E>())
-            .map(NonNull::cast)
+        let boxed = self.owned()?;
+        // SAFETY: a box that this owns (invariant).
+        let type_id = unsafe { boxed.as_ref() }.type_id;
+        // One function has one result, also where the compiler has merged two. Usually it is the
+        // same one, and need not be called.
+        (ptr::fn_addr_eq(type_id, TypeId::of::<E> as fn() -> _) || type_id() == TypeId::of::<E>())
+            .then(|| boxed.cast())
     }
 
     /// What it says, whatever it is.

@@ -188,17 +188,18 @@ impl Answer {
     /// as it was, and its target.
     #[inline(always)]
     pub(crate) fn arrived(self) -> Result<Message, (Message, *const Block)> {
-        let Self { message, target } = self;
-        if message.kind & REFUSED != 0 {
-            return Err((
-                Message {
-                    kind: VALUE,
-                    ..message
-                },
-                target,
-            ));
+        if self.message.kind & REFUSED != 0 {
+            return Err(self.unsent());
         }
-        Ok(message)
+        Ok(self.message)
+    }
+
+    /// If nothing was sent, the message as it was, and its target.
+    #[inline(always)]
+    pub(crate) fn unsent(self) -> (Message, *const Block) {
+        let Self { message, target } = self;
+        let kind = VALUE;
+        (Message { kind, ..message }, target)
     }
 
     /// What has arrived, if it is known that something has.
