@@ -35,17 +35,17 @@ const PATHS: &[Path] = &[
     // Added to a switch, one instruction is two of a round trip.
     Path {
         name: "round trip, a word",
-        bound: 75,
+        bound: 71,
         run: round_trip,
     },
     Path {
         name: "round trip, a word, try_switch",
-        bound: 85,
+        bound: 81,
         run: round_trip_tried,
     },
     Path {
         name: "round trip, 256 bytes",
-        bound: 223,
+        bound: 219,
         run: round_trip_of_256_bytes,
     },
     // How long such a program takes to compile: tests/link.rs.
@@ -56,38 +56,38 @@ const PATHS: &[Path] = &[
     },
     Path {
         name: "round trip, 8 frames deep",
-        bound: 226,
+        bound: 222,
         run: round_trip_deep,
     },
     Path {
         name: "hop in a ring of 10",
-        bound: 42,
+        bound: 40,
         run: ring,
     },
     // An error may also have come in a box, which `downcast` looks into.
     Path {
         name: "throw and catch",
-        bound: 264,
+        bound: 252,
         run: throw,
     },
     Path {
         name: "create, run, finish",
-        bound: 322,
+        bound: 296,
         run: life,
     },
     Path {
         name: "create, run, finish, named, on a stack of its own size",
-        bound: 629,
+        bound: 602,
         run: life_of_a_built_one,
     },
     Path {
         name: "create, start, kill",
-        bound: 674,
+        bound: 648,
         run: kill,
     },
     Path {
         name: "create and start, on a new stack",
-        bound: 714,
+        bound: 688,
         run: start_on_new_stacks,
     },
     // Of them 57 for the registry of what is to end with it.
