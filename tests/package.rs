@@ -5,6 +5,7 @@ mod audit;
 mod cargo;
 mod directory;
 mod guide;
+mod layers;
 mod link;
 mod mach_o;
 mod machine;
