@@ -8,5 +8,7 @@ mod generators;
 mod hub;
 mod machine;
 mod process;
+#[cfg(target_os = "linux")]
+mod stdio;
 mod tasklets;
 mod walk;
