@@ -6,6 +6,8 @@
 #                                     Suites are own, greenlet, gevent, eventlet, sqlalchemy
 #   ci/python.sh --quick [VERSION…]   default: one of them; `python/tests`, greenlet's suite and the
 #                                     core of gevent's, on this greenlet only
+#   ci/python.sh --memory             tests under AddressSanitizer and under Valgrind, on Debian's
+#                                     debug build of CPython
 #   ci/python.sh --wheels [VERSION…]  builds the wheels for others to install, with Zig, and looks
 #                                     at what they want of a process; runs nothing
 #
@@ -32,6 +34,9 @@ PLATFORMS=(
     x86_64-unknown-linux-musl:musllinux_1_2
     aarch64-unknown-linux-musl:musllinux_1_2
 )
+
+# A CPython with assertions.
+DEBUG=/usr/bin/python3-dbg
 
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
 die() { printf 'python.sh: %s\n' "$*" >&2; exit 2; }
@@ -159,6 +164,48 @@ wheels() {
     ls "$out"
 }
 
+# for_debug NAME CARGO-ARGUMENT…: the package with the module for Debian's debug build of CPython, in
+# $package. The words before `build` are for cargo itself.
+for_debug() {
+    local suffix
+    package=$work/memory/$1
+    suffix=$($DEBUG -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+    rm -rf "$package"
+    mkdir -p "$package"
+    PYO3_PYTHON=$DEBUG cargo "${@:2}" --locked --manifest-path python/Cargo.toml \
+        --target "$(uname -m)-unknown-linux-gnu" --target-dir "$work/build-$1" &&
+        cp -r python/greenlet "$package" &&
+        cp "$work/build-$1"/*/debug/lib_greenlet.so "$package/greenlet/_greenlet$suffix"
+}
+
+# The module and its shim are instrumented, and what CPython allocates is from the sanitizer.
+asan() {
+    local package runtime
+    RUSTFLAGS='-Zsanitizer=address -Zexternal-clangrt' CFLAGS='-fsanitize=address -g' \
+        for_debug asan +nightly build --features asan || return 1
+    runtime=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libstdc++.so)
+    # CPython itself keeps what it has to the end.
+    local -x ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=$package:python/tests
+    LD_PRELOAD=$runtime $DEBUG -m unittest test_bad_input test_no_memory &&
+        LD_PRELOAD=$runtime $DEBUG python/tests/random_program.py 0 20 >/dev/null
+}
+
+# Valgrind knows the stacks if it does not warn of a switch of stacks. What CPython does to read its
+# bytecode files is not quite to its liking: there are none.
+memcheck() {
+    local package log=$work/memory/memcheck.log
+    for_debug memcheck build --features valgrind || return 1
+    local -x PYTHONMALLOC=malloc PYTHONPATH=$package:python/tests
+    local -x PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX=/nonexistent
+    valgrind --log-file="$log" --error-exitcode=9 --errors-for-leak-kinds=none \
+        $DEBUG -m unittest test_bad_input || {
+        cat "$log"
+        return 1
+    }
+    tail -n 1 "$log"
+    ! grep 'switching stacks' "$log"
+}
+
 lint() {
     local python
     python=$(interpreter "${versions[0]}")
@@ -166,6 +213,16 @@ lint() {
         PYO3_PYTHON=$python cargo clippy --locked --manifest-path python/Cargo.toml \
             --target-dir "$work/lint" -- -D warnings
 }
+
+if [ "${1:-}" = --memory ]; then
+    install valgrind valgrind
+    install "$DEBUG" python3-dbg python3-dev
+    install_nightly
+    step asan
+    step memcheck
+    all_passed 'passed under AddressSanitizer and Valgrind'
+    exit
+fi
 
 quick=() chosen=() what=suites
 if [ "${1:-}" = --wheels ]; then

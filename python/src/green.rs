@@ -9,7 +9,7 @@ use core::{
     sync::atomic::{AtomicPtr, Ordering},
 };
 
-use greenlet::raw::{Context, StackLimits};
+use greenlet::raw::{Context, StackLimits, ToolsFiber};
 use pyo3_ffi::PyObject;
 
 use crate::{
@@ -55,6 +55,8 @@ pub(crate) struct Green {
     pub(crate) thread: AtomicPtr<Thread>,
     /// Of an `UnswitchableGreenlet`: what it is to fail at.
     pub(crate) fails: Cell<Fails>,
+    /// What developers' tools know of it; usually nothing.
+    pub(crate) fiber: ToolsFiber,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,6 +116,7 @@ impl Green {
             stack: Cell::new(None),
             thread: AtomicPtr::new(ptr::null_mut()),
             fails: Cell::default(),
+            fiber: ToolsFiber::new(),
         }
     }
 

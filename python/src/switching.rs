@@ -239,6 +239,7 @@ unsafe fn leave(thread: &Thread, me: &Green, to: &Green) -> Origin {
             .current
             .replace(Some(Owned::from_borrowed(to.object)));
         me.saved.switch(&to.saved);
+        tell_tools(me, to);
         let word = crate::refs::into_nullable(origin);
         let message = me.context.switch(
             &to.context,
@@ -247,7 +248,21 @@ unsafe fn leave(thread: &Thread, me: &Green, to: &Green) -> Origin {
                 kind: 0,
             },
         );
+        me.fiber.arrive();
         origin_of(message.word)
+    }
+}
+
+/// Nothing without a tool's feature.
+#[inline(always)]
+unsafe fn tell_tools(me: &Green, to: &Green) {
+    // SAFETY: the switch follows.
+    unsafe {
+        if cfg!(any(feature = "asan", feature = "valgrind")) && me.state.get() == State::Dead {
+            me.fiber.leave_for_ever(&to.fiber);
+        } else {
+            me.fiber.leave(&to.fiber);
+        }
     }
 }
 
@@ -342,6 +357,7 @@ unsafe fn start(thread: &Thread, green: &Green, content: Content) -> Start {
 
         // Nothing fails, and no Python code runs, from here to the first steps in `bottom`.
         let [low, top, end] = stack.limits();
+        green.fiber.prepare(stack.bounds());
         green.stack.set(Some(stack));
         green.saved.prepare(low, top, end);
         let main = Green::of(thread.main.get());
@@ -372,6 +388,7 @@ unsafe extern "C" fn bottom(
     // is the one in which it runs.
     unsafe {
         let me = &*green.cast::<Green>();
+        me.fiber.arrive_at_bottom();
         let origin = origin_of(origin);
         let Some(thread) = me.thread() else {
             Py_FatalError(c"greenlet: started in a thread that has ended".as_ptr())

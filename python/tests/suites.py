@@ -39,7 +39,7 @@ EXPECTED_TO_LEAK = "to leak but it did not"
 
 # Of gevent's: those that want a network, another process's time, or the interpreter's own tests.
 GEVENT_LEFT_OUT = re.compile(
-    r"test__(socket_dns|socket_ssl|socket_ex|ssl|resolver_dnspython|example_|subprocess|issue600"
+    r"test__(_monkey_patching|socket_dns|socket_ssl|socket_ex|ssl|resolver_dnspython|example_|subprocess|issue600"
     r"|memleak|doctests|execmodules|all__|backdoor|getaddrinfo_import|core_timer|threading\.py"
     r"|threading_2|threading_fork|monkey_fork)|test_threading"
 )

@@ -192,6 +192,8 @@ class NoMemory(unittest.TestCase):
                 try:
                     it.throw(KeyError, argument)
                 except KeyError as error:
+                    # CPython 3.11 has a fault of its own where such a block has no memory.
+                    remove_mem_hooks()
                     assert error.args == (argument,)
                     return "thrown"
 
