@@ -323,7 +323,7 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
         match (&content, refusal) {
             (Content::Value(_), _) => {
                 // A value that is dropped may take with it what holds the dead.
-                first = refcount::kept(at, |at| {
+                first = refcount::with_weak_count(at, |at| {
                     // SAFETY: a block of its own kind, and its value lies there.
                     let undeliverable =
                         unsafe { (block.kind().undeliverable_value)(block, refusal) };

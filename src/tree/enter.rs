@@ -1,4 +1,4 @@
-//! Entering: a root is lent to a closure, and what was made under it ends with it (rule s20).
+//! `enter`: lends a root to a closure, and afterwards kills the greenlets that were made (rule s20).
 
 use core::{convert::Infallible, ptr};
 
@@ -10,8 +10,7 @@ use super::{
 };
 use crate::{Current, host};
 
-/// Runs `body` with a new root greenlet. Ends all that is made under it, and returns what `body`
-/// returns.
+/// Runs `body` with a new root greenlet, then kills all greenlets that were made under it.
 pub(crate) fn enter<'env, I, R, F>(body: F) -> R
 where
     I: 'static,
@@ -25,7 +24,7 @@ where
     })
 }
 
-/// As [`enter`], but what is made under it may live for ever.
+/// As [`enter`], but greenlets that are made under it may outlive it.
 pub(crate) fn enter_unscoped<I: 'static, R>(body: impl FnOnce(&Current<'static, I>) -> R) -> R {
     with_root(&RootKind::<I>::STATIC, |root| {
         // SAFETY: the block's inbox type is I, and its greenlet runs.
@@ -45,10 +44,10 @@ pub(crate) fn with_inbox<'e, J: 'e, R>(
     })
 }
 
-/// Calls `make` with a greenlet of the `enter` of `member` under which something can be made that does
-/// not keep whoever makes it: the root of the `enter`, or else a new one that is dead afterwards.
+/// Calls `make` with a parent for a greenlet that must not hold the greenlet that makes it: the root of
+/// the `enter` of `member`, or else a new root that is dead afterwards.
 ///
-/// It need not run, and is sent nothing: there is no message of this type.
+/// That parent need not be the running greenlet, and receives nothing: there is no message of its type.
 pub(crate) fn with_ancestor<'e, R>(
     member: &Block,
     make: impl FnOnce(&Current<'e, Infallible>) -> R,
@@ -61,7 +60,7 @@ pub(crate) fn with_ancestor<'e, R>(
     }
 }
 
-/// Kills what lives when an `enter` ends.
+/// Kills the members that are alive when an `enter` ends.
 struct EndOfEnter<'a> {
     registry: &'a Registry,
     root: &'a Block,
@@ -78,17 +77,16 @@ impl<'a> EndOfEnter<'a> {
 
     fn kill_all(&self) {
         loop {
-            // A member that has died new may have a body that waits to be dropped.
+            // The body of a member that died new may still be in the queue.
             unstarted::finish_pending_drops();
             let Some(member) = self.registry.first() else {
                 break;
             };
             match kill::end(member) {
-                // Interrupted by the member, in a destructor, which goes on now: again.
+                // After an interruption by a destructor of the member: try again.
                 Killed::Dead | Killed::Interrupted => {}
                 Killed::Itself | Killed::Beneath | Killed::InProgress => {
-                    // Step 3 of the argument in `root.rs` says that this cannot be. To go on is
-                    // unsound.
+                    // Step 3 of the argument in `handles/root.rs` excludes this. To go on is unsound.
                     host::abort(format_args!("{member:?} lives at the end of its `enter`"));
                 }
             }

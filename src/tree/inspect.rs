@@ -1,12 +1,12 @@
-//! Inspecting a greenlet that does not run: where it waits.
+//! Inspecting the stack of a greenlet that does not run (rules s24, s25).
 //!
-//! What inspects runs on a stack of its own, in a context whose parent is the greenlet that is
-//! inspected. So an unwinder goes on there, and nothing runs on the stack that is inspected,
-//! however little of it is left.
+//! The inspecting code runs on another stack, in a context whose parent is the inspected greenlet. So an
+//! unwinder goes on from it into the inspected frames, and nothing runs on the inspected stack, however
+//! little of it is left.
 //!
-//! What inspects may run code of the program: the allocator's. Meanwhile no greenlet counts as
-//! running, so none can switch, and entering, killing and setting parents abort: the contexts that
-//! the unwinder is passing through must stay as they are.
+//! An inspection may call the program's allocator. Meanwhile no greenlet counts as running, so none can
+//! switch. Entering, killing and setting parents abort, because the contexts through which the unwinder
+//! passes must not change.
 
 use core::{mem::MaybeUninit, ptr};
 
@@ -28,15 +28,17 @@ pub(crate) enum Reach {
     Parents,
 }
 
-/// What is done on the stack of its own.
+/// The argument of [`start`].
 struct Inspection<'a> {
     asker: &'a Block,
     fiber: &'a Fiber,
     capture: &'a mut dyn FnMut(),
 }
 
-/// Calls `capture` where an unwinder goes on from its own frames to those of `block`. `None` if
-/// that has no frames, if there is no memory for a stack, or within another call.
+/// Calls `capture` where an unwinder goes on from its own frames to those of `block`.
+///
+/// Returns `None` if `block` has no frames, if there is no memory for a stack, or inside another
+/// inspection.
 pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) -> Option<R> {
     if matches!(block.state(), State::New | State::Dead) || thread::inspects() {
         return None;
@@ -79,7 +81,7 @@ pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> 
     seen
 }
 
-/// The bottom of the stack on which an [`Inspection`] runs.
+/// The bottom frame of the stack on which an [`Inspection`] runs.
 ///
 /// # Safety
 /// `inspection` is one, which nothing else uses meanwhile; `departure` is valid for a write.

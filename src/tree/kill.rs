@@ -1,36 +1,38 @@
-//! Making a greenlet end (rules s14 to s17).
+//! Killing a greenlet, whatever its state (rules s14 to s17).
 
 use core::ptr;
 
 use super::{Block, State, message, refcount, root, thread, unstarted};
 
-/// What a kill came to.
+/// The result of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Killed {
     /// The greenlet is dead.
     Dead,
-    /// The greenlet is the one that runs: it is being killed.
+    /// The victim is the running greenlet: its next switch fails.
     Itself,
-    /// The greenlet is being killed. The one that runs is a root on its stack and is told too.
+    /// The victim is being killed. The running greenlet is a root on its stack and is killed too.
     Beneath,
-    /// Another greenlet is already killing this one and waits for its end. Nothing was done.
+    /// Another greenlet is already killing the victim and waits for its end. Nothing was done.
     InProgress,
-    /// The greenlet is being killed and goes on with it, but while it did, the one that runs
-    /// was killed in turn, and no longer waits.
+    /// The victim is being killed and has not finished. Meanwhile it killed the greenlet that waited
+    /// for it, which therefore runs again.
     Interrupted,
 }
 
-/// Ends `victim`, whatever its state. Returns in the killer, whatever the victim's parent. The
-/// caller keeps the victim's block and frees it, if need be, afterwards.
+/// Kills `victim`, whatever its state, and returns in the killer, whatever the victim's parent.
 ///
-/// A victim that is busy is ended from the far end of its waits, because whoever it waits for
-/// must finish before it can go on: a nested root on its stack, or one that it is killing.
-/// If that chain of waits leads to the one that runs, the victim's own kill is interrupted.
+/// The caller holds the victim's block, and frees it afterwards if that is necessary.
+///
+/// A busy victim waits for another greenlet: a nested root on its stack, or one that it is killing. That
+/// one must finish first, so the kill begins at the end of the chain of waits. If the chain ends at the
+/// running greenlet, the victim's own kill is interrupted.
 pub(crate) fn kill(victim: &Block) -> Killed {
     kill_if(victim, false)
 }
 
-/// `takes_over`: also if another greenlet is already killing the victim; that one then waits longer.
+/// As [`kill`]. With `takes_over` it also goes on if another greenlet is already killing the victim. That
+/// greenlet then waits longer.
 fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     match victim.state() {
         State::Dead => return Killed::Dead,
@@ -55,7 +57,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
             return Killed::InProgress;
         }
         // SAFETY: null only outside every greenlet, where no kill is in progress.
-        hand_on(first_killer, unsafe { &*current });
+        prolong_wait(first_killer, unsafe { &*current });
     }
     tell_to_exit(victim, end);
     if ptr::eq(current, end) {
@@ -68,8 +70,8 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     }
     root::with_current(|killer| {
         if let (true, Some(spared)) = (interrupts, end.waits_for()) {
-            // `end` stops waiting. Who it was killing goes on dying; whoever has been waiting
-            // for the victim until now waits for that one, which ends later.
+            // `end` stops waiting, and the greenlet that it was killing continues to end. The killer
+            // that waited for the victim now waits for that one, which ends later.
             let first_killer = victim.killer();
             spared.set_killer(first_killer);
             if let Some(first_killer) = first_killer {
@@ -79,7 +81,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         victim.set_killer(Some(killer));
         killer.begin_waiting_for(victim);
         // SAFETY: `killer` runs and now waits. `end` is being killed; it is suspended, or it
-        // waits in a kill that nobody will answer any more.
+        // waits in a kill whose victim no longer returns to it.
         unsafe {
             if interrupts {
                 message::hop_to_interrupt(killer, victim, end);
@@ -95,21 +97,24 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     }
 }
 
-/// Makes `first_killer`, whose victim `current` takes over, wait longer: for `current`, or for the
-/// one that waits, in kills, for `current`. That one is being killed. It is never one that was
-/// there before `first_killer` began to wait: those do not run meanwhile (`kill_in_progress.rs`).
-fn hand_on(first_killer: &Block, current: &Block) {
+/// Makes `first_killer`, whose victim `current` takes over, wait longer.
+///
+/// It waits for `current`, or for the last greenlet of the chain of kills that waits for `current`. That
+/// greenlet is then killed. It is never one that existed before `first_killer` began to wait: those do
+/// not run meanwhile (`kill_in_progress.rs`).
+fn prolong_wait(first_killer: &Block, current: &Block) {
     let last = current.last_waiter();
     tell_to_exit(last, current);
     last.set_killer(Some(first_killer));
     first_killer.wait_instead_for(last);
 }
 
-/// As [`kill`], for the end of an `enter`, which no member may outlive: takes the victim over from
-/// whichever greenlet is killing it, and frees it if no handle to it is left, so the caller must not use the
-/// argument afterwards.
+/// Kills a member at the end of its `enter`, which no member may outlive.
+///
+/// It takes the victim over from a greenlet that is already killing it. It frees the block if no handle
+/// is left, so the caller must not use the argument afterwards.
 pub(crate) fn end(victim: &Block) -> Killed {
-    refcount::kept(victim, |victim| {
+    refcount::with_weak_count(victim, |victim| {
         let killed = kill_if(victim, true);
         if killed == Killed::Dead && victim.is_abandoned() {
             // SAFETY: without a strong count, and kept.
@@ -119,7 +124,7 @@ pub(crate) fn end(victim: &Block) -> Killed {
     })
 }
 
-/// Tells `first` to exit, and all that it waits for as far as `last`.
+/// Marks `first` as killed, and each greenlet in its chain of waits up to `last`.
 fn tell_to_exit(first: &Block, last: &Block) {
     let mut next = Some(first);
     while let Some(told) = next {
@@ -139,7 +144,7 @@ pub(crate) fn top_of_stack(block: &Block) -> &Block {
     top
 }
 
-/// Which greenlet began the stack that `block` is on: of a root, the one in which it was entered.
+/// The greenlet whose body is at the bottom of the stack of `block`.
 #[cfg(feature = "std")]
 pub(crate) fn bottom_of_stack(block: &Block) -> &Block {
     let mut bottom = block;

@@ -1,10 +1,10 @@
-//! Kills in which a killer waits, and which greenlets they block, so that a kill always ends (rule s15).
+//! Kills in which a killer waits, and the greenlets that they block so that every kill ends (rule s15).
 //!
 //! A greenlet that is being killed cannot switch, but its destructors may enter, and a nested root
-//! may switch. If that could switch to any greenlet, control might never return to the one that is to
-//! end. So while a kill is in progress, only greenlets that were made since it began can be switched
-//! to; all others count as busy. Those made since cannot leave that circle, nor can their results: they
-//! go to the greenlet that the kill waits for.
+//! may switch. If that could switch to any greenlet, control might never return to the victim. So while
+//! a kill is in progress, only greenlets that were made since it began can be switched to; all others
+//! count as busy. The results of the new ones cannot leave either: they go to the greenlet that the kill
+//! waits for.
 
 use core::{cell::Cell, ptr};
 

@@ -1,6 +1,5 @@
-//! Where blocks lie. A thread keeps the memory of some that are gone for the next ones: a
-//! greenlet that is made, runs and ends would otherwise spend a quarter of its time in the
-//! allocator.
+//! Memory for blocks. A thread keeps some of the memory that is freed, and uses it again: a greenlet
+//! that is made, runs and finishes would otherwise spend a quarter of its time in the allocator.
 
 use alloc::alloc as allocator;
 use core::{
@@ -21,12 +20,11 @@ const SIZES: usize = 16;
 #[cfg(feature = "std")]
 const KEPT: u32 = 64;
 
-/// How memory for a value of one type is had: what is asked of the allocator, and whether it
-/// is kept when it is free.
+/// What memory a type needs, and whether it is kept when it is freed.
 #[derive(Clone, Copy)]
 pub(super) struct SizeClass {
     layout: Layout,
-    /// How many units it is, if it is kept.
+    /// Its size in units, if it is kept.
     units: Option<usize>,
 }
 
@@ -67,14 +65,14 @@ const fn piece(units: usize) -> Layout {
 pub(crate) struct OutOfMemory(Layout);
 
 impl OutOfMemory {
-    /// For whom nobody can be told: does what a `Box` does.
+    /// Aborts as `Box::new` does, for callers that cannot return an error.
     #[cold]
     pub(crate) fn abort(self) -> ! {
         allocator::handle_alloc_error(self.0)
     }
 }
 
-/// Memory for a `T`, nobody else's.
+/// Allocates memory for a `T`.
 #[inline(always)]
 pub(super) fn allocate<T>() -> Result<NonNull<T>, OutOfMemory> {
     let size_class = const { SizeClass::of::<T>() };
@@ -87,15 +85,15 @@ pub(super) fn allocate<T>() -> Result<NonNull<T>, OutOfMemory> {
     Ok(memory.cast())
 }
 
-/// A pointer to all that [`allocate`] has returned for a `T`, given the address: a reference to the
-/// beginning leads neither to the rest nor to the allocator.
+/// Returns a pointer to all the memory that [`allocate`] returned, given its address. A reference to the
+/// `Block` at its start has provenance for that block only.
 pub(super) fn whole<T>(address: usize) -> *mut T {
     ptr::with_exposed_provenance_mut(address)
 }
 
 #[cold]
 fn from_allocator(layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
-    spare::see_to_the_end();
+    spare::free_at_exit();
     // SAFETY: something that begins with a block is not of size zero.
     NonNull::new(unsafe { allocator::alloc(layout) }).ok_or(OutOfMemory(layout))
 }
@@ -117,7 +115,7 @@ pub(super) unsafe fn free(memory: *mut u8, size_class: SizeClass) {
     unsafe { allocator::dealloc(memory, size_class.layout) };
 }
 
-/// What a thread keeps.
+/// The memory that a thread keeps.
 #[cfg(feature = "std")]
 mod spare {
     use alloc::alloc::dealloc;
@@ -130,9 +128,9 @@ mod spare {
     use crate::host::per_thread;
 
     per_thread! {
-        /// Without a destructor, so that reaching it is a plain load; [`Reaper`]'s sees to it.
+        /// It has no destructor, so that reading it is a plain load. [`FreeAtExit`] has one for it.
         static SPARE: Spare = Spare(UnsafeCell::new([Pieces::NONE; SIZES]));
-        static REAPER: Reaper = Reaper;
+        static FREE_AT_EXIT: FreeAtExit = FreeAtExit;
     }
 
     /// Pieces of memory, by their size in units.
@@ -192,16 +190,16 @@ mod spare {
         })
     }
 
-    /// To be called before a piece is had that may be kept.
-    pub(super) fn see_to_the_end() {
-        // It fails when the end has come, after which nothing is kept.
-        let _ = REAPER.try_with(|_| ());
+    /// Registers the destructor. Called before the allocator is asked for a piece that may be kept.
+    pub(super) fn free_at_exit() {
+        // It fails when the thread is ending. Nothing is kept then.
+        let _ = FREE_AT_EXIT.try_with(|_| ());
     }
 
     /// Frees what a thread keeps when it ends.
-    struct Reaper;
+    struct FreeAtExit;
 
-    impl Drop for Reaper {
+    impl Drop for FreeAtExit {
         fn drop(&mut self) {
             let full = Pieces {
                 count: KEPT,
@@ -223,7 +221,7 @@ mod spare {
     }
 }
 
-/// A board has no thread that ends, where it could be freed: nothing is kept.
+/// On boards no thread ends at which memory could be freed, so nothing is kept.
 #[cfg(not(feature = "std"))]
 mod spare {
     use core::ptr::NonNull;
@@ -236,5 +234,5 @@ mod spare {
         false
     }
 
-    pub(super) fn see_to_the_end() {}
+    pub(super) fn free_at_exit() {}
 }

@@ -450,7 +450,7 @@ fn announce_and(
         return Ok(());
     }
     // SAFETY: set by the one that left. The tracer may drop its last handle, so it is kept.
-    refcount::kept(unsafe { &*departed }, |from| {
+    refcount::with_weak_count(unsafe { &*departed }, |from| {
         let told = trace::announce(matches!(kind & CONTENT, THROWN | PANIC), from, to);
         see_to_it();
         told
@@ -480,7 +480,7 @@ fn settle(kind: usize, departed: *const Block) {
 /// It is there.
 unsafe fn settle_dead(dead: *const Block, frees: bool) {
     // SAFETY: the caller's word. Its stack may be the user's, and own its last handle: so it is kept.
-    refcount::kept(unsafe { &*dead }, |dead| {
+    refcount::with_weak_count(unsafe { &*dead }, |dead| {
         debug_assert_eq!(dead.state(), State::Dead);
         dead.settings().stack.give_back();
         if frees && dead.is_abandoned() {

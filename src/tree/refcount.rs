@@ -1,4 +1,4 @@
-//! Who holds a block, and what becomes of it when nobody does (rules s14, s17, s18).
+//! The reference counts of a block, and what happens when they reach zero (rules s14, s17, s18).
 
 use core::{
     cell::Cell,
@@ -15,12 +15,12 @@ use crate::host;
 pub(super) struct RefCounts {
     strong: Cell<usize>,
     weak: Cell<usize>,
-    /// Has it, dead and without handles, given up what it counted?
+    /// `true` once a dead greenlet without handles has released what it counted.
     given_up: Cell<bool>,
 }
 
 impl RefCounts {
-    /// Of a new block: one strong count, which its maker owns.
+    /// The counts of a new block: one strong count, which its maker owns.
     pub(super) const fn new() -> Self {
         Self {
             strong: Cell::new(1),
@@ -31,19 +31,19 @@ impl RefCounts {
 }
 
 impl Block {
-    /// Does nobody hold it any more?
+    /// Returns `true` if the strong count is zero.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.counts().strong.get() == 0
     }
 
-    /// Is its parent counted by others as well?
+    /// Returns `true` if others count its parent as well.
     #[inline(always)]
     fn shares_its_parent(&self) -> bool {
         self.parent()
             .is_some_and(|parent| parent.counts().strong.get() > 1)
     }
 
-    /// Are there no counts but those that it began with?
+    /// Returns `true` if the counts are those of a new block.
     pub(crate) fn is_held_once(&self) -> bool {
         (self.counts().strong.get(), self.counts().weak.get()) == (1, 1)
     }
@@ -57,7 +57,7 @@ impl Block {
         count_up(&self.counts().weak);
     }
 
-    /// A strong count, unless the greenlet has finished or is about to.
+    /// Returns a strong count, or `None` if the greenlet has finished or is about to.
     pub(crate) fn upgrade(&self) -> Option<Own> {
         if self.state() == State::Dead || self.is_abandoned() {
             return None;
@@ -68,8 +68,7 @@ impl Block {
     }
 }
 
-/// One more. A count that would overflow means that handles are forgotten in a loop, which
-/// must not end in a count of zero.
+/// Adds one. Aborts where the count would overflow, as `Rc` does: handles were forgotten in a loop.
 fn count_up(count: &Cell<usize>) {
     let Some(more) = count.get().checked_add(1) else {
         host::abort(format_args!("greenlet: more handles than can be counted"));
@@ -77,11 +76,11 @@ fn count_up(count: &Cell<usize>) {
     count.set(more);
 }
 
-/// A strong count of a block.
+/// Owns one strong count of a block.
 pub(crate) struct Own(NonNull<Block>);
 
 impl Own {
-    /// Takes over a count that somebody owns.
+    /// Takes over an existing count.
     ///
     /// # Safety
     /// The caller owns one strong count of `block` and gives it up.
@@ -117,8 +116,8 @@ impl Drop for Own {
     }
 }
 
-/// The last handle of `block` is gone: ends what can be ended and frees what can be freed,
-/// and then the same for its parent if this was all that held it.
+/// Ends and frees a greenlet whose last handle is gone, as far as that is possible now. Then does the
+/// same for its parent, if only this greenlet held it.
 ///
 /// # Safety
 /// `block` has no strong count any more, and is there.
@@ -126,7 +125,7 @@ impl Drop for Own {
 pub(crate) unsafe fn abandoned(block: *const Block) {
     // SAFETY: the caller's word.
     unsafe {
-        // The usual case apart: nothing is called but what it ends with.
+        // The usual case is separate, so that it ends in one tail call.
         if (*block).state() == State::Dead && (*block).shares_its_parent() {
             give_up_counts(block);
         } else {
@@ -135,7 +134,7 @@ pub(crate) unsafe fn abandoned(block: *const Block) {
     }
 }
 
-/// As [`abandoned`]. A loop, because a chain of parents may be long.
+/// As [`abandoned`], in a loop, because a chain of parents may be long.
 ///
 /// # Safety
 /// As for [`abandoned`].
@@ -143,8 +142,8 @@ pub(crate) unsafe fn abandoned(block: *const Block) {
 unsafe fn all_abandoned(block: *const Block) {
     let mut next = block;
     while !next.is_null() {
-        // SAFETY: by the function's contract for the first; each parent is there, and nobody holds
-        // it any more.
+        // SAFETY: by the function's contract for the first. Each parent is valid and has no strong
+        // count any more.
         next = unsafe {
             if (*next).state() == State::Dead {
                 give_up_counts(next)
@@ -155,30 +154,30 @@ unsafe fn all_abandoned(block: *const Block) {
     }
 }
 
-/// As [`abandoned`], for one that is not dead yet, and without the loop: returns the parent if
-/// nobody holds that any more.
+/// As [`abandoned`], for a greenlet that is not dead yet. Returns the parent if that has no strong count
+/// any more.
 ///
 /// # Safety
 /// As for [`abandoned`].
 #[inline(never)]
 unsafe fn end_abandoned(block: *const Block) -> *const Block {
-    // SAFETY: the caller's word. It stays while destructors and other greenlets run, as `kept`
-    // counts it, and may be freed when that returns: nothing here uses it then.
-    kept(unsafe { &*block }, |block| {
-        let over = match block.state() {
+    // SAFETY: the caller's word. `with_weak_count` keeps it while destructors and other greenlets run.
+    // It may be freed when that returns: nothing here uses it then.
+    with_weak_count(unsafe { &*block }, |block| {
+        let dead = match block.state() {
             State::Active if ptr::eq(thread::current(), block) => {
-                // It comes to this when it is left, or dies.
+                // This happens when it is left, or dies.
                 thread::set_current(Some(block));
                 false
             }
-            // It comes to this when its wait has ended and it leaves, or dies.
+            // This happens when its wait has ended and it is left, or dies.
             State::Busy if ptr::eq(thread::current(), block.end_of_waits()) => {
                 thread::set_current(Some(block.end_of_waits()));
                 false
             }
             _ => kill::kill(block) == kill::Killed::Dead,
         };
-        if over && block.is_abandoned() {
+        if dead && block.is_abandoned() {
             // SAFETY: dead, and without a strong count.
             unsafe { give_up_counts(block) }
         } else {
@@ -187,9 +186,9 @@ unsafe fn end_abandoned(block: *const Block) -> *const Block {
     })
 }
 
-/// Gives up what a dead greenlet without handles counts, once: its parent, and with the weak count of
-/// its strong side itself, so that the block may go. Returns the parent if nobody
-/// holds that any more.
+/// Releases, once, what a dead greenlet without handles counts: its parent, and the weak count that all
+/// strong counts share, after which the block may be freed. Returns the parent if that has no strong
+/// count any more.
 ///
 /// # Safety
 /// The greenlet is dead and has no strong count, and the block is there.
@@ -197,13 +196,13 @@ unsafe fn end_abandoned(block: *const Block) -> *const Block {
 unsafe fn give_up_counts(block: *const Block) -> *const Block {
     // SAFETY: the caller's word; the counts are this block's, given up this once.
     unsafe {
-        // Two may come here: whoever waited for the death, and whoever dropped the last handle
-        // while the first was still waiting.
+        // Two callers may get here: the one that waited for the death, and the one that dropped the
+        // last handle while the first was still waiting.
         if (*block).counts().given_up.replace(true) {
             return ptr::null();
         }
         let parent = if (*block).counts().weak.get() == 1 {
-            // Nobody sees the link any more.
+            // No weak handle is left through which the link could be seen.
             (*block).parent_link()
         } else {
             (*block).take_parent()
@@ -218,8 +217,7 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
     }
 }
 
-/// Gives up the count that a child has of its parent; returns the parent if nobody holds it any
-/// more.
+/// Releases the count that a child has of its parent. Returns the parent if that was the last one.
 ///
 /// # Safety
 /// The caller owns that count.
@@ -235,9 +233,9 @@ unsafe fn release_parent(parent: *const Block) -> *const Block {
     }
 }
 
-/// Keeps `block`, which may die, while `run` runs. It may be freed before this returns, though the
-/// argument names it: see [`Block`].
-pub(super) fn kept<'a, R>(block: &'a Block, run: impl FnOnce(&'a Block) -> R) -> R {
+/// Holds a weak count of `block` while `run` runs, in which the greenlet may die. The block may be freed
+/// before this returns, although the argument is a reference to it: see [`Block`].
+pub(super) fn with_weak_count<'a, R>(block: &'a Block, run: impl FnOnce(&'a Block) -> R) -> R {
     block.retain_weakly();
     let result = run(block);
     // SAFETY: the count made above.
@@ -245,7 +243,7 @@ pub(super) fn kept<'a, R>(block: &'a Block, run: impl FnOnce(&'a Block) -> R) ->
     result
 }
 
-/// Gives up a weak count.
+/// Releases a weak count.
 ///
 /// # Safety
 /// The caller owns one weak count of `block`.
@@ -263,9 +261,9 @@ pub(crate) unsafe fn release_weakly(block: *const Block) {
 /// Drops a block and frees its memory.
 ///
 /// # Safety
-/// Nobody has a count of `block` any more, and it points to all of the allocation.
+/// `block` has no count of either kind any more, and the pointer is valid for the whole allocation.
 unsafe fn free(block: *mut Block) {
-    // SAFETY: it is there until now. The memory is from `memory::allocate` with its kind's size
+    // SAFETY: it is valid until now. The memory is from `memory::allocate` with its kind's size
     // class, and its body is gone since it died.
     unsafe {
         if (*block).owns_memory() {
@@ -275,7 +273,7 @@ unsafe fn free(block: *mut Block) {
     }
 }
 
-/// As [`free`], for one that has something to drop.
+/// As [`free`], for a block that has something to drop.
 ///
 /// # Safety
 /// As for [`free`].

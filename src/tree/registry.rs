@@ -1,10 +1,8 @@
-//! The live greenlets: an intrusive list of the greenlets of an `enter`, or of those of a thread that no
-//! `enter` ends.
+//! The live greenlets of an `enter`, or those of a thread that no `enter` ends: an intrusive list.
 //!
-//! A stack that overflows may do so in the midst of the functions here, and the signal handler
-//! that says whose it was goes through the lists. So a list is whole at every step, in the forward
-//! direction: what is added leads on before anything leads to it, and what is removed still leads
-//! on when nothing leads to it any more.
+//! A stack may overflow inside the functions here, and the signal handler that names the greenlet walks
+//! the lists. So a list can be walked forwards at every step: a new member has its `next` before
+//! anything points to it, and a removed member keeps its `next` until nothing points to it.
 
 use core::{
     cell::Cell,
@@ -17,11 +15,11 @@ use super::Block;
 /// The head of a list of blocks.
 ///
 /// # Invariants
-/// * It stays where it is while it has members: they point at it.
-/// * Every member is there: a block leaves its registry when it dies, before it can be freed.
+/// * It does not move while it has members: they point to it.
+/// * Every member is valid: a block leaves its registry when it dies, before it can be freed.
 pub(crate) struct Registry {
     first: Cell<*const Block>,
-    /// The next in the thread's list of registries, which begins with that of the unscoped.
+    /// The next in the thread's list of registries. The first is that of greenlets without an `enter`.
     next: Cell<*const Registry>,
     /// The registry before in that list; null for the first, and for one that is in no list.
     previous: Cell<*const Registry>,
@@ -56,7 +54,7 @@ impl Registry {
         }
     }
 
-    /// Enters the list after `before`.
+    /// Inserts this registry into the list after `before`.
     ///
     /// # Safety
     /// This registry is in no list, and both stay where they are until it leaves.
@@ -96,7 +94,7 @@ impl Registry {
         unsafe { self.next.get().as_ref() }
     }
 
-    /// Calls `look` with each member; it must neither add nor remove any.
+    /// Calls `look` with each member. `look` must neither add nor remove any.
     #[cfg(feature = "std")]
     pub(crate) fn for_each(&self, mut look: impl FnMut(&Block)) {
         let mut member = self.first();

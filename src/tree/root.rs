@@ -1,7 +1,7 @@
-//! Roots: greenlets on a stack that is already there (rules s1, s2).
+//! Roots: greenlets on a stack that exists already (rules s1, s2).
 //!
-//! The main greenlet of a thread is the outermost; entering again, on any stack, adds an
-//! inbox to that stack and makes the one before busy until the closure is done.
+//! The main greenlet of a thread is the outermost root. Entering again, on any stack, adds an inbox to
+//! that stack; the greenlet that entered is busy until the closure has returned.
 
 use core::{any::TypeId, marker::PhantomData, mem, ptr};
 
@@ -36,11 +36,11 @@ impl<I> RootKind<I> {
     };
 }
 
-/// A root while it lives. Dropping it, also by unwinding, ends it.
+/// A live root. Dropping this, also by unwinding, ends it.
 struct Root<'a> {
     block: &'a Block,
     outer: *const Block,
-    /// What was the thread's main before, if this root is it now.
+    /// The thread's main before, if this root is the main now.
     main_before: Option<*const Block>,
 }
 
@@ -67,7 +67,7 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Ends it; nothing else ends it after that.
+    /// Ends the root. The caller then forgets `self`, or is its destructor.
     #[inline(always)]
     fn end(&self) {
         let block = self.block;
@@ -98,19 +98,19 @@ impl Drop for Root<'_> {
     }
 }
 
-/// What is to be done in a root that ends and is told something, or has values of its own.
+/// The slow path at the end of a root, which is killed or has greenlet-local values.
 #[cold]
 #[inline(never)]
 fn prepare_end(root: &Block) {
-    // Calls return in order, but on one stack only. Others wait for this root then, and its block
-    // may go with this frame.
+    // Calls return in order on one stack, but a closure may be left on another stack. Then other
+    // greenlets wait for this root, whose block may be freed with this frame.
     if !ptr::eq(thread::current(), root) {
         host::abort(format_args!("{root:?} ends, but is not the one that runs"));
     }
     root.locals().drop_all();
 }
 
-/// A root while it is in the thread's registry, where others see it. The root ends first.
+/// A live root in the thread's registry. The root ends before it leaves the registry.
 struct Listed<'a> {
     root: Root<'a>,
     _entry: Entry<'a>,
@@ -159,8 +159,8 @@ fn new_root(kind: &'static Kind) -> Result<Own, OutOfMemory> {
     }
 }
 
-/// Runs `body` with the running greenlet; outside every greenlet, with a root for as long. That
-/// one needs no memory from the allocator, so that a drop does not.
+/// Runs `body` with the running greenlet, or outside every greenlet with a new root on the stack. That
+/// root needs no memory from the allocator, so a drop needs none.
 pub(super) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     // SAFETY: null, or the running greenlet's block, which stays while it runs.
     if let Some(current) = unsafe { thread::current().as_ref() } {
@@ -188,9 +188,10 @@ fn with_root_on_stack<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) ->
     body(listed.root.block)
 }
 
-/// A root that receives `()`, and only what is sent to it, and that is entered again and again, on
-/// whatever stack. It is dead in between. Nobody is lent its `Current`, so there is no handle that
-/// would see it live again; and it is in no registry.
+/// A root that is entered again and again, on any stack, and is dead in between.
+///
+/// It receives `()`, and only what is sent to it directly. Its `Current` is lent to no code, so there is
+/// no handle through which it could be seen alive again. It is in no registry.
 pub(crate) struct Resumer(Own);
 
 impl Resumer {

@@ -1,26 +1,24 @@
-//! Who receives: the target itself, or a live ancestor in its place (rules s7, s9, s12); and
-//! who may send (rules s15, s19).
+//! Which greenlet receives a message: the target, or a live ancestor in its place (rules s7, s9, s12).
+//! Which greenlet may send one (rules s15, s19).
 
 use core::any::TypeId;
 
 use super::{Block, Refusal, block::State, kill_in_progress, refcount, thread, unstarted};
 use crate::host;
 
-/// What is to be delivered, as far as it decides who can receive it.
+/// What kind of message is delivered: that decides which greenlets can receive it.
 #[derive(Clone, Copy)]
 pub(crate) enum Delivery {
-    /// A value. The first receiver in question takes its type; another one does if its inbox
-    /// type has the same identity as this.
+    /// A value. The target has its type; an ancestor receives it if its inbox type has this identity.
     Value(fn() -> Option<TypeId>),
     /// An error or a panic, which every greenlet takes.
     Thrown,
 }
 
-/// How many refused switches of an exiting greenlet the crate answers before it concludes
-/// that the greenlet will never end (rule s15).
+/// After how many refused switches of a killed greenlet the crate aborts (rule s15).
 const MAX_REFUSALS: u32 = 1000;
 
-/// May `me` send?
+/// Checks that `me` may send.
 ///
 /// # Panics
 /// Unwinds ([`host::unwind_to_exit`]) from the second refusal on when `me` is being killed.
@@ -31,7 +29,7 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
     if me.is_exiting() {
         let refusals = me.count_refusal();
         if refusals > MAX_REFUSALS {
-            give_up(me);
+            abort_unending(me);
         }
         if refusals > 1 && !me.unwinds() {
             if !host::counts_panics() {
@@ -41,7 +39,7 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
             }
             me.set_unwound();
             if !host::unwind_to_exit() {
-                give_up(me);
+                abort_unending(me);
             }
         }
         return Err(Refusal::Exiting);
@@ -52,17 +50,18 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The end of a greenlet that does not end: rule s15 leaves no other.
+/// Aborts because a killed greenlet does not end (rule s15).
 #[cold]
-fn give_up(block: &Block) -> ! {
+fn abort_unending(block: &Block) -> ! {
     host::abort(format_args!(
         "{block:?} was killed, but goes on switching and cannot be unwound"
     ))
 }
 
-/// Who receives a delivery to `first`. A new greenlet that is to receive a value is started;
-/// one that is to receive an error dies instead (rule s12) and its parent is next. A refusal
-/// comes with the greenlet at which the search ended.
+/// Returns the greenlet that receives a delivery to `first`.
+///
+/// A new greenlet is started for a value. For an error it dies instead (rule s12), and the search goes
+/// on with its parent. A refusal is returned with the greenlet at which the search ended.
 pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Refusal, &Block)> {
     let mut block = first;
     loop {
@@ -91,8 +90,8 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                     };
                 }
                 Delivery::Thrown => {
-                    // What its body owns may be all that holds it: it may be gone after this.
-                    let next = refcount::kept(block, |block| {
+                    // Its body may own the last handle to it, so the block may be freed by this.
+                    let next = refcount::with_weak_count(block, |block| {
                         unstarted::drop_unstarted(block);
                         ancestor(block)
                     });
@@ -106,10 +105,11 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
     }
 }
 
-/// The parent. For a dead root that a closure had inside an `enter`, the root of that `enter`; for
-/// any other dead root, the thread's main greenlet. Never one outside the `enter` of `block`: there
-/// the stack may have frames of a thread-local's initializer, and code without a handle must
-/// not leave those (`root.rs`).
+/// Returns the parent, or for a dead root without one the root of the `enter` that it was in, or else
+/// the thread's main greenlet.
+///
+/// It is never outside the `enter` of `block`. Outside, the stack may have frames of a thread-local's
+/// initializer, and code without a handle must not leave those (`handles/root.rs`).
 pub(crate) fn ancestor(block: &Block) -> Option<&Block> {
     block.parent().or_else(|| {
         // SAFETY: null, or a registry whose `enter` has not ended: one that is alive, or has a handle

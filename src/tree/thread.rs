@@ -1,15 +1,15 @@
-//! What a thread remembers of its greenlets: who runs, who just left, who is main.
+//! The state of a thread: which greenlet runs, which one just left, which one is main.
 //!
-//! One constant-initialised thread-local without a destructor, so that reading it is a plain
-//! load and it stays usable while the thread's other thread-locals are destroyed.
+//! It is one constant-initialised thread-local without a destructor. So reading it is a plain load,
+//! and it stays usable while the thread's other thread-locals are destroyed.
 //!
 //! # Invariants
 //! * `running` is null or the block of the running greenlet, with the *alert* tag when its
 //!   next switch must take the slow path (`Block::needs_attention`).
-//! * `departed` is set by whoever leaves with a `kind` that says so, and taken on arrival;
-//!   nothing runs in between.
+//! * `departed` is set by a greenlet that leaves with a `kind` that says so, and taken on arrival.
+//!   Nothing runs in between.
 //! * `main` is null or the innermost live root on the thread's own stack.
-//! * `kill` is null or the first in the list of the kills that somebody waits in.
+//! * `kill` is null or the newest kill in which a greenlet waits, the head of a list of them.
 
 use core::{cell::Cell, ptr};
 
@@ -24,12 +24,12 @@ pub(crate) struct Thread {
     departed: Cell<*const Block>,
     main: Cell<*const Block>,
     pending_drops: PendingDrops,
-    /// The kill that was begun last of those that somebody waits in.
+    /// The newest kill in which a greenlet waits.
     kill: Cell<*const KillInProgress>,
     /// The roots, and the live greenlets that no `enter` ends.
     unscoped: Registry,
     last_id: Cell<u64>,
-    /// Is a stack being inspected? What runs there may allocate, and the allocator may inspect.
+    /// `true` while a stack is being inspected. That may allocate, and the allocator may inspect.
     #[cfg(feature = "std")]
     inspects: Cell<bool>,
 }
@@ -45,9 +45,11 @@ impl Thread {
     }
 }
 
-/// Those that have died new and whose bodies are yet to be dropped, if somebody is at that: one
-/// drop at a time a greenlet, so that a long chain of them, each owned by the body of the one
-/// before, does not nest. Null, or the head of a list on the stack of who is at that.
+/// Greenlets that have died new and whose bodies are still to be dropped.
+///
+/// Null if no body is being dropped, else the head of a list, on the stack of the function that drops
+/// them one after the other. So a long chain of greenlets, each owned by the body of the one before,
+/// does not nest.
 pub(crate) type PendingDrops = Cell<*const Cell<*const Block>>;
 
 per_thread! {
@@ -69,8 +71,8 @@ per_thread! {
     static RUNNING: Cell<*const Block> = Cell::new(ptr::null());
 }
 
-/// The word that says what runs: the switch core's where it reads it itself, as its
-/// [`hop`](arch::hop) does on x86_64, else one of Rust's.
+/// The word that says which greenlet runs. It belongs to the switch core where that reads it itself
+/// ([`hop`](arch::hop) on x86_64), else to Rust.
 #[inline(always)]
 fn running() -> *const Block {
     #[cfg(thread_words)]
@@ -107,7 +109,7 @@ fn untag(block: *const Block) -> *const Block {
     block.map_addr(|address| address & !ALERT)
 }
 
-/// Returns `true` if `block` runs with nothing to be told.
+/// Returns `true` if `block` runs and its next switch may take the short path.
 #[inline(always)]
 pub(crate) fn runs_undisturbed(block: &Block) -> bool {
     ptr::eq(running(), block)
@@ -126,7 +128,7 @@ pub(crate) fn current_and_whether_undisturbed() -> (*const Block, bool) {
     (current, !current.is_null() && ptr::eq(running, current))
 }
 
-/// Notes that `block` is about to run and that nothing is to be told to it.
+/// Notes that `block` is about to run and that its next switch may take the short path.
 #[inline(always)]
 pub(crate) fn set_current_undisturbed(block: &Block) {
     set_running(block)
@@ -142,8 +144,8 @@ pub(crate) fn set_current(block: Option<&Block>) {
     set_running(tagged)
 }
 
-/// As [`set_current`], on the stack of the one that ran; `undisturbed`: there was nothing to be told to
-/// that, and there is nothing that only `block` is to be told.
+/// As [`set_current`], on the same stack. `undisturbed`: the greenlet that ran before could take the
+/// short path, and nothing keeps `block` alone from it.
 #[inline(always)]
 pub(crate) fn set_current_after(block: &Block, undisturbed: bool) {
     if undisturbed {
@@ -154,12 +156,12 @@ pub(crate) fn set_current_after(block: &Block, undisturbed: bool) {
     }
 }
 
-/// Leaves word of who left, for the one that arrives.
+/// Notes which greenlet left, for the one that arrives.
 pub(crate) fn set_departed(block: &Block) {
     THREAD.with(|thread| thread.departed.set(block));
 }
 
-/// Takes the word that [`set_departed`] left.
+/// Takes what [`set_departed`] noted.
 pub(crate) fn take_departed() -> *const Block {
     THREAD.with(|thread| thread.departed.replace(ptr::null()))
 }
@@ -183,17 +185,17 @@ pub(crate) fn with_pending_drops<R>(use_them: impl FnOnce(&PendingDrops) -> R) -
     }
 }
 
-/// The kill that was begun last of those that somebody waits in, or null.
+/// The newest kill in which a greenlet waits, or null.
 pub(crate) fn kill() -> *const KillInProgress {
     THREAD.with(|thread| thread.kill.get())
 }
 
-/// Sets the kill that was begun last.
+/// Sets the newest kill.
 pub(crate) fn set_kill(kill: *const KillInProgress) {
     THREAD.with(|thread| thread.kill.set(kill));
 }
 
-/// Enters `block`, which is in no registry yet, among the thread's.
+/// Adds `block`, which is in no registry yet, to the thread's.
 pub(crate) fn register(block: &Block) {
     // SAFETY: the thread's registry is there as long as code runs on the thread, and a block
     // that nobody reaches any more when it ends is not touched again.
@@ -209,7 +211,7 @@ pub(crate) unsafe fn list(registry: &Registry) {
     THREAD.with(|thread| unsafe { registry.list_after(&thread.unscoped) });
 }
 
-/// Calls `look` with every live greenlet of the thread; it must make and end none.
+/// Calls `look` with every live greenlet of the thread. `look` must make and end none.
 #[cfg(feature = "std")]
 pub(crate) fn for_each_greenlet(mut look: impl FnMut(&Block)) {
     THREAD.with(|thread| {
@@ -242,13 +244,13 @@ pub(crate) fn set_inspects(inspects: bool) {
     THREAD.with(|thread| thread.inspects.set(inspects));
 }
 
-/// Is a stack being inspected?
+/// Returns `true` while a stack is being inspected.
 #[cfg(feature = "std")]
 pub(crate) fn inspects() -> bool {
     THREAD.with(|thread| thread.inspects.get())
 }
 
-/// To be called before the tree changes: aborts if a stack is being inspected.
+/// Aborts if a stack is being inspected. Called before the tree changes.
 #[cfg(feature = "std")]
 pub(crate) fn refuse_while_inspecting() {
     if inspects() {

@@ -5,8 +5,8 @@ use core::{cell::Cell, ptr};
 use super::{Block, refcount, thread};
 use crate::host;
 
-/// Ends a new greenlet: it dies without running, its body and its stack are dropped. A panic of a
-/// destructor is discarded after the panic hook has spoken.
+/// Ends a new greenlet without running it: its body and its stack are dropped. A panic of a destructor
+/// is discarded after the panic hook has run.
 ///
 /// Bodies are dropped one after the other, never one inside another: a chain of new
 /// greenlets, each held by the body of the one before, may be long.
@@ -27,8 +27,8 @@ pub(crate) fn drop_unstarted(block: &Block) {
     });
 }
 
-/// Drops the bodies that wait for the running greenlet to drop another one, without waiting for
-/// that: an `enter` whose members they were is about to end.
+/// Drops the bodies that are queued behind the one that the running greenlet is dropping. Called when
+/// the `enter` of those greenlets is about to end.
 pub(crate) fn finish_pending_drops() {
     thread::with_pending_drops(|pending_drops| {
         // SAFETY: null, or a list further down on this stack.
