@@ -2,8 +2,8 @@
 //! for unwinders, and the switch. `unsafe` throughout; the greenlet tree is built
 //! on nothing else.
 //!
-//! A [`Context`] is either *running* (at most one a thread), *suspended* or *over*. Who may
-//! switch to whom, what a message means, who frees a stack: all yours.
+//! A [`Context`] is *running* (at most one a thread), *suspended* or *finished*. Which context may
+//! switch to which, what a message means and who frees a stack is up to the runtime.
 //!
 //! ```
 //! use core::{cell::Cell, mem::MaybeUninit};
@@ -11,7 +11,7 @@
 //!
 //! thread_local!(static MAIN: Context = const { Context::new() });
 //!
-//! // Adds one to each number that it is sent; over when it is sent zero.
+//! // Adds one to each number that it is sent, and finishes when it is sent zero.
 //! unsafe extern "C" fn start(me: *mut (), mut word: MaybeUninit<usize>, _: usize, out: *mut Departure) {
 //!     MAIN.with(|main| unsafe {
 //!         while word.assume_init() != 0 {

@@ -1,9 +1,11 @@
-//! Miri, which runs no assembly. Each started greenlet is a thread of its own, of which one runs
-//! at a time: a switch wakes the target's thread and parks the caller's. (wasmtime's fibers do the
-//! same.) The values of the crate's thread-locals follow: see `host/carried.rs`.
+//! The switch under Miri, which runs no assembly.
 //!
-//! Bodies do not run on the greenlet's stack memory. But each switch writes to it, so that Miri
-//! notices a stack that is given back too early or used by somebody else.
+//! Each started greenlet has a thread, and one of them runs at a time: a switch wakes the target's
+//! thread and parks the caller's. wasmtime's fibers do the same. The values of the crate's thread-locals
+//! follow: see `host/carried.rs`.
+//!
+//! Bodies do not run on the greenlet's stack memory. But each switch writes to it, so that Miri reports
+//! a stack that is given back too early or used twice.
 
 use core::{
     cell::{Cell, UnsafeCell},
@@ -26,7 +28,7 @@ pub(crate) const STACK_PROBES: bool = true;
 /// Where the thread of a suspended context waits.
 #[derive(Debug)]
 pub(super) struct MoreRegisters {
-    /// Null: it has not started.
+    /// Null if it has not started.
     waiting: Cell<*const Waiting>,
 }
 
@@ -42,7 +44,7 @@ impl MoreRegisters {
     }
 }
 
-/// A local of the `switch` that waits.
+/// A local variable of a `switch` that waits.
 struct Waiting {
     thread: Thread,
     resumed: AtomicBool,
@@ -61,7 +63,7 @@ impl Waiting {
         }
     }
 
-    /// Waits until somebody resumes it; returns what they sent.
+    /// Waits until it is resumed, and returns what was sent.
     fn wait(&self) -> Message {
         while !self.resumed.load(Ordering::Acquire) {
             thread::park();

@@ -1,9 +1,8 @@
-//! What the rest of the crate must know of a processor: the registers of a suspended greenlet,
-//! and the switch, whose text is in `asm/`.
+//! The registers of a suspended greenlet, and the switch, whose text is in `asm/`.
 //!
-//! [`Registers`] is the same for all architectures but for `MoreRegisters`; its layout is checked
-//! against the numbers in the `.S` file. One file an architecture has the rest: `switch`, which
-//! includes the text and tells the compiler which registers it changes, and a few constants.
+//! [`Registers`] is the same for all architectures except for `MoreRegisters`. Its layout is checked
+//! against the constants in the `.S` file. Each architecture has a file with the rest: `switch`, which
+//! includes the text and declares the registers that it changes, and a few constants.
 //! Knows registers; knows neither memory management nor the tree.
 
 use core::{cell::Cell, mem::MaybeUninit};
@@ -44,16 +43,16 @@ pub(crate) mod core_layout {
     include!(concat!(env!("OUT_DIR"), "/core.rs"));
 }
 
-/// The registers of a suspended greenlet, and where it goes on: what the switch core saves. The
-/// compiler saves all others that its caller wants kept, where it knows which those are.
+/// The registers that the switch core saves of a suspended greenlet, and the address at which it resumes.
+/// All other registers are declared clobbered, so the compiler saves those that the caller needs.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Registers {
-    /// With `resume` a frame record, as the frame-pointer chain expects it.
+    /// Together with `resume` this is a frame record, a link of the frame-pointer chain.
     frame_pointer: Cell<usize>,
     resume: Cell<usize>,
     stack_pointer: Cell<usize>,
-    /// A register that `entry` takes the argument from: `CONTEXT_*` of the `.S` file says which.
+    /// The register from which `entry` takes the argument. `CONTEXT_*` of the `.S` file says which.
     argument: Cell<usize>,
     more: imp::MoreRegisters,
 }
@@ -107,14 +106,14 @@ impl Registers {
         self.more.prepare();
     }
 
-    /// Makes an unwinder that comes to these registers go on in the context that `link` leads to.
+    /// Makes an unwinder that reaches these registers continue in the context that `link` points to.
     #[inline(always)]
     pub(crate) fn lead_to(&self, link: *const ()) {
         self.frame_pointer.set(link.expose_provenance());
         self.resume.set(core_layout::entry_pc as *const () as usize);
     }
 
-    /// Makes an unwinder that comes to these registers end there.
+    /// Makes an unwinder that reaches these registers stop.
     #[inline(always)]
     pub(crate) fn lead_nowhere(&self) {
         self.frame_pointer.set(0);

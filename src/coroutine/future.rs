@@ -1,4 +1,4 @@
-//! Plain functions that wait for futures.
+//! `Stackful`: a future whose function waits for other futures from any depth of calls.
 
 use core::{
     cell::RefCell,

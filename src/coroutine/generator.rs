@@ -1,4 +1,4 @@
-//! Iterators by functions that yield from any depth.
+//! `Generator`: an iterator whose function yields items from any depth of calls.
 
 use core::{cell::Cell, fmt, iter::FusedIterator, ops::Deref};
 

@@ -1,5 +1,5 @@
-//! What generators and futures share: a greenlet that is resumed by whatever code holds it, and
-//! suspends itself to there.
+//! Asymmetric coroutines, on which generators and futures are built: a greenlet that suspends itself to
+//! the code that resumed it.
 //!
 //! The resumer is a root on its own stack, with an inbox of its own (rule s2). So it matters neither which
 //! greenlet resumes nor what it receives. A coroutine has one such root, which lives in each resume.

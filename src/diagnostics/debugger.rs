@@ -1,5 +1,5 @@
-//! What a debugger starts from to find every greenlet of a stopped process or a core file, with
-//! or without debug information. Read by `greenlet-gdb.py`, which has the same layout.
+//! Where a debugger finds every greenlet of a stopped process or a core file, with or without debug
+//! information. `greenlet-gdb.py` reads it and has the same layout.
 
 use core::{
     mem::offset_of,

@@ -1,5 +1,4 @@
-//! Where is everyone? What a suspended greenlet, or every greenlet of a thread, is doing
-//! (rules s24, s25).
+//! Backtraces and states of suspended greenlets, of one or of all of a thread (rules s24, s25).
 
 use core::{
     fmt::{self, Write as _},

@@ -1,7 +1,7 @@
 //! A callback at every switch (rule s22), with the feature `trace`.
 //!
-//! A thread that has a tracer has every switch take the slow path; one that has none pays
-//! nothing for the feature on the short one.
+//! In a thread that has a tracer every switch takes the slow path. In one that has none the feature costs
+//! nothing on the short path.
 
 #[cfg(not(feature = "trace"))]
 use crate::host;

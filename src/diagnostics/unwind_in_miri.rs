@@ -1,5 +1,5 @@
-//! As `unwind.rs`, where Miri runs the program: it has no unwinder that could be called, but
-//! functions of its own, which see the frames of one thread.
+//! The addresses of the frames of the current stack, under Miri. It has no unwinder that could be called,
+//! but functions of its own, which see the frames of one thread.
 
 use core::ptr;
 use std::{vec, vec::Vec};

@@ -1,4 +1,4 @@
-//! A greenlet of whatever inbox, to be looked at.
+//! A reference to a greenlet of any inbox type, as a tracer sees it.
 
 use core::{fmt, ptr};
 

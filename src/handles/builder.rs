@@ -1,4 +1,4 @@
-//! Name, stack and guard of a greenlet to be made.
+//! Sets the name, stack and guard of a new greenlet.
 
 use alloc::boxed::Box;
 

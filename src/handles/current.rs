@@ -1,4 +1,4 @@
-//! The running greenlet, as the code that runs in it sees it.
+//! The running greenlet: switching, throwing and killing.
 
 use core::{
     fmt,

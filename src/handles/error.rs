@@ -1,4 +1,4 @@
-//! Refusals: what was not done, why, and what comes back.
+//! The errors: why something was refused, with the message that was not sent.
 
 use core::{error::Error, fmt};
 

@@ -1,4 +1,4 @@
-//! Handles.
+//! The handle of a greenlet.
 
 use core::{fmt, marker::PhantomData};
 

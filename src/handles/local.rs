@@ -1,4 +1,4 @@
-//! Values that are each greenlet's own (rule s23), after [`std::thread::LocalKey`].
+//! Greenlet-local values (rule s23), modelled on [`std::thread::LocalKey`].
 
 use alloc::rc::Rc;
 use core::ptr;

@@ -10,7 +10,7 @@
 //! | `root.rs` | entering, with bodies that may borrow |
 //! | `unscoped.rs` | a greenlet that no `enter` ends |
 //! | `builder.rs` | settings of a new greenlet |
-//! | `thrown.rs` | an error on its way to another greenlet |
+//! | `thrown.rs` | an error that one greenlet sends to another |
 //! | `error.rs` | why a switch, a kill, a parent or a build was refused |
 //! | `local.rs` | values that each greenlet has of its own |
 

@@ -1,4 +1,4 @@
-//! Errors as they travel between greenlets.
+//! `Thrown`: an error, a panic or an exit that one greenlet sends to another.
 
 use alloc::{
     boxed::Box,

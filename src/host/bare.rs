@@ -1,5 +1,7 @@
-//! There is no system under the crate: one thread, and a panic does not return. If it unwinds all
-//! the same, it must not get past what the crate relies on.
+//! Without an operating system: one thread, and panics that do not unwind.
+//!
+//! If a panic unwinds all the same, the process aborts before it passes a frame on which the crate
+//! relies.
 
 use core::{fmt, mem};
 

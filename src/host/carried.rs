@@ -1,6 +1,8 @@
-//! Thread-locals under Miri. There each greenlet has a thread of its own (`arch/miri.rs`), but the
-//! crate's thread-locals must have one value for all greenlets of a thread. So the values belong
-//! to a *home*, that of the thread which entered, and the threads of its greenlets follow it.
+//! The crate's thread-locals under Miri.
+//!
+//! There each greenlet has a thread (`arch/miri.rs`), but a thread-local must have one value for all
+//! greenlets of a thread. So the values belong to a *home*, that of the thread which entered, and the
+//! threads of its greenlets use it.
 //!
 //! The test's own thread-locals, and std's, do not follow. Of std's the crate uses one, the count
 //! of panics; [`others_unwind`] stands in for it.

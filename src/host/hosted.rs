@@ -1,4 +1,4 @@
-//! The system under the crate is `std`.
+//! With `std`.
 
 use core::{any::Any, fmt};
 use std::{

@@ -1,5 +1,5 @@
-//! What the crate asks of the system under it, apart from memory for stacks: state of a
-//! thread, catching panics, aborting. One file for programs with `std`, one for boards.
+//! What the crate needs of the system, except memory for stacks: thread-locals, catching panics,
+//! aborting. One file is for programs with `std`, one for boards.
 
 #[cfg(miri)]
 pub(crate) mod carried;

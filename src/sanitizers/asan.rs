@@ -1,11 +1,13 @@
-//! AddressSanitizer. At a panic it clears its marks from the stack that unwinds, for which it
-//! must know where that ends; without, it sees errors that are none, and misses others. It is
-//! told of each switch and of each new stack (`sanitizer/common_interface_defs.h` and
-//! `sanitizer/asan_interface.h` of compiler-rt).
+//! AddressSanitizer and LeakSanitizer.
 //!
-//! LeakSanitizer, which comes with it, looks for pointers on the stacks of threads only: it is told
-//! of each stack from the start of what runs there to its end (`sanitizer/lsan_interface.h`). It
-//! searches all of it, so a pointer that a call has left behind hides a leak, as on a thread's.
+//! When a panic unwinds, AddressSanitizer clears its shadow memory of the stack, so it must know the
+//! bounds of that stack. Otherwise it reports errors that are none and misses others. It is told of each
+//! switch and of each new stack (`sanitizer/common_interface_defs.h` and `sanitizer/asan_interface.h` of
+//! compiler-rt).
+//!
+//! LeakSanitizer comes with it and by itself searches only the stacks of threads for pointers. It is
+//! told of each stack while a greenlet runs on it (`sanitizer/lsan_interface.h`). It searches the whole
+//! stack, so a pointer that a finished call has left there hides a leak, as on a thread's stack.
 
 use core::{
     cell::Cell,

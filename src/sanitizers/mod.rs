@@ -1,16 +1,15 @@
-//! What developers' tools must be told about stacks, each with a feature of its name. It may
-//! assume nothing of the tree but the order of the calls.
+//! Tells sanitizers and Valgrind of stacks and switches. Each tool has a feature of its name. Of the tree
+//! this assumes only the order of the calls.
 //!
-//! The tree says just before a switch who leaves for whom ([`Fiber::leave`],
-//! [`Fiber::leave_for_ever`]) and just after it, on the other stack, who has been reached
-//! ([`Fiber::arrive`], [`Fiber::arrive_at_bottom`]). Without the features all of this is nothing.
-//! With one, in a program that does not run under the tool, it is a few instructions that do
-//! nothing.
+//! Just before a switch the tree calls [`Fiber::leave`] or [`Fiber::leave_for_ever`]; just after it, on
+//! the other stack, [`Fiber::arrive`] or [`Fiber::arrive_at_bottom`]. Without the features these
+//! functions are empty. With a feature, but not under its tool, they are a few instructions without
+//! effect.
 //!
 //! [`ToolsFiber`] is the same for users of the raw layer.
 //!
-//! Functions between the tree's switch and a tool's own are inlined, also without optimization:
-//! ThreadSanitizer counts calls and returns for each stack, so whatever calls its switch must not
+//! Functions between the tree's switch and the tool's are inlined, also without optimization.
+//! ThreadSanitizer counts calls and returns for each stack, so a function that calls its switch must not
 //! return on the other stack.
 
 #[cfg(feature = "asan")]

@@ -1,4 +1,4 @@
-//! For runtimes on the raw layer.
+//! [`ToolsFiber`], with which a runtime on the raw layer tells the tools of its stacks.
 
 use super::Fiber;
 use crate::stack::StackLimits;

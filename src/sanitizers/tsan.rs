@@ -1,6 +1,8 @@
-//! ThreadSanitizer. It keeps a history and a stack of calls for each thread, and a greenlet needs
-//! its own, or what one did is taken for what another does (`sanitizer/tsan_interface.h` of
-//! compiler-rt). A switch orders what happens before it and after it, as it does in fact.
+//! ThreadSanitizer.
+//!
+//! It keeps a history and a call stack for each thread. Each greenlet needs its own, or accesses of one
+//! are reported with the calls of another (`sanitizer/tsan_interface.h` of compiler-rt). A switch
+//! synchronizes: what is before it happens before what is after it.
 
 use core::{
     cell::Cell,

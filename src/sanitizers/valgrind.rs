@@ -1,5 +1,7 @@
-//! Valgrind. It takes a far jump of the stack pointer for a huge frame, and what lies between for
-//! undefined, unless it knows where each stack begins and ends.
+//! Valgrind.
+//!
+//! Unless it knows the bounds of each stack, it takes a switch for the allocation of a huge frame, and
+//! the memory in between for undefined.
 
 use core::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! Why there is no stack.
+//! The error of a stack that could not be made.
 
 use core::fmt;
 

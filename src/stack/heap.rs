@@ -1,5 +1,5 @@
-//! Under Miri, which knows neither advice nor protection of pages: memory from the allocator
-//! in place of mappings, and guards that guard nothing.
+//! Memory for stacks under Miri, which has neither `madvise` nor `mprotect`: it is from the allocator, and
+//! guards have no effect.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 

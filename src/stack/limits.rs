@@ -1,4 +1,4 @@
-//! Where a stack lies, and what of it is in memory.
+//! The bounds of a stack, and which of its pages are resident.
 
 use super::mapping::{self, first_resident_page, page_size};
 

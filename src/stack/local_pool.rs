@@ -1,9 +1,8 @@
 //! The pool of the running thread, from which the tree takes its stacks.
 //!
-//! It is plain thread-local memory without a destructor, so that it can be reached as long as code
-//! runs on the thread. When the thread ends, a destructor of its own ([`AtEnd`]) unmaps what is
-//! idle; from then on nothing is kept. A stack that is in use for ever (rule s21) keeps the slabs
-//! of its size.
+//! It is a thread-local without a destructor, so it can be used as long as code runs on the thread. When
+//! the thread ends, the destructor of another one ([`AtEnd`]) unmaps idle stacks; from then on none is
+//! kept. A stack that is never given back (rule s21) keeps the slabs of its size.
 
 use core::{
     cell::{Cell, RefCell},

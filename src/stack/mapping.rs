@@ -1,4 +1,4 @@
-//! Address space for stacks, and guards in it.
+//! Maps address space for stacks, and protects guards in it.
 
 #[cfg(target_os = "linux")]
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};

@@ -1,4 +1,5 @@
-//! Where the stack of one greenlet comes from, before and after it has started.
+//! The stack of one greenlet: before it has started where the stack is to come from, afterwards the
+//! stack itself.
 
 use alloc::boxed::Box;
 #[cfg(feature = "std")]

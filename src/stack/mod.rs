@@ -1,6 +1,6 @@
-//! Memory for greenlets to run on: a pool of guarded stacks, or what the user brings.
+//! Memory for stacks: a pool of guarded stacks, or memory that the user provides.
 //!
-//! Knows pages and limits; knows nothing of registers or greenlets.
+//! This layer knows pages and limits. It knows nothing of registers or greenlets.
 
 mod error;
 #[cfg(feature = "std")]

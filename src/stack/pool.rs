@@ -1,14 +1,14 @@
-//! Stacks that are cut from slabs and kept for reuse.
+//! A pool of stacks, which are cut from slabs and kept for reuse.
 //!
-//! A slab is one mapping with many slots, each a guard below a stack. Slots of one shape form a
-//! shelf. A stack that comes back lies on its shelf with its pages, so that the next context finds
-//! them committed and in the cache; when more than a set number lie there, the pages of the
-//! longest unused half are given back at once (giving them back one by one would cost more than a
-//! microsecond a stack).
+//! A slab is one mapping with many slots. A slot is a guard and a stack above it. All slots of one shape
+//! form a shelf. A stack that is given back stays on its shelf with its pages, so the next context finds
+//! them committed and in the cache. When there are more idle stacks with pages than a set number, the
+//! pages of the longest unused half go back to the system together: one by one they would cost more than
+//! a microsecond a stack.
 //!
-//! Nothing grows without end: sizes are rounded so that there are few shapes ([`Shape`]), shelves
-//! of which no stack is in use are unmapped when there are too many or the system refuses memory,
-//! and the number of idle stacks with pages is bounded over all shelves.
+//! The pool is bounded. Sizes are rounded so that there are few shapes ([`Shape`]). A shelf without a
+//! stack in use is unmapped when there are too many shelves or the system refuses memory. The number of
+//! idle stacks with pages is bounded over all shelves.
 
 use core::{fmt, mem, num::NonZeroUsize, ptr::NonNull};
 
@@ -26,12 +26,11 @@ const MAX_SLAB: usize = if usize::BITS >= 64 { 1 << 30 } else { 1 << 23 };
 /// The first slab of a shelf has this many slots; each further one as many as there are.
 const FIRST_SLOTS: usize = 8;
 
-/// So much address space is left to the rest of the program, bytes: it goes on when a stack is
-/// refused, and its allocator must be able to map something, too.
+/// Bytes of address space that are left to the rest of the program: it continues when a stack is refused,
+/// and its allocator must be able to map memory.
 const HEADROOM: usize = if usize::BITS >= 64 { 4 << 20 } else { 1 << 20 };
 
-/// When there are so many shelves, those of which no stack is in use are unmapped before another
-/// is added.
+/// With this many shelves, those without a stack in use are unmapped before another is added.
 const MOST_IDLE_SHELVES: usize = 32;
 
 /// Tops of stacks differ by a multiple of this, a cache line …

@@ -1,4 +1,4 @@
-//! Sizes of stacks, in steps: however many sizes are asked for, there are few kinds of stack.
+//! Rounds the sizes of stacks, so that there are few shapes however many sizes are asked for.
 
 use core::num::NonZeroU64;
 

@@ -1,4 +1,4 @@
-//! One stack of its own, for users of the raw layer.
+//! A stack with a mapping of its own, for users of the raw layer.
 
 use core::fmt;
 

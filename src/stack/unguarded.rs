@@ -1,4 +1,4 @@
-//! Memory without a guard, for those who know that their greenlets fit.
+//! Stacks without a guard, for greenlets whose use of stack is known.
 
 use core::mem::MaybeUninit;
 

@@ -1,4 +1,4 @@
-//! The control block: all that the crate knows of one greenlet.
+//! The control block of a greenlet: its state, parent, stack, counts and context.
 
 use alloc::boxed::Box;
 #[cfg(feature = "std")]

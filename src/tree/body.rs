@@ -1,6 +1,5 @@
-//! The function at the bottom of a greenlet's stack: it takes the first message, runs the
-//! body, and when that finishes hands its outcome to whoever is to have it (rules s6, s7, s11,
-//! s13, s16).
+//! The function at the bottom of a greenlet's stack. It takes the first message, runs the body, and sends
+//! the outcome to the greenlet that is to receive it (rules s6, s7, s11, s13, s16).
 
 use alloc::boxed::Box;
 use core::{

@@ -1,8 +1,8 @@
 //! What travels in a switch, and how it is taken out on arrival.
 //!
-//! A value of a word or less travels in a register; a larger one stays on the stack of the
-//! sender, which is suspended, or in the block of the one that died, and its address travels.
-//! Either way the receiver moves it out before anything else can run (rule s10).
+//! A value of a word or less travels in a register. A larger one stays on the stack of the suspended
+//! sender, or in the block of a greenlet that died, and its address travels. Either way the receiver
+//! moves it out before other code can run (rule s10).
 
 use alloc::boxed::Box;
 use core::{
