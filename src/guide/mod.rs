@@ -5,12 +5,17 @@
 //! 3. [`throwing_and_killing`]: errors, kills, drops
 //! 4. [`entering`]: what greenlets may borrow, and how long they live
 //! 5. [`generators_and_futures`]: functions that suspend themselves to whoever resumes them
-//! 6. [`stacks`]: sizes, guards, overflow
-//! 7. [`embedding`]: what the crate does to a program; C and C++, other libraries, signals, tools
-//! 8. [`boards`]: without `std`; and how to get a program to a board
-//! 9. [`porting`]: from corosensei and from Python's greenlet
-//! 10. [`limits`]: all in one place
-//! 11. [`rules`]: the exact behaviour, s1 to s28
+//! 6. [`event_loops`]: two loops at once
+//! 7. [`locals`]: values of a greenlet's own
+//! 8. [`tracing`]: to see each switch
+//! 9. [`threads`]: one tree each
+//! 10. [`stacks`]: sizes, guards, overflow
+//! 11. [`embedding`]: what the crate does to a program; C and C++, other libraries, signals, tools
+//! 12. [`boards`]: without `std`; and how to get a program to a board
+//! 13. [`performance`]: what things cost
+//! 14. [`porting`]: from corosensei and from Python's greenlet
+//! 15. [`limits`]: all in one place
+//! 16. [`rules`]: the exact behaviour, s1 to s28
 
 #[doc = include_str!("switching.md")]
 pub mod switching {}
@@ -26,6 +31,21 @@ pub mod entering {}
 
 #[doc = include_str!("generators_and_futures.md")]
 pub mod generators_and_futures {}
+
+#[doc = include_str!("event_loops.md")]
+pub mod event_loops {}
+
+#[doc = include_str!("locals.md")]
+pub mod locals {}
+
+#[doc = include_str!("tracing.md")]
+pub mod tracing {}
+
+#[doc = include_str!("threads.md")]
+pub mod threads {}
+
+#[doc = include_str!("performance.md")]
+pub mod performance {}
 
 #[doc = include_str!("rules.md")]
 pub mod rules {}
