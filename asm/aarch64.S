@@ -1,5 +1,5 @@
-// Switch core for aarch64, AAPCS64. As x86_64.S, which explains what the four have in common;
-// the comments here are on what differs.
+// Switch core for aarch64, AAPCS64. See x86_64.S for what the cores have in common;
+// the comments here say what differs.
 //
 // ABI: "Procedure Call Standard for the Arm 64-bit Architecture",
 //      sections 6.1.1 "General-purpose Registers" (x19-x29, sp belong to the caller) and
@@ -11,8 +11,8 @@
 // Return addresses are not signed here: pointer authentication keys may differ between
 // threads, and unwinders read the context's resume address as it is.
 //
-// Assumes nothing but that ABI. This file must be kept in step with itself: the register table,
-// CONTEXT_*, the stores and loads, and the CFI of `entry`. src/arch/mod.rs is checked against
+// Assumes nothing but that ABI. Four parts of this file must agree: the register table, CONTEXT_*,
+// the stores and loads, and the CFI of `entry`. src/arch/mod.rs is checked against
 // CONTEXT_* when it compiles.
 //
 // Registers of a suspended greenlet. They lie in its context, not on its stack:
@@ -25,8 +25,8 @@
 //       32        size
 //
 // Registers of the caller that are left to the compiler: x20-x28, x30, v8-v15. The `asm!` that has
-// SWITCH in it declares them clobbered, so a caller of the switch saves those in which it has
-// something. x29 and x19 cannot be left to it: it may need them to find its own frame.
+// SWITCH in it declares them clobbered, so a caller of the switch saves those that hold a
+// live value. x29 and x19 cannot be left to it: it may need them to find its own frame.
 // (AAPCS64 6.1.1, 6.1.2: a subroutine preserves them. That subroutine is the compiler's.)
 
 #include "macros.h"
@@ -58,12 +58,12 @@ LAYOUT(size, CONTEXT_SIZE)
 //   x0       the caller's context
 //   x1       the context to resume, whose registers an earlier SWITCH stored or Rust prepared
 //   x2 x3    the message: word and kind
-// When somebody resumes the caller, behind the text
+// When the caller is resumed, after the text
 //   x2 x3    the message, as the other side gave it
 //   x29 x19 sp   as on entry
 //   all others are undefined; the `asm!` declares them clobbered.
 //
-// The unwind table of the function around the text is not true between the load of x29 and the
+// The unwind table of the function around the text is wrong between the load of x29 and the
 // jump (3 instructions).
 
     .macro SAVE

@@ -1,5 +1,5 @@
-// Switch core for 32-bit ARM, in ARM, Thumb-2 or Thumb-1 code, for the base standard and for VFP. As
-// x86_64.S, which explains what the four have in common; the comments here are on what differs.
+// Switch core for 32-bit ARM, in ARM, Thumb-2 or Thumb-1 code, for the base standard and for VFP. See
+// x86_64.S for what the cores have in common; the comments here say what differs.
 //
 // ABI: "Procedure Call Standard for the Arm Architecture" (AAPCS32), sections 6.1.1 "Core
 //      registers", 6.1.2.1 "VFP register usage conventions" and 6.2.1.2 "Stack constraints at a
@@ -9,8 +9,8 @@
 //      "Exception Handling ABI for the Arm Architecture" (EHABI), section 10.3 "Frame unwinding
 //      instructions".
 //
-// Assumes ARMv5T or newer (blx), or a Thumb-only processor. This file must be kept in step with
-// itself: the register table, CONTEXT_*, the stores and loads, and the CFI and EHABI of `entry`.
+// Assumes ARMv5T or newer (blx), or a Thumb-only processor. Five parts of this file must agree:
+// the register table, CONTEXT_*, the stores and loads, and the CFI and the EHABI table of `entry`.
 // src/arch/mod.rs is checked against CONTEXT_* when it compiles.
 //
 // One text for the three instruction sets: Thumb-1 (Cortex-M0, M23) loads and stores r0-r7 only, so
@@ -82,7 +82,7 @@ LAYOUT(size, CONTEXT_SIZE)
 //   r0       the caller's context
 //   r1       the context to resume, whose registers an earlier SWITCH stored or Rust prepared
 //   r2 r3    the message: word and kind
-// When somebody resumes the caller, behind the text
+// When the caller is resumed, after the text
 //   r2 r3    the message, as the other side gave it
 //   r6 r7 r9 r11 sp   as on entry
 //   all others are undefined; the `asm!` declares them clobbered.
@@ -90,7 +90,7 @@ LAYOUT(size, CONTEXT_SIZE)
 // bx, because the two sides may differ in their instruction set; through r4, because bx lr is
 // predicted as a return.
 //
-// The unwind table of the function around the text is not true between the load of r11 and the
+// The unwind table of the function around the text is wrong between the load of r11 and the
 // jump (9 instructions).
 
     // r4 = where the caller goes on, with the Thumb bit. No macro of the compiler's tells which

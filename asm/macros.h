@@ -16,8 +16,8 @@
 
 #ifdef GREENLET_LAYOUT
 // build.rs preprocesses each core once with this defined and reads the lines that LAYOUT
-// leaves behind (names in lower case: no macro may have them), so that the Rust `Frame` is checked
-// against the very numbers used here.
+// leaves behind (names in lower case: no macro may have them), so that the Rust `Registers` is
+// checked against the same numbers.
 #define LAYOUT(name, value) greenlet_layout name value
 #else
 #define LAYOUT(name, value)

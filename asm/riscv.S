@@ -1,15 +1,15 @@
-// Switch core for riscv64 and riscv32, RISC-V ELF psABI. As x86_64.S, which explains what
-// the four have in common; the comments here are on what differs.
+// Switch core for riscv64 and riscv32, RISC-V ELF psABI. See x86_64.S for what the
+// cores have in common; the comments here say what differs.
 //
 // ABI: "RISC-V ABIs Specification", chapter "RISC-V Calling Conventions", sections "Integer
 //      Register Convention" (s0-s11, sp belong to the caller), "Frame Pointer Convention" and
 //      "Floating-point Register Convention" (so do fs0-fs11, as wide as the ABI passes them:
-//      lp64d and ilp32d 64 bits, lp64f and ilp32f 32, lp64 and ilp32 none). fcsr is required to have "thread storage duration"
-//      there: a callee does not restore it, and neither does this core. gp and tp are never
-//      touched.
+//      lp64d and ilp32d 64 bits, lp64f and ilp32f 32, lp64 and ilp32 none). fcsr is required to
+//      have "thread storage duration" there: a callee does not restore it, and neither does this
+//      core. gp and tp are never touched.
 //
-// Assumes nothing but that ABI, and 32 integer registers (not RV32E, RV64E). This file must be kept in step with itself: the register table,
-// CONTEXT_*, the stores and loads, and the CFI of `entry`. src/arch/mod.rs is checked against
+// Assumes nothing but that ABI, and 32 integer registers (not RV32E, RV64E). Four parts of this file
+// must agree: the register table, CONTEXT_*, the stores and loads, and the CFI of `entry`. src/arch/mod.rs is checked against
 // CONTEXT_* when it compiles.
 //
 // Registers of a suspended greenlet. They lie in its context, not on its stack:
@@ -23,8 +23,8 @@
 //       32            16        size
 //
 // Registers of the caller that are left to the compiler: ra, s2-s11, fs0-fs11. The `asm!` that has
-// SWITCH in it declares them clobbered, so a caller of the switch saves those in which it has
-// something. s0 and s1 cannot be left to it: it may need them to find its own frame. The fs
+// SWITCH in it declares them clobbered, so a caller of the switch saves those that hold a
+// live value. s0 and s1 cannot be left to it: it may need them to find its own frame. The fs
 // registers are declared for every ABI: code for lp64 or ilp32 on a processor that has them may use all of
 // them, and there none belongs to the caller. ("Integer Register Convention", "Floating-point
 // Register Convention": preserved across calls. What preserves them is the compiler's function.)
@@ -70,7 +70,7 @@ LAYOUT(size, CONTEXT_SIZE)
 //   a0       the caller's context
 //   a1       the context to resume, whose registers an earlier SWITCH stored or Rust prepared
 //   a2 a3    the message: word and kind
-// When somebody resumes the caller, behind the text
+// When the caller is resumed, after the text
 //   a2 a3    the message, as the other side gave it
 //   s0 s1 sp     as on entry
 //   all others are undefined; the `asm!` declares them clobbered.
@@ -78,7 +78,7 @@ LAYOUT(size, CONTEXT_SIZE)
 // The last jump goes through t2: a jump through ra or t0 would be predicted as a return, and
 // t2 is the one whose target needs no landing pad (Zicfilp).
 //
-// The unwind table of the function around the text is not true between the load of s1 and the
+// The unwind table of the function around the text is wrong between the load of s1 and the
 // jump (4 instructions).
 
     .macro SAVE

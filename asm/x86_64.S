@@ -8,9 +8,9 @@
 // GREENLET_FP_CONTROL (feature `fp-control`) is for the control words. Without it they are the
 // thread's and not touched: right for programs that leave them alone, as Rust demands.
 //
-// Assumes nothing but that ABI. This file must be kept in step with itself: the register table,
-// CONTEXT_*, the stores and loads, and the CFI of both routines. src/arch/x86_64.rs is checked
-// against CONTEXT_* when it compiles.
+// Assumes nothing but that ABI. Four parts of this file must agree: the register table, CONTEXT_*,
+// the stores and loads, and the CFI of both routines. src/arch/ is checked against CONTEXT_* when it
+// compiles.
 //
 // Registers of a suspended greenlet. They lie in its context, not on its stack:
 //
@@ -24,8 +24,8 @@
 //       32 or 40  size
 //
 // Registers of the caller that are left to the compiler: r12-r15. The `asm!` that has SWITCH in it
-// declares them clobbered, so a caller of the switch saves those in which it has something. rbx and
-// rbp cannot be left to it: it may need them to find its own frame. (psABI 3.2.1: a function that
+// declares them clobbered, so a caller of the switch saves those that hold a live value. rbx and rbp
+// cannot be left to it: it may need them to find its own frame. (psABI 3.2.1: a function that
 // changes a callee-saved register saves it first. That function is the compiler's.)
 
 #include "macros.h"
@@ -87,23 +87,23 @@ LAYOUT(running, WORD_RUNNING)
 //   rdi      the caller's context
 //   rsi      the context to resume, whose registers an earlier SWITCH stored or Rust prepared
 //   rdx rcx  the message: word and kind
-// When somebody resumes the caller, behind the text
+// When the caller is resumed, after the text
 //   rdx rcx  the message, as the other side gave it
 //   rbx rbp rsp, MXCSR control bits, x87 control word   as on entry
 //   all others are undefined; the `asm!` declares them clobbered.
 //
 // HOP: the same if rdi is the thread's running context and the byte HOP_STATE of the context in rsi
-// is HOP_ACTIVE; the running context is then the one in rsi. Otherwise nothing is done, and behind the
-// text are rdx and rsi as on entry, and HOP_REFUSED in rcx. One path for both answers: the caller
+// is HOP_ACTIVE; the running context is then the one in rsi. Otherwise nothing is done, and after the
+// text rdx and rsi are as on entry, and rcx is HOP_REFUSED. One path for both answers: the caller
 // looks at the kind, as it must in any case.
 //
-// No call that is left by another way, and no ret: the processor's return-address predictor does
-// not notice the switch, so the frames around it still return as predicted. Each place in a program
-// that switches has a jump of its own, which is predicted by where that place usually goes.
+// There is neither a call that does not return nor a ret. So the processor's return-address predictor
+// is not disturbed, and the frames around the switch return as predicted. Each place in a program that
+// switches has a jump of its own, which is predicted by the usual target of that place.
 //
-// Nothing of a stack is written but by the call in THREAD_WORDS, which returns: so a signal may
-// come anywhere. The unwind table of the function around the text is not true between the load of
-// rbx and the jump (3 instructions): an unwinder that a signal handler starts there goes astray.
+// Nothing is written to a stack except by the call in THREAD_WORDS, which returns. So a signal may
+// arrive anywhere. The unwind table of the function around the text is wrong between the load of rbx
+// and the jump (3 instructions): an unwinder that a signal handler starts there finds wrong frames.
 
     // rax = where the thread's words are, from fs. In a shared object this calls the dynamic
     // linker's resolver, which changes rax only ("Thread-Local Storage Descriptors for IA32 and
