@@ -1,7 +1,7 @@
 //! Prints a directory as a tree with sizes, the contents of a directory above it:
 //!
 //! ```text
-//! cargo run --release --example walk -- [PATH]
+//! cargo run --release --example walk -- [--depth LEVELS] [PATH]
 //! ```
 //!
 //! The walk is a recursive function in a greenlet of its own. From wherever it is in its
@@ -9,31 +9,69 @@
 //! there when the main greenlet switches back for more. So the walk keeps its call stack, the
 //! printing keeps its loop, and neither needs a list of the whole tree.
 
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::{
-    env,
+    cell::RefCell,
+    collections::HashSet,
     ffi::{OsStr, OsString},
-    fmt, fs,
+    fmt,
+    fs::{self, Metadata},
     io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use greenlet::{Builder, Child, Thrown, enter};
+use lexopt::{Arg, Parser};
 
 const USAGE: &str = "\
-Usage: walk [PATH]
+Usage: walk [OPTION...] [PATH]
 
-Prints what is at PATH (default: the current directory) as a tree with sizes, the
-contents of a directory above it. Symbolic links are not followed. A directory that
-cannot be read is reported on standard error and counts as empty.
+Prints what is at PATH (default: the current directory) as a tree, the contents of a
+directory above it. Each line has the size and what it takes on disk; a directory's
+are those of all that is in it, and its own place on disk. A file with several names
+counts once. Symbolic links are not followed. What cannot be read is reported on
+standard error, counts as empty, and makes the exit status 1.
+
+  -d, --depth LEVELS  prints so many levels below PATH, and counts all
+  -h, --help          prints this
 ";
+
+struct Options {
+    root: PathBuf,
+    /// Levels that are printed.
+    depth: usize,
+}
+
+/// `None` if help is wanted.
+fn options() -> Result<Option<Options>, lexopt::Error> {
+    let (mut root, mut depth) = (None, usize::MAX);
+    let mut arguments = Parser::from_env();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Short('d') | Arg::Long("depth") => {
+                let levels = arguments.value()?;
+                depth = levels
+                    .to_str()
+                    .and_then(|levels| levels.parse().ok())
+                    .ok_or_else(|| format!("--depth takes a number of levels, not {levels:?}"))?;
+            }
+            Arg::Value(path) if root.is_none() => root = Some(path.into()),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let root = root.unwrap_or_else(|| ".".into());
+    Ok(Some(Options { root, depth }))
+}
 
 /// What the walker sends to the main greenlet.
 enum Found {
     Entry {
         name: OsString,
         depth: usize,
-        size: u64,
+        size: Size,
     },
     Unreadable {
         path: PathBuf,
@@ -42,25 +80,25 @@ enum Found {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    let root = match arguments.as_slice() {
-        [] => Path::new("."),
-        [option] if option == "--help" || option == "-h" => {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        [path] => Path::new(path),
-        _ => {
-            eprint!("{USAGE}");
+        Err(error) => {
+            eprint!("walk: {error}\n\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    if let Err(error) = check(root) {
-        eprintln!("walk: {}: {error}", root.display());
+    if let Err(error) = check(&options.root) {
+        eprintln!("walk: {}: {error}", options.root.display());
         return ExitCode::FAILURE;
     }
-    match print_tree(root, &mut io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
+    match print_tree(&options, &mut io::stdout().lock()) {
+        Ok(0) => ExitCode::SUCCESS,
+        // Each has been reported.
+        Ok(_) => ExitCode::FAILURE,
         // Whoever reads the output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -84,56 +122,71 @@ fn is_broken_pipe(error: &Thrown) -> bool {
         .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Runs the walk in a greenlet and prints what it sends.
+/// Runs the walk in a greenlet and prints what it sends. Returns how many errors it has reported.
 ///
 /// If printing fails, the walker is dropped in the middle of its recursion. That kills it: its
 /// `switch` returns an error, which `?` carries out of the recursion.
-fn print_tree(root: &Path, out: &mut impl Write) -> Result<(), Thrown> {
+fn print_tree(options: &Options, out: &mut impl Write) -> Result<u64, Thrown> {
+    let root = options.root.as_path();
     enter(|me| {
         let walker = Builder::new()
             .name("walker")
             // As much as a program's own stack, for deep trees. Only what is used costs memory.
             .stack_size(8 * 1024 * 1024)
             .build(me, |me, ()| {
-                Walk { me }.visit(root, root.as_os_str(), 0)?;
+                let seen = RefCell::default();
+                Walk { me, seen }.visit(root, root.as_os_str(), 0)?;
                 Ok(None)
             })?;
 
         let mut branches = Branches::default();
+        let mut errors = 0;
         while let Some(found) = me.switch(&walker, ())? {
             match found {
+                Found::Entry { depth, .. } if depth > options.depth => {}
                 Found::Entry { name, depth, size } => {
-                    let size = Human(size).to_string();
-                    let branch = branches.to(depth);
-                    writeln!(out, "{size:>10}  {branch}{}", printable(&name))?;
+                    let (bytes, disk) =
+                        (Human(size.bytes).to_string(), Human(size.disk).to_string());
+                    let (branch, name) = (branches.to(depth), printable(&name));
+                    writeln!(out, "{bytes:>10} {disk:>10}  {branch}{name}")?;
                 }
                 Found::Unreadable { path, error } => {
                     // Who does not listen misses this alone.
                     let path = printable(path.as_os_str());
                     let _ = writeln!(io::stderr(), "walk: {path}: {error}");
+                    errors += 1;
                 }
             }
         }
-        Ok(())
+        Ok(errors)
     })
 }
 
 /// The walk, as it runs in its greenlet.
 struct Walk<'a, 'e> {
     me: &'a Child<'e, (), Option<Found>>,
+    /// Files with several names, of which one has been counted.
+    seen: RefCell<HashSet<FileId>>,
 }
 
 impl Walk<'_, '_> {
     /// Sends what is below `path`, then `path` itself, and returns its size: of a directory,
-    /// the sum of what is in it.
-    fn visit(&self, path: &Path, name: &OsStr, depth: usize) -> Result<u64, Thrown> {
+    /// the sum of what is in it, and its own place on disk.
+    fn visit(&self, path: &Path, name: &OsStr, depth: usize) -> Result<Size, Thrown> {
         let size = match fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_dir() => self.visit_contents(path, depth + 1)?,
-            Ok(metadata) => metadata.len(),
+            Ok(metadata) if metadata.is_dir() => {
+                let contents = self.visit_contents(path, depth + 1)?;
+                Size {
+                    disk: contents.disk + Size::of(&metadata).disk,
+                    ..contents
+                }
+            }
+            Ok(metadata) if self.is_counted(&metadata) => Size::default(),
+            Ok(metadata) => Size::of(&metadata),
             // Deleted since its directory was read, or the like.
             Err(error) => {
                 self.send_error(path, error)?;
-                return Ok(0);
+                return Ok(Size::default());
             }
         };
         let name = name.to_os_string();
@@ -141,17 +194,24 @@ impl Walk<'_, '_> {
         Ok(size)
     }
 
-    fn visit_contents(&self, directory: &Path, depth: usize) -> Result<u64, Thrown> {
-        let mut sum = 0;
+    fn visit_contents(&self, directory: &Path, depth: usize) -> Result<Size, Thrown> {
+        let mut sum = Size::default();
         match sorted_names(directory) {
             Ok(names) => {
                 for name in names {
-                    sum += self.visit(&directory.join(&name), &name, depth)?;
+                    let size = self.visit(&directory.join(&name), &name, depth)?;
+                    sum.bytes += size.bytes;
+                    sum.disk += size.disk;
                 }
             }
             Err(error) => self.send_error(directory, error)?,
         }
         Ok(sum)
+    }
+
+    /// Has the file been met by another of its names?
+    fn is_counted(&self, metadata: &Metadata) -> bool {
+        FileId::of(metadata).is_some_and(|id| !self.seen.borrow_mut().insert(id))
     }
 
     fn send_error(&self, path: &Path, error: io::Error) -> Result<(), Thrown> {
@@ -197,6 +257,55 @@ impl Branches {
         branch.push(if from_above { '├' } else { '┌' });
         branch.push_str(if has_contents { "─┴ " } else { "── " });
         branch
+    }
+}
+
+/// What a file holds, and what it takes on disk, bytes.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    bytes: u64,
+    disk: u64,
+}
+
+#[cfg(unix)]
+impl Size {
+    fn of(metadata: &Metadata) -> Self {
+        // `blocks` counts in units of 512 bytes, whatever the file system's are.
+        let disk = metadata.blocks() * 512;
+        Self {
+            bytes: metadata.len(),
+            disk,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Size {
+    fn of(metadata: &Metadata) -> Self {
+        let bytes = metadata.len();
+        Self { bytes, disk: bytes }
+    }
+}
+
+/// Which file it is, whatever its name.
+#[derive(PartialEq, Eq, Hash)]
+struct FileId {
+    device: u64,
+    number: u64,
+}
+
+impl FileId {
+    /// Of what has several names.
+    #[cfg(unix)]
+    fn of(metadata: &Metadata) -> Option<Self> {
+        let (device, number) = (metadata.dev(), metadata.ino());
+        (metadata.nlink() > 1).then_some(Self { device, number })
+    }
+
+    /// The standard library does not tell.
+    #[cfg(not(unix))]
+    fn of(_metadata: &Metadata) -> Option<Self> {
+        None
     }
 }
 

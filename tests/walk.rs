@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::{
         ffi::OsStrExt,
-        fs::{PermissionsExt, symlink},
+        fs::{MetadataExt, PermissionsExt, symlink},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -31,16 +31,28 @@ fn walk(arguments: &[&OsStr]) -> Output {
     command.args(arguments).output().expect("walk starts")
 }
 
+/// What `walk` prints, without what each entry takes on disk: that is the file system's choice.
+fn sizes_of(output: &Output) -> Vec<String> {
+    let columns = stdout(output).lines().map(|line| line.split_at(10));
+    columns
+        .map(|(size, rest)| size.to_string() + &rest[11..])
+        .collect()
+}
+
 /// Walks `root` and wants success; without the root's own path, which is another each time.
 fn lines_of(root: &Path) -> Vec<String> {
-    let output = walk(&[root.as_os_str()]);
+    lines_with(&[], root)
+}
+
+fn lines_with(options: &[&str], root: &Path) -> Vec<String> {
+    let mut arguments: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
+    arguments.push(root.as_os_str());
+    let output = walk(&arguments);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(stderr(&output), "");
     let root = root.to_str().expect("a temporary name");
-    stdout(&output)
-        .lines()
-        .map(|line| line.replace(root, "ROOT"))
-        .collect()
+    let lines = sizes_of(&output).into_iter();
+    lines.map(|line| line.replace(root, "ROOT")).collect()
 }
 
 /// A directory with everything that has a line of its own, made in no order.
@@ -83,10 +95,62 @@ fn walks_the_current_directory_when_no_path_is_given() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    let lines: Vec<_> = stdout(&output).lines().collect();
+    let lines = sizes_of(&output);
     let [contents @ .., root] = &SAMPLE;
     assert_eq!(lines[..contents.len()], *contents);
     assert_eq!(lines[contents.len()..], [root.replace("ROOT", ".")]);
+}
+
+#[test]
+fn prints_no_more_levels_than_it_is_told_and_counts_all() {
+    let root = sample();
+    let two = [
+        "      10 B  ┌── a",
+        "   1.5 KiB  │ ┌── deep",
+        "   1.0 KiB  │ ├── y",
+        "   2.5 KiB  ├─┴ b",
+        "       0 B  ├── empty",
+        "    1023 B  ├── z",
+        "   3.5 KiB  ROOT",
+    ];
+    assert_eq!(lines_with(&["--depth", "2"], root.path()), two);
+    assert_eq!(lines_with(&["-d0"], root.path()), ["   3.5 KiB  ROOT"]);
+}
+
+#[test]
+fn tells_what_each_entry_takes_on_disk() {
+    let root = sample();
+    let on_disk = |name: &str| {
+        let metadata = fs::symlink_metadata(root.path().join(name)).unwrap();
+        metadata.blocks() * 512
+    };
+    let all = ["", "a", "z", "empty", "b", "b/y", "b/deep", "b/deep/x"];
+    let deepest = ["b/deep/deeper", "b/deep/deeper/one"];
+    let sum: u64 = all.iter().chain(&deepest).map(|name| on_disk(name)).sum();
+    let output = walk(&["-d0".as_ref(), root.path().as_os_str()]);
+    let printed = stdout(&output)[11..21].trim();
+    assert!(sum < 1 << 20, "{sum}");
+    let expected = if sum < 1024 {
+        format!("{sum} B")
+    } else {
+        format!("{:.1} KiB", sum as f64 / 1024.0)
+    };
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn a_file_with_two_names_counts_once() {
+    let root = Directory::new().unwrap();
+    fs::write(root.path().join("first"), [0; 100]).unwrap();
+    fs::hard_link(root.path().join("first"), root.path().join("second")).unwrap();
+    assert_eq!(
+        lines_of(root.path()),
+        [
+            "     100 B  ┌── first",
+            "       0 B  ├── second",
+            "     100 B  ROOT",
+        ]
+    );
 }
 
 #[test]
@@ -161,7 +225,7 @@ fn walk_without_privileges(root: &Path) -> Option<Output> {
 }
 
 #[test]
-fn a_directory_that_cannot_be_read_is_reported_and_the_rest_is_printed() {
+fn a_directory_that_cannot_be_read_is_reported_the_rest_printed_and_the_status_1() {
     let root = sample();
     let locked = root.path().join("b/deep");
     fs::set_permissions(root.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -175,9 +239,9 @@ fn a_directory_that_cannot_be_read_is_reported_and_the_rest_is_printed() {
         "walk: {}: Permission denied (os error 13)\n",
         locked.display()
     );
-    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output), report);
-    let lines: Vec<_> = stdout(&output).lines().collect();
+    let lines = sizes_of(&output);
     assert_eq!(
         lines[..6],
         [
@@ -257,17 +321,31 @@ fn says_so_when_the_output_cannot_be_written() {
 }
 
 #[test]
-fn help_is_output_and_a_second_path_is_an_error() {
+fn help_is_output_and_misuse_is_an_error_that_names_it() {
     let help = walk(&["--help".as_ref()]);
     assert!(help.status.success());
     assert!(
-        stdout(&help).starts_with("Usage: walk [PATH]\n"),
+        stdout(&help).starts_with("Usage: walk [OPTION...] [PATH]\n"),
         "{help:?}"
     );
     assert_eq!(stderr(&help), "");
 
-    let misuse = walk(&[".".as_ref(), ".".as_ref()]);
-    assert_eq!(misuse.status.code(), Some(2));
-    assert_eq!(stdout(&misuse), "");
-    assert_eq!(stderr(&misuse), stdout(&help));
+    for (arguments, error) in [
+        (&[".", "./"][..], "unexpected argument \"./\""),
+        (&["--all"], "invalid option '--all'"),
+        (
+            &["--depth", "x"],
+            "--depth takes a number of levels, not \"x\"",
+        ),
+        (&["-d"], "missing argument for option '-d'"),
+    ] {
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+        let misuse = walk(&arguments);
+        assert_eq!(misuse.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(stdout(&misuse), "");
+        assert_eq!(
+            stderr(&misuse),
+            format!("walk: {error}\n\n{}", stdout(&help))
+        );
+    }
 }
