@@ -93,23 +93,23 @@ const PATHS: &[Path] = &[
     // Of them 57 for the registry of what is to end with it.
     Path {
         name: "enter and leave",
-        bound: 284,
+        bound: 281,
         run: enter_and_leave,
     },
     // A switch to and fro, and a root for the one that asks.
     Path {
         name: "item of a generator",
-        bound: 210,
+        bound: 199,
         run: item_of_a_generator,
     },
     Path {
         name: "poll of a suspended future",
-        bound: 190,
+        bound: 183,
         run: poll_of_a_suspended_future,
     },
     Path {
         name: "generator, made and dropped after an item",
-        bound: 1390,
+        bound: 1360,
         run: life_of_a_generator,
     },
 ];
