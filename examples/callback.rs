@@ -270,7 +270,11 @@ fn demonstrate() -> Result<(), Thrown> {
 }
 
 fn main() -> ExitCode {
-    let things: Vec<String> = env::args().skip(1).collect();
+    // Those that are no text are shown as far as they are: `env::args` would panic.
+    let things: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|thing| thing.to_string_lossy().into_owned())
+        .collect();
     let outcome = match things.as_slice() {
         [] => demonstrate().map(|()| true),
         [option] if option == "--help" || option == "-h" => {
@@ -278,7 +282,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         _ if things.len() > 1000 => {
-            eprint!("{USAGE}");
+            eprint!("callback: {} things are too many\n\n{USAGE}", things.len());
             return ExitCode::from(2);
         }
         things => rank(things),

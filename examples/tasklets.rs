@@ -10,13 +10,20 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
-    env,
     io::{self, Write},
     process::ExitCode,
     rc::Rc,
 };
 
 use greenlet::{Builder, Current, Greenlet, Thrown, WeakGreenlet, enter};
+use lexopt::{Arg, Parser};
+
+const USAGE: &str = "\
+Usage: tasklets [COUNT]
+
+COUNT tasklets (default: 100000) take turns, and then pass a number along a chain of as
+many channels, each adding one.
+";
 
 /// Of each tasklet, bytes. It calls little, so the least that there is.
 const STACK: usize = Builder::MIN_STACK_SIZE;
@@ -187,11 +194,34 @@ fn demonstrate(me: &Current<()>, count: usize) -> Result<(), Thrown> {
     scheduler.run(me)
 }
 
+/// How many tasklets; `None` if help is wanted.
+fn count() -> Result<Option<usize>, lexopt::Error> {
+    let mut count = None;
+    let mut arguments = Parser::from_env();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Value(value) if count.is_none() => {
+                let number = value.to_str().and_then(|value| value.parse().ok());
+                count = Some(number.ok_or_else(|| format!("COUNT is a number, not {value:?}"))?);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Some(count.unwrap_or(100_000)))
+}
+
 fn main() -> ExitCode {
-    let argument = env::args().nth(1);
-    let Ok(count) = argument.as_deref().unwrap_or("100000").parse() else {
-        eprintln!("Usage: tasklets [COUNT]");
-        return ExitCode::from(2);
+    let count = match count() {
+        Ok(Some(count)) => count,
+        Ok(None) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprint!("tasklets: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
     };
     match enter(|me| demonstrate(me, count)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     process::{Child, ChildStdout, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -444,7 +444,7 @@ fn ends_by_itself_after_its_time() {
 /// A connection that is at its end if there is no server any more.
 fn connect_if_there(to: SocketAddr) -> TcpStream {
     TcpStream::connect(to).unwrap_or_else(|_| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = connect(listener.local_addr().unwrap());
         drop(listener.accept().unwrap());
         stream
@@ -490,16 +490,30 @@ fn says_what_everybody_is_doing() {
 }
 
 #[test]
-fn misuse_is_an_error() {
-    for arguments in [
-        &["--help"][..],
-        &["--http"],
-        &["--http", "x"],
-        &["--timeout", "-1"],
+fn help_is_output_and_misuse_is_an_error_that_names_it() {
+    let help = example::run("hub", &["--help"]);
+    assert!(help.status.success(), "{help:?}");
+    assert!(example::stdout(&help).starts_with("Usage: hub "));
+    for (arguments, error) in [
+        (&["--http"][..], "missing argument for option '--http'"),
+        (&["--http", "x"], "--http takes a port, not \"x\""),
+        (&["--timeout=-1"], "--timeout takes seconds, not \"-1\""),
+        (&["--all"], "invalid option '--all'"),
     ] {
         let output = example::run("hub", arguments);
-        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert_eq!(example::stdout(&output), "");
-        assert!(example::stderr(&output).starts_with("Usage: hub "));
+        let expected = format!("hub: {error}\n\n{}", example::stdout(&help));
+        assert_eq!(example::stderr(&output), expected);
     }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = example::run("hub", &["--echo=0", "--http", &port.to_string()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error = example::stderr(&output);
+    assert!(error.starts_with(&format!("hub: port {port}: ")), "{error}");
 }

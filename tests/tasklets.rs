@@ -75,10 +75,17 @@ fn says_so_when_there_are_no_stacks() {
 }
 
 #[test]
-fn what_is_no_number_is_misuse() {
+fn help_is_output_and_what_is_no_number_is_misuse() {
+    let help = example::run("tasklets", &["--help"]);
+    assert!(help.status.success());
+    assert!(stdout(&help).starts_with("Usage: tasklets [COUNT]\n"));
     let output = example::run("tasklets", &["many"]);
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(stderr(&output), "Usage: tasklets [COUNT]\n");
+    let expected = format!(
+        "tasklets: COUNT is a number, not \"many\"\n\n{}",
+        stdout(&help)
+    );
+    assert_eq!(stderr(&output), expected);
 }
 
 #[test]

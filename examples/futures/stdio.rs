@@ -11,7 +11,9 @@
 //! there is, its callback suspends all of it, C frames included, until the socket is readable. One thread
 //! serves all clients.
 
-use std::{env, process::ExitCode};
+use std::{process::ExitCode, str::FromStr};
+
+use lexopt::{Arg, Parser};
 
 const USAGE: &str = "\
 Usage: stdio [OPTION...]
@@ -20,6 +22,7 @@ Sends back the sum of each line of numbers, on 127.0.0.1.
 
   --port PORT    where it listens (default: 7008; 0: any)
   --clients N    ends after so many (default: never)
+  -h, --help     prints this
 ";
 
 struct Options {
@@ -28,32 +31,44 @@ struct Options {
 }
 
 impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+    /// `None` if help is wanted.
+    fn parse() -> Result<Option<Self>, lexopt::Error> {
         let mut options = Self {
             port: 7008,
             clients: None,
         };
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--port" => options.port = arguments.next()?.parse().ok()?,
-                "--clients" => options.clients = Some(arguments.next()?.parse().ok()?),
-                _ => return None,
+        let mut arguments = Parser::from_env();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Arg::Short('h') | Arg::Long("help") => return Ok(None),
+                Arg::Long("port") => options.port = number(&mut arguments, "--port")?,
+                Arg::Long("clients") => {
+                    options.clients = Some(number(&mut arguments, "--clients")?)
+                }
+                other => return Err(other.unexpected()),
             }
         }
-        Some(options)
+        Ok(Some(options))
     }
 }
 
+fn number<N: FromStr>(arguments: &mut Parser, option: &str) -> Result<N, lexopt::Error> {
+    let value = arguments.value()?;
+    let number = value.to_str().and_then(|value| value.parse().ok());
+    number.ok_or_else(|| format!("{option} takes a number, not {value:?}").into())
+}
+
 fn main() -> ExitCode {
-    // Not `args`, which panics where one is not text.
-    let arguments = || env::args_os().skip(1).map(|it| it.to_string_lossy().into());
-    if arguments().any(|argument: String| argument == "--help" || argument == "-h") {
-        print!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let Some(options) = Options::parse(arguments()) else {
-        eprint!("{USAGE}");
-        return ExitCode::from(2);
+    let options = match Options::parse() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprint!("stdio: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
     };
     match server::serve(&options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,7 +18,6 @@ use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
     collections::HashMap,
-    env,
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     os::{fd::AsRawFd, unix::net::UnixStream},
@@ -35,6 +34,7 @@ use std::{
 use greenlet::{Greenlet, Snapshot, Thrown};
 use http::Parsed;
 use hub::{Condition, Socket, Task};
+use lexopt::{Arg, Parser};
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGUSR1},
     flag,
@@ -53,6 +53,7 @@ Serves on 127.0.0.1 until SIGINT or SIGTERM.
   --timeout SECONDS    how long a client may be silent (default: 60)
   --grace SECONDS      how long to drain before killing (default: 10)
   --for SECONDS        drain after so long
+  -h, --help           prints this
 ";
 
 /// More is read of a request at a time, bytes.
@@ -74,7 +75,8 @@ struct Options {
 }
 
 impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+    /// `None` if help is wanted.
+    fn parse() -> Result<Option<Self>, lexopt::Error> {
         let mut options = Self {
             http: 8080,
             echo: 7007,
@@ -83,27 +85,58 @@ impl Options {
             grace: Duration::from_secs(10),
             lifetime: None,
         };
-        let seconds = |value: &str| Duration::try_from_secs_f64(value.parse().ok()?).ok();
-        while let Some(option) = arguments.next() {
-            let value = arguments.next()?;
-            match option.as_str() {
-                "--http" => options.http = value.parse().ok()?,
-                "--echo" => options.echo = value.parse().ok()?,
-                "--connections" => options.connections = value.parse().ok()?,
-                "--timeout" => options.timeout = seconds(&value)?,
-                "--grace" => options.grace = seconds(&value)?,
-                "--for" => options.lifetime = Some(seconds(&value)?),
-                _ => return None,
+        let mut arguments = Parser::from_env();
+        let port = |arguments: &mut Parser, option| {
+            value(arguments, option, "a port", |text| text.parse().ok())
+        };
+        let seconds = |arguments: &mut Parser, option| {
+            value(arguments, option, "seconds", |text| {
+                Duration::try_from_secs_f64(text.parse().ok()?).ok()
+            })
+        };
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Arg::Short('h') | Arg::Long("help") => return Ok(None),
+                Arg::Long("http") => options.http = port(&mut arguments, "--http")?,
+                Arg::Long("echo") => options.echo = port(&mut arguments, "--echo")?,
+                Arg::Long("connections") => {
+                    let count = |text: &str| text.parse().ok();
+                    options.connections =
+                        value(&mut arguments, "--connections", "a number", count)?;
+                }
+                Arg::Long("timeout") => options.timeout = seconds(&mut arguments, "--timeout")?,
+                Arg::Long("grace") => options.grace = seconds(&mut arguments, "--grace")?,
+                Arg::Long("for") => options.lifetime = Some(seconds(&mut arguments, "--for")?),
+                other => return Err(other.unexpected()),
             }
         }
-        Some(options)
+        Ok(Some(options))
     }
 }
 
+/// The value of `option`, which `takes` says what it must be.
+fn value<T>(
+    arguments: &mut Parser,
+    option: &str,
+    takes: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, lexopt::Error> {
+    let value = arguments.value()?;
+    let parsed = value.to_str().and_then(parse);
+    parsed.ok_or_else(|| format!("{option} takes {takes}, not {value:?}").into())
+}
+
 fn main() -> ExitCode {
-    let Some(options) = Options::parse(env::args().skip(1)) else {
-        eprint!("{USAGE}");
-        return ExitCode::from(2);
+    let options = match Options::parse() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprint!("hub: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
     };
     raise_file_limit();
     match hub::run(|task| serve(task, options)) {
@@ -234,7 +267,8 @@ fn serve(task: Task, options: Options) -> Result<(), Thrown> {
 }
 
 fn listen(port: u16) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .map_err(|error| io::Error::new(error.kind(), format!("port {port}: {error}")))?;
     listener.set_nonblocking(true)?;
     // As many as connect at once, or as the system allows.
     // SAFETY: it is a listening socket, which may be told again.
