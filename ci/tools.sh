@@ -181,7 +181,7 @@ valgrind() (
         # It takes neither a limit of address space nor as many mappings as there may be, nor 64 GiB
         # in one.
         --skip is_limited
-        --skip a_look_at_a_huge_stack_costs_what_one_at_a_large_stack_does
+        --skip inspecting_a_huge_stack_costs_what_inspecting_a_large_one_does
         # Three minutes.
         --skip guards_of_hundreds_of_sizes_take_no_more_than_of_a_few
         # The test reads a stack below its end, and Valgrind allows that to nobody.

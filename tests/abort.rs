@@ -1,14 +1,13 @@
-//! All that does not need unwinding works with `panic = "abort"`, and what would need it ends
-//! the process with a message that names the greenlet (rule s15):
+//! With `panic = "abort"` everything works that does not need unwinding. What would need it ends the
+//! process with a message that names the greenlet (rule s15):
 //!
 //! ```text
 //! cargo test --profile abort --test abort
 //! ```
 //!
-//! Cargo ignores the `panic` of a profile when it builds tests, and libtest refuses
-//! `-C panic=abort`. So there is no libtest here, and when the test finds that in the profile
-//! `abort` it is built to unwind, it has itself built again with that flag. In other profiles
-//! it tests unwinding, where that makes a difference.
+//! Cargo ignores the `panic` of a profile when it builds tests, and libtest refuses `-C panic=abort`. So
+//! this test has a harness of its own, and in the profile `abort` it builds and starts itself again with
+//! that flag. In other profiles it checks the same with unwinding.
 
 mod cargo;
 mod process;
@@ -47,7 +46,7 @@ const CASES: &[Case] = cases![
     s14_a_new_greenlet_is_dropped_without_running: Ending::is_success,
     s15_one_refused_switch_does_not_end_a_killed_greenlet: Ending::is_success,
     s2_a_greenlet_enters_again: Ending::is_success,
-    s15_one_that_goes_on_switching_is_ended: names_the_stubborn_if_aborted,
+    s15_a_killed_greenlet_that_goes_on_switching_ends_the_process: names_the_stubborn_if_aborted,
     s11_a_panic_goes_to_the_parent: aborted_if_built_to_without_a_warning,
 ];
 
@@ -312,7 +311,7 @@ fn s2_a_greenlet_enters_again() {
     assert_eq!(sum.unwrap(), 42);
 }
 
-fn s15_one_that_goes_on_switching_is_ended() {
+fn s15_a_killed_greenlet_that_goes_on_switching_ends_the_process() {
     enter(|me: &Root<()>| {
         let main = me.handle();
         let stubborn: Greenlet<()> = Builder::new()

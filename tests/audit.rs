@@ -314,7 +314,7 @@ fn guide_and_constants_agree() {
 }
 
 #[test]
-fn compiler_is_told_that_a_switch_changes_what_is_left_to_it() {
+fn registers_left_to_the_compiler_are_declared_clobbered() {
     for Architecture { name, file, .. } in &ARCHITECTURES {
         let source = read(&format!("src/arch/{file}.rs"));
         let blocks: Vec<_> = source
@@ -432,7 +432,7 @@ fn debuggers_script_knows_the_contexts() {
 }
 
 #[test]
-fn register_tests_look_at_all_that_the_guide_names() {
+fn register_tests_check_all_registers_of_the_guide() {
     for Architecture {
         name, file, link, ..
     } in &ARCHITECTURES

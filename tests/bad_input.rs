@@ -1,5 +1,5 @@
-//! What a caller does wrong, or the system refuses, is a documented error: what was sent comes
-//! back, and nothing is lost or leaked.
+//! Wrong calls, and refusals of the system, are documented errors: the message comes back, and nothing is
+//! lost or leaked.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -156,7 +156,7 @@ fn s9_a_message_to_a_dead_greenlet_comes_back() {
 }
 
 #[test]
-fn s2_a_message_to_one_that_has_entered_again_comes_back() {
+fn s2_a_message_to_a_greenlet_that_has_entered_again_comes_back() {
     leaks_nothing(|| {
         enter(|outer: &Root<Counted>| {
             let busy = outer.handle();
@@ -195,7 +195,7 @@ impl std::fmt::Display for Lost {
 impl std::error::Error for Lost {}
 
 #[test]
-fn a_message_to_one_that_waits_for_a_death_comes_back() {
+fn a_message_to_a_greenlet_that_waits_in_a_kill_comes_back() {
     leaks_nothing(|| {
         enter(|me: &Root<Counted>| {
             let killer = me.handle();
@@ -218,7 +218,7 @@ fn a_message_to_one_that_waits_for_a_death_comes_back() {
 }
 
 #[test]
-fn s15_a_message_of_one_that_is_told_to_exit_comes_back() {
+fn s15_a_message_of_a_killed_greenlet_comes_back() {
     leaks_nothing(|| {
         enter(|me: &Root<Counted>| {
             let main = me.handle();
@@ -294,7 +294,7 @@ impl Drop for SwitchesWhenDropped<'_, '_> {
 
 #[cfg(panic = "unwind")]
 #[test]
-fn s19_a_message_of_one_that_unwinds_comes_back() {
+fn s19_a_message_of_an_unwinding_greenlet_comes_back() {
     leaks_nothing(|| {
         enter(|me| {
             let target = Greenlet::new(me, |_, cargo: Counted| {

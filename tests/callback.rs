@@ -1,5 +1,5 @@
-//! The example `callback`, as its user sees it. How many questions `qsort` asks, and which, is
-//! the C library's own.
+//! The example `callback`, as its user sees it. The number and order of comparisons depend on the C
+//! library's `qsort`.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -122,6 +122,6 @@ fn one_thing_needs_no_question() {
 }
 
 #[test]
-fn ends_quietly_when_nobody_reads_on() {
+fn ends_quietly_when_its_output_is_closed() {
     example::ends_quietly_unread(&mut example::command("callback"));
 }

@@ -1,4 +1,4 @@
-//! Functions that wait for futures: values, wakers, cancellation, panics, nesting, and C between.
+//! `Stackful` futures: values, wakers, cancellation, panics, nesting, and frames of C in between.
 
 use std::{
     cell::{Cell, RefCell},
@@ -183,7 +183,7 @@ fn try_wait_says_that_it_was_dropped_and_from_then_on_at_once() {
 }
 
 #[test]
-fn one_that_was_not_polled_never_runs_and_drops_what_it_owns() {
+fn a_future_that_was_not_polled_never_runs_and_drops_what_it_owns() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let owned = log.at_drop("owned");
@@ -351,7 +351,7 @@ fn is_woken_from_another_thread() {
 }
 
 #[test]
-fn the_waker_of_the_last_poll_is_the_one_that_counts() {
+fn the_waker_of_the_last_poll_is_woken() {
     #[derive(Default)]
     struct Counts(AtomicUsize);
     impl Wake for Counts {

@@ -1,5 +1,5 @@
 //! gdb finds every greenlet, with its frames, in a process and in a core file
-//! (`src/diagnostics/greenlet-gdb.py`). On an emulator the emulator is asked.
+//! (`src/diagnostics/greenlet-gdb.py`). Under an emulator, through its gdb stub.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 

@@ -151,7 +151,7 @@ fn its_locals_are_dropped_with_it() {
 }
 
 #[test]
-fn one_that_does_not_listen_is_unwound() {
+fn a_generator_that_ignores_its_kill_is_unwound() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let log = &log;
@@ -207,7 +207,7 @@ fn an_error_comes_out_of_resume_and_a_panic_of_both() {
 }
 
 #[test]
-fn nobody_switches_to_the_consumer_meanwhile() {
+fn the_consumer_is_busy_during_a_resume() {
     enter(|me: &Root<()>| {
         let main = me.handle();
         let mut tries = Generator::new(me, move |yielder, ()| {

@@ -25,6 +25,6 @@ fn yields_from_recursion_and_from_each_other_and_exits_when_dropped() {
 }
 
 #[test]
-fn ends_quietly_when_nobody_reads_on() {
+fn ends_quietly_when_its_output_is_closed() {
     example::ends_quietly_unread(&mut example::command("generators"));
 }

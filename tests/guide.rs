@@ -1,5 +1,4 @@
-//! The guide lists every rule, no rule is without a test, and `tests/README.md` names no test that
-//! there is not.
+//! The guide lists every rule, every rule has a test, and every test that `tests/README.md` names exists.
 
 #![cfg(not(miri))]
 

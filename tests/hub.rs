@@ -407,7 +407,7 @@ fn drains_what_has_come_before_it_ends() {
 }
 
 #[test]
-fn kills_who_does_not_end_when_it_is_told_again() {
+fn kills_remaining_tasks_at_a_second_signal() {
     let server = Server::start(&[]);
     let (idle, mut sleeper) = (connect(server.http), connect(server.http));
     fall_asleep(&mut sleeper);
@@ -423,7 +423,7 @@ fn kills_who_does_not_end_when_it_is_told_again() {
 }
 
 #[test]
-fn kills_who_does_not_end_in_time() {
+fn kills_tasks_that_do_not_end_in_time() {
     let server = Server::start(&["--grace", "0.1"]);
     let mut sleeper = connect(server.http);
     fall_asleep(&mut sleeper);

@@ -1,4 +1,4 @@
-//! Looking at greenlets from outside: where they are, and how much stack they use.
+//! Inspecting greenlets (rules s24, s25): their backtraces, and how much stack they use.
 
 use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
 
@@ -50,7 +50,7 @@ fn s24_a_suspended_greenlet_shows_where_it_is_and_where_its_parent_waits() {
 }
 
 #[test]
-fn s24_looking_leaves_the_greenlet_as_it_was() {
+fn s24_an_inspection_leaves_the_greenlet_as_it_was() {
     enter(|me| {
         let greenlet = waiting(me, "w");
         for _ in 0..10 {
@@ -115,7 +115,7 @@ fn s24_nothing_runs_on_a_stack_that_is_inspected() {
 }
 
 #[test]
-fn s24_a_running_greenlet_can_look_at_one_that_waits_for_it() {
+fn s24_a_running_greenlet_can_inspect_one_that_waits_for_it() {
     enter(|me| {
         let outer = Greenlet::new(me, |_, ()| {
             enter(|inner: &Root<()>| {
@@ -222,7 +222,7 @@ fn s24_a_snapshot_prints_children_below_their_parents_whatever_their_order() {
 
 #[test]
 #[cfg_attr(miri, ignore = "under Miri a backtrace is of one thread")]
-fn s24_those_that_wait_at_the_same_place_share_their_backtrace() {
+fn s24_greenlets_suspended_at_the_same_place_share_their_backtrace() {
     enter(|me| {
         let _same = [waiting(me, "first"), waiting(me, "second")];
         let main = me.handle();

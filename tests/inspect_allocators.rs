@@ -1,4 +1,4 @@
-//! Inspecting with an allocator that does more than allocate, and what inspecting allocates (s24).
+//! Inspections with an allocator that itself uses the crate, and what an inspection allocates (rule s24).
 
 mod process;
 

@@ -1,5 +1,5 @@
-//! The system gives no more address space or mappings, or forks the process: greenlets go on, and
-//! what was sent to one that has no stack comes back.
+//! The system refuses address space or mappings, or the process forks: greenlets go on, and a message to
+//! a greenlet for which there is no stack comes back.
 
 use std::{env, fs, mem, ptr, thread};
 
@@ -9,7 +9,7 @@ use crate::machine::{page_size, skip, unmeasurable};
 use crate::process::in_child;
 use crate::support::{
     self, address_space,
-    census::{Cargo, Census, Wide},
+    census::{Census, Payload, Wide},
     echoes::{SMALL, echo, many_suspended, still_works},
 };
 

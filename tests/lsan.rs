@@ -1,5 +1,5 @@
-//! LeakSanitizer finds what only a suspended greenlet's stack points to, if it is told of stacks
-//! (feature `asan`). `ci/tools.sh asan` runs this, and shows by it that the feature is needed.
+//! With the feature `asan` LeakSanitizer finds pointers on the stacks of suspended greenlets.
+//! `ci/tools.sh asan` runs this, and checks that it fails without the feature.
 
 // What it links to, it finds by weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]
@@ -46,7 +46,7 @@ fn leak() {
 
 #[test]
 #[ignore = "for AddressSanitizer"]
-fn what_a_suspended_greenlet_owns_is_no_leak_and_what_nobody_points_to_is() {
+fn what_a_suspended_greenlet_owns_is_no_leak_and_unreachable_memory_is() {
     enter(|me: &Root<()>| {
         let suspended = suspend(me);
         clear_stack();

@@ -1,6 +1,6 @@
-//! The cores of macOS, which nothing here runs: their code has the bytes of the ELF cores, which
-//! are tested and proved, and their unwind tables say the same. So in object files, and in programs
-//! that are linked.
+//! The switch cores of macOS, which are not run here. Their code has the same bytes as that of the ELF
+//! cores, which are tested and proved, and their unwind tables have the same meaning. Both is checked in
+//! object files and in linked programs.
 //!
 //! `ci/apple.sh` runs this, with zig (`GREENLET_ZIG`, see `ci/install.sh`) and with the programs
 //! that it has built (`GREENLET_MACH_O`, paths with colons between).

@@ -1,5 +1,4 @@
-//! What an overflow of a stack says, and that other faults and signals do what they would have
-//! done (rule s26).
+//! The message of a stack overflow, and that other faults and signals have their usual effect (rule s26).
 
 use std::{
     fmt,
@@ -216,7 +215,7 @@ fn s26_so_it_is_on_each_thread_that_enters_afterwards() {
 }
 
 #[test]
-fn s26_a_signal_stack_that_somebody_has_set_since_stays_when_the_thread_ends() {
+fn s26_a_signal_stack_that_was_set_later_stays_when_the_thread_ends() {
     struct AtEnd(fn());
     impl Drop for AtEnd {
         fn drop(&mut self) {

@@ -1,5 +1,4 @@
-//! What is in the package and in the object code that is built of it, and that what describes it
-//! agrees with it.
+//! The contents of the package and of its object code, and that documentation agrees with them.
 
 mod audit;
 mod cargo;

@@ -1,5 +1,5 @@
-//! The pool of stacks by itself, and what a thread's own keeps: bounds are counted in bytes of
-//! address space, pages and system calls, not in time.
+//! The pool of stacks, and what the pool of a thread keeps. Bounds are in bytes of address space, pages
+//! and system calls, not in time.
 
 use std::{
     cell::{Cell, RefCell},
@@ -69,7 +69,7 @@ fn give_back(pool: &mut Pool, stack: PooledStack) {
 }
 
 #[test]
-fn stacks_of_a_pool_are_apart_writable_to_their_ends_and_guarded() {
+fn stacks_of_a_pool_are_disjoint_writable_to_their_ends_and_guarded() {
     for above in [0, 1, 2000, 20_000] {
         let mut pool = Pool::with_room_above(above);
         let stacks: Vec<_> = (0..50).map(|_| take(&mut pool)).collect();
@@ -273,7 +273,7 @@ fn suspended<'e>(me: &Current<'e, ()>, size: usize) -> Greenlet<'e, ()> {
 
 #[cfg(target_pointer_width = "64")]
 #[test]
-fn a_look_at_a_huge_stack_costs_what_one_at_a_large_stack_does() {
+fn inspecting_a_huge_stack_costs_what_inspecting_a_large_one_does() {
     if address_space_takes_memory() {
         return skip(TAKES_MEMORY);
     }

@@ -126,7 +126,7 @@ fn throw_below(frames: usize, payload: usize) {
 }
 
 #[test]
-fn tools_that_are_told_follow_a_runtime_on_the_raw_layer() {
+fn sanitizers_follow_a_runtime_on_the_raw_layer() {
     MAIN.with(|main| {
         // The second round is on stacks of the first.
         for _ in 0..2 {

@@ -1,8 +1,8 @@
-//! Every register that the ABI gives to the caller is after a switch what it was before.
+//! A switch preserves every register that the ABI gives to the caller.
 //!
-//! The registers are filled in assembly, right before the call of a function that switches. The
-//! switch's own text saves some of them, and the compiler, which is told that the text changes the
-//! others, saves those: only both together keep what the ABI says.
+//! The registers are filled in assembly, right before the call of a function that switches. The text of
+//! the switch saves some of them. The others are declared clobbered, so the compiler saves those. Only
+//! both together preserve what the ABI requires.
 
 #![cfg(not(miri))]
 

@@ -1,5 +1,5 @@
-//! A signal that arrives while a greenlet runs: its handler runs on the greenlet's stack, or on the
-//! thread's signal stack, and sees the greenlet and its parents in a backtrace either way.
+//! Signals that arrive while a greenlet runs. The handler runs on the greenlet's stack or on the thread's
+//! signal stack; its backtrace shows the greenlet and its parents in both cases.
 
 use std::{
     backtrace::Backtrace,

@@ -1,4 +1,4 @@
-//! A long life: a million greenlets, made and ended in random order, leave nothing behind.
+//! A long run: a million greenlets, made and ended in random order, leak nothing.
 
 use std::hint::black_box;
 
@@ -8,7 +8,7 @@ use crate::machine::{emulated, skip, unmeasurable};
 use crate::process::in_child;
 use crate::support::{
     Number,
-    census::{Cargo, Census, Token, Wide},
+    census::{Census, Payload, Token, Wide},
     resident,
 };
 

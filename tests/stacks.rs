@@ -1,5 +1,5 @@
-//! Stacks, and what a process has too little of: tests that overflow, are refused memory or count
-//! it, most of them in a forked child.
+//! Stacks and memory: tests that overflow a stack, are refused memory or count it, most of them in a
+//! forked child.
 
 mod bad_input;
 mod guard;

@@ -89,6 +89,6 @@ fn help_is_output_and_what_is_no_number_is_misuse() {
 }
 
 #[test]
-fn ends_quietly_when_nobody_reads_on() {
+fn ends_quietly_when_its_output_is_closed() {
     example::ends_quietly_unread(example::command("tasklets").arg("3"));
 }

@@ -1,5 +1,5 @@
-//! What ThreadSanitizer reports of a greenlet shows the calls of that greenlet, if it is told of
-//! stacks (feature `tsan`). `ci/tools.sh` runs this, and shows by it that the feature is needed.
+//! With the feature `tsan` reports of ThreadSanitizer show the calls of the right greenlet.
+//! `ci/tools.sh tsan` runs this, and checks that it fails without the feature.
 
 // What it links to, it finds by weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]

@@ -1,5 +1,5 @@
-//! A backtrace of a greenlet goes on in its parent, where that waits, and ends in the thread's
-//! own frames.
+//! A backtrace of a greenlet continues in the frames of its suspended parent, and ends in those of the
+//! thread's own stack.
 
 #![cfg(not(miri))]
 

@@ -300,7 +300,7 @@ fn a_deep_tree_is_walked_to_its_ground() {
 }
 
 #[test]
-fn ends_quietly_when_nobody_reads_on() {
+fn ends_quietly_when_its_output_is_closed() {
     let root = sample();
     example::ends_quietly_unread(process::command(program()).arg(root.path()));
 }

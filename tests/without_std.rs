@@ -1,5 +1,5 @@
-//! The crate built without `std`, in a program that unwinds. No panic is caught there, so one that
-//! would have to be ends the process, lest it unwind past what must be done.
+//! The crate built without `std`, in a program that unwinds. The crate catches no panic then: a panic that
+//! must not unwind past one of its frames ends the process.
 //!
 //! ```text
 //! cargo test -p greenlet --no-default-features --test without_std
@@ -95,7 +95,7 @@ fn s20_a_greenlet_whose_destructor_panics_ends_the_process_not_its_enter() {
 }
 
 #[test]
-fn s15_one_that_goes_on_switching_ends_the_process_though_it_catches_panics() {
+fn s15_a_killed_greenlet_that_catches_panics_and_goes_on_switching_ends_the_process() {
     assert_aborts_with("stubborn", |me| {
         let main = me.handle();
         let stubborn = Builder::new().name("stubborn").stack(stack());

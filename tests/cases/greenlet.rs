@@ -13,7 +13,7 @@ use greenlet::{
 
 use crate::support::{
     Number,
-    census::{Cargo, Census, Wide},
+    census::{Census, Payload, Wide},
     is_new,
     log::Log,
     number,

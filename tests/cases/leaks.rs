@@ -5,7 +5,7 @@ use greenlet::{Current, Greenlet, Root, enter, local};
 use crate::{
     machine::{skip, unmeasurable},
     support::{
-        census::{Cargo, Census, Token},
+        census::{Census, Payload, Token},
         child::child,
         resident, unscoped,
     },
@@ -14,7 +14,7 @@ use crate::{
 
 #[test]
 fn arg_refs() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             let main = me.handle();

@@ -1,4 +1,4 @@
-//! Where no error can be returned the process is aborted, with words of why.
+//! Functions that cannot return an error abort the process with a message.
 
 use std::{
     cell::Cell,
@@ -16,7 +16,7 @@ use crate::{
     ARMED, armed, each_fault_aborts,
     support::{
         self, Number,
-        census::{Cargo, Census, Wide},
+        census::{Census, Payload, Wide},
         echoes::SMALL,
         number, unscoped,
     },
@@ -98,7 +98,7 @@ fn a_refusal_that_is_thrown() {
 }
 
 #[test]
-fn a_value_that_nobody_takes() {
+fn a_value_without_a_receiver() {
     each_fault_aborts("a value that nobody takes", || {
         let census = Census::new();
         enter(|me: &Root<Wide>| {

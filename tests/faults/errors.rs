@@ -1,4 +1,4 @@
-//! Where the crate's function returns an error, it returns one.
+//! Functions that return errors return one.
 
 use std::{
     cell::{Cell, UnsafeCell},
@@ -12,7 +12,7 @@ use crate::{
     armed, each_fault_is_an_error, failed, start,
     support::{
         self,
-        census::{Cargo, Census, Wide},
+        census::{Census, Payload, Wide},
         echoes::{SMALL, echo, still_works},
     },
 };

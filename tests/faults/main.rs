@@ -1,10 +1,9 @@
-//! There is no memory: every allocation of all that the crate does fails once.
+//! Out of memory: each allocation of each operation of the crate fails once.
 //!
-//! * `errors.rs`: where the crate's function returns an error, it returns one, what was sent
-//!   comes back, and nothing is lost, leaked or left in disorder
-//! * `aborts.rs`: elsewhere the process is aborted with the words of
-//!   [`handle_alloc_error`](std::alloc::handle_alloc_error)
-//! * `nothing.rs`: what cannot fail does not allocate, such as switches, kills and drops
+//! * `errors.rs`: functions that return errors return one, the message comes back, and nothing is lost or
+//!   leaked
+//! * `aborts.rs`: all others abort through [`handle_alloc_error`](std::alloc::handle_alloc_error)
+//! * `nothing.rs`: what cannot fail, such as switches, kills and drops, does not allocate
 
 #[path = "../machine/mod.rs"]
 mod machine;
@@ -32,7 +31,7 @@ use std::{
 use greenlet::{Current, Greenlet, StackError, SwitchError};
 use process::in_child;
 use support::{
-    census::{Cargo, Census, Wide},
+    census::{Census, Payload, Wide},
     echoes::still_works,
 };
 

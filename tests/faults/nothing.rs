@@ -10,7 +10,7 @@ use crate::{
     start,
     support::{
         self, Number,
-        census::{Cargo, Census, Wide},
+        census::{Census, Payload, Wide},
         echoes::{SMALL, echo, many_suspended},
         number, unscoped,
     },

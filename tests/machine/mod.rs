@@ -1,4 +1,4 @@
-//! What tests ask of the machine that runs them, and how they say that they cannot run on it.
+//! Properties of the machine that runs the tests, and skipping tests that cannot run on it.
 //!
 //! * `GREENLET_EMULATED` is set where it is an emulator, to the least number that QEMU's version can
 //!   have there; 1 if nothing is known of it.

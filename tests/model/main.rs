@@ -1,5 +1,5 @@
 //! Random programs, run on the crate and on a model of its rules, must show the same events:
-//! who runs, what each switch returns, every refusal, every death, each payload's birth and
+//! which greenlet runs, what each switch returns, every refusal, every death, each payload's birth and
 //! drop.
 //!
 //! * `program.rs`: programs as data, and what can be seen of a run

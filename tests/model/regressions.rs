@@ -1,4 +1,4 @@
-//! Programs on which the crate once did something else than the model, made small.
+//! Minimal programs on which the crate and the model disagreed.
 
 use crate::{
     check,

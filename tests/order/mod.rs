@@ -1,4 +1,4 @@
-//! Names in a text, such as a backtrace, in their order.
+//! Checks the order of names in a text, such as a backtrace.
 
 /// Fails unless these names are in the text, in this order. Returns what follows the last.
 #[track_caller]

@@ -1,4 +1,4 @@
-//! Processes that tests look at from outside: forked children and programs.
+//! Child processes: forks of the test, and programs that it starts.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 

@@ -1,4 +1,4 @@
-//! Random programs: how many, which, how one that fails is made small, and what all of them can say.
+//! Running random programs: their number, their seed, and how one that fails is minimized.
 //!
 //! * `PROPTEST_CASES` sets their number.
 //! * `PROPTEST_RNG_SEED` sets which they are; it is printed.

@@ -1,11 +1,10 @@
-//! Random programs whose code runs in every place where the crate calls it, and does anything there
-//! that code can do: in destructors of messages, errors, panics, bodies, locals, greenlet-local
+//! Random programs that do anything that code can do, wherever the crate calls code: in destructors of messages, errors, panics, bodies, locals, greenlet-local
 //! values, tracers and stacks, in tracers, in initialisers, when the address of a stack is asked
 //! for, through the `Current` of greenlets that do not run, outside every greenlet, and at the
 //! thread's end.
 //!
-//! What they come to is for `model/` to say. Here no payload may be damaged, lost or dropped twice,
-//! nothing may panic that was not told to, and every program must end, with its thread.
+//! The results are checked in `model/`. Here no payload may be damaged, lost or dropped twice, nothing may
+//! panic unless the program says so, and every program and its thread must end.
 //!
 //! * `program.rs`: programs as data
 //! * `world.rs`: what all code of a program shares

@@ -1,4 +1,4 @@
-//! What greenlets send, throw, panic with and own: counted, and with destructors that do things.
+//! Counted payloads that greenlets send, throw, panic with and own. Their destructors run scripts.
 
 use std::{
     any::Any,

@@ -1,4 +1,4 @@
-//! A tracer that does things, with the feature `trace`.
+//! A tracer that runs scripts (feature `trace`).
 
 use std::cell::Cell;
 

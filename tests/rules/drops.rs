@@ -283,7 +283,7 @@ fn s3_a_chain_of_suspended_parents_is_killed_with_the_last_child() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too long a chain for Miri")]
-fn s7_a_value_passes_over_a_long_chain_of_dead_parents() {
+fn s7_a_value_skips_a_long_chain_of_dead_parents() {
     enter(|me: &Root<u32>| {
         let new = |_| Greenlet::new(me, |_, n: u32| Ok(n));
         let all: Vec<_> = (0..100_000).map(new).collect();
@@ -298,7 +298,7 @@ fn s7_a_value_passes_over_a_long_chain_of_dead_parents() {
 
 #[test]
 #[cfg_attr(miri, ignore = "too long a chain for Miri")]
-fn s12_a_throw_passes_over_a_long_chain_of_new_parents() {
+fn s12_a_throw_skips_a_long_chain_of_new_parents() {
     enter(|me: &Root<u32>| {
         let new = |_| Greenlet::new(me, |_, n: u32| Ok(n));
         let last = chain_of_parents((0..100_000).map(new).collect());

@@ -1,11 +1,11 @@
-//! s20: what is made in an `enter` may borrow, and ends with it.
+//! s20: greenlets that are made in an `enter` may borrow, and end with it.
 
 use std::{cell::RefCell, mem, rc::Rc};
 
 use greenlet::{Builder, Child, Current, Greenlet, Root, enter};
 
 use crate::support::{
-    census::{Cargo, Census, Word},
+    census::{Census, Payload, Word},
     child::child,
     log::{Log, on_drop},
     panics::catch,

@@ -12,7 +12,7 @@ use greenlet::{Child, Current, Greenlet, GreenletExit, OrThrow, Root, SwitchErro
 use crate::{
     support::{
         Number, assert_child_exit,
-        census::{Cargo, Census, Token},
+        census::{Census, Payload, Token},
         log::Log,
         number,
         panics::{catch, heard, text_of},
@@ -118,7 +118,7 @@ fn s11_an_error_of_any_layout_is_dropped_once_whatever_is_made_of_it() {
 }
 
 #[test]
-fn s11_an_error_goes_to_the_parent_not_to_who_switched_in() {
+fn s11_an_error_goes_to_the_parent_not_to_the_last_sender() {
     enter(|me: &Root<()>| {
         let g = Greenlet::new(me, |_, ()| Err(Number(1).into()));
         let caller = Greenlet::new(me, move |me, ()| {
@@ -132,7 +132,7 @@ fn s11_an_error_goes_to_the_parent_not_to_who_switched_in() {
 }
 
 #[test]
-fn s11_an_error_passes_over_dead_parents() {
+fn s11_an_error_skips_dead_parents() {
     enter(|me: &Root<()>| {
         let parent = Greenlet::new(me, |_, ()| Ok(()));
         let g = Greenlet::new(me, |_, ()| Err(Number(2).into()));
@@ -144,7 +144,7 @@ fn s11_an_error_passes_over_dead_parents() {
 
 #[test]
 fn s11_a_new_parent_dies_of_an_error_without_running() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<()>| {
             let parent = Greenlet::new(me, {
@@ -166,7 +166,7 @@ fn s11_a_new_parent_dies_of_an_error_without_running() {
 }
 
 #[test]
-fn s11_an_error_of_a_busy_parents_child_reaches_who_it_waits_for() {
+fn s11_an_error_to_a_busy_parent_reaches_the_greenlet_it_waits_for() {
     enter(|me: &Root<u8>| {
         let g = Greenlet::new(me, |_, ()| Err(Number(4).into()));
         enter(|inner: &Root<()>| assert_eq!(number(inner.switch(&g, ())), 4));

@@ -13,7 +13,7 @@ use crate::{
     process::pipe,
     support::{
         Number,
-        census::{Cargo, Census, Word},
+        census::{Census, Payload, Word},
         child::child,
         log::{Log, on_drop},
         number,
@@ -83,7 +83,7 @@ fn s15_the_message_of_a_refused_switch_that_unwinds_is_dropped() {
     with_each_cargo!(drops_the_message_of_a_switch_that_unwinds);
 }
 
-fn drops_the_message_of_a_switch_that_unwinds<C: Cargo>() {
+fn drops_the_message_of_a_switch_that_unwinds<C: Payload>() {
     for tries in [false, true] {
         let census = Rc::new(Census::new());
         let sender = Rc::clone(&census);
@@ -202,7 +202,7 @@ fn s15_what_catches_the_unwinding_is_unwound_again() {
 }
 
 #[test]
-fn s15_one_that_catches_every_unwinding_aborts_by_name() {
+fn s15_a_killed_greenlet_that_catches_every_unwinding_aborts_by_name() {
     let Some(ended) = child(|| {
         enter(|me: &Root<()>| {
             let main = me.handle();
@@ -225,7 +225,7 @@ fn s15_one_that_catches_every_unwinding_aborts_by_name() {
 /// std counts panics, and a panic that is raised and caught within a panic hook makes it count one
 /// too few: switches would no longer be refused while that hook's panic unwinds (rule s19).
 #[test]
-fn s15_one_that_would_have_to_be_unwound_in_a_panic_hook_aborts_by_name() {
+fn s15_a_killed_greenlet_that_switches_in_a_panic_hook_aborts_by_name() {
     thread_local!(static KEPT: RefCell<Option<Greenlet<'static, ()>>> = const { RefCell::new(None) });
     let Some(ended) = child(|| {
         panic::set_hook(Box::new(|_| drop(KEPT.take())));
@@ -363,7 +363,7 @@ fn killed_amid(then: impl FnOnce(&Current<'static, ()>, [Greenlet<'static, ()>; 
 }
 
 #[test]
-fn s15_nor_can_it_switch_to_those_that_were_there_before_the_kill() {
+fn s15_nor_can_it_switch_to_greenlets_older_than_the_kill() {
     let log = Log::new();
     let seen = log.clone();
     killed_amid(move |root, others| {
@@ -397,7 +397,7 @@ fn s15_nor_can_a_greenlet_that_is_made_meanwhile_and_its_outcome_comes_back() {
 }
 
 #[test]
-fn s15_when_a_kill_within_a_kill_is_over_those_made_between_can_go_on() {
+fn s15_after_a_kill_within_a_kill_greenlets_made_between_can_go_on() {
     let log = Log::new();
     let seen = log.clone();
     killed_amid(move |root, _| {
@@ -485,7 +485,7 @@ fn s15_a_greenlet_that_kills_itself_cannot_switch_either() {
 }
 
 #[test]
-fn s15_nobody_can_resurrect_it() {
+fn s15_it_cannot_be_resurrected() {
     // A handle that a dying greenlet leaves behind is one to a dead greenlet.
     let left = Rc::new(RefCell::new(None));
     unscoped().enter(|me: &Current<()>| {

@@ -7,7 +7,7 @@ use greenlet::{Child, Greenlet, GreenletExit, KillError, Root, WeakGreenlet, ent
 use crate::{
     support::{
         Number, assert_child_exit,
-        census::{Cargo, Census},
+        census::{Census, Payload},
         is_new,
         log::{Log, OnDrop, on_drop},
         number,
@@ -80,7 +80,7 @@ fn s14_the_parent_hears_nothing_of_a_kill() {
 }
 
 #[test]
-fn s14_handles_go_in_the_order_of_their_drops() {
+fn s14_greenlets_end_in_the_order_in_which_handles_are_dropped() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let first = suspended(me, &log, "first");
@@ -95,7 +95,7 @@ fn s14_handles_go_in_the_order_of_their_drops() {
 
 #[test]
 fn s14_dropping_a_new_greenlet_drops_its_body_without_running_it() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<()>| {
             let held = T::new(&census, 0);
@@ -179,7 +179,7 @@ fn s14_a_busy_greenlet_is_killed_from_the_root_on_its_stack() {
 
 #[test]
 fn s14_messages_of_a_killed_greenlet_are_dropped() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             let main = me.handle();
@@ -201,7 +201,7 @@ fn s14_messages_of_a_killed_greenlet_are_dropped() {
 
 #[test]
 fn s16_a_value_error_or_panic_out_of_a_killed_greenlet_is_discarded() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Rc::new(Census::new());
         enter(|me: &Root<Option<T>>| {
             for end in 0..3 {
@@ -367,7 +367,7 @@ fn s17_a_greenlet_that_is_being_killed_can_kill_its_killer() {
 }
 
 #[test]
-fn s17_killing_oneself_is_told_and_ends_at_the_bodys_return() {
+fn s17_killing_oneself_is_an_error_and_ends_at_the_bodys_return() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let main = me.handle();
@@ -470,7 +470,7 @@ fn s17_the_running_greenlet_that_drops_its_own_last_handle_can_still_send() {
 }
 
 #[test]
-fn s17_one_that_a_killer_is_made_to_wait_for_is_freed_with_what_it_holds() {
+fn s17_a_greenlet_that_a_killer_must_also_wait_for_is_freed() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let parent = suspended(me, &log, "parent of the second");

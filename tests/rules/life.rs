@@ -6,7 +6,7 @@ use greenlet::{Builder, Greenlet, Root, StackError, Status, SwitchError, enter};
 
 use crate::support::{
     Number,
-    census::{Cargo, Census, Word},
+    census::{Census, Payload, Word},
     child::child,
     is_new,
 };

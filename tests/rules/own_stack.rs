@@ -1,4 +1,4 @@
-//! Memory that a user brings for a stack: when it is asked, and s14 for what it owns.
+//! Stacks in memory that a user provides: when its methods are called, and s14 for what it owns.
 
 use std::{
     arch::asm,
@@ -192,7 +192,7 @@ fn s14_a_panic_when_it_is_dropped_ends_nothing_else() {
 }
 
 #[test]
-fn s14_it_may_own_the_last_handle_of_who_has_run_on_it() {
+fn s14_it_may_own_the_last_handle_of_the_greenlet_that_ran_on_it() {
     shared_by_greenlets! {
         static RUNS: RefCell<Option<Greenlet<'static, ()>>> = RefCell::new(None);
         static STARTER: RefCell<Option<Greenlet<'static, ()>>> = RefCell::new(None);

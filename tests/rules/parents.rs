@@ -297,7 +297,7 @@ fn s4_types_that_borrow_are_not_compared_but_a_greenlet_knows_its_own() {
 }
 
 #[test]
-fn s6_a_message_to_the_parent_goes_to_the_one_that_is_it_then() {
+fn s6_a_message_to_the_parent_goes_to_the_parent_of_that_moment() {
     enter(|me: &Root<u32>| {
         let child = Greenlet::new(me, |me, mut n: u32| {
             loop {

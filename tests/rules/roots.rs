@@ -13,7 +13,7 @@ use greenlet::{
 
 use crate::support::{
     Number,
-    census::{Cargo, Census, Word},
+    census::{Census, Payload, Word},
     child::child,
     number,
     panics::catch,
@@ -285,7 +285,7 @@ unsafe extern "C" fn enters(
 }
 
 #[test]
-fn s2_a_root_that_ends_before_one_that_was_entered_later_aborts_with_a_message() {
+fn s2_a_root_that_ends_before_a_later_root_aborts_with_a_message() {
     let Some(ended) = child(|| {
         let stack = Stack::map(64 * 1024, 4096).unwrap();
         let both = Unknown {

@@ -143,7 +143,7 @@ fn s21_a_thread_locals_destructor_may_make_and_run_greenlets() {
 }
 
 #[test]
-fn s21_one_that_nothing_can_reach_never_runs_again_and_keeps_its_stack() {
+fn s21_an_unreachable_greenlet_never_runs_again_and_keeps_its_stack() {
     let census = Arc::new(Census::new());
     let where_it_lies = Arc::new(AtomicUsize::new(0));
     in_thread({

@@ -10,7 +10,7 @@ use greenlet::{
 use crate::{
     support::{
         Number, assert_child_exit,
-        census::{Cargo, Census},
+        census::{Census, Payload},
         child::child,
         log::{Log, OnDrop, on_drop},
         number,
@@ -189,7 +189,7 @@ fn s22_each_thread_has_its_own_tracer() {
 
 #[test]
 fn s22_a_tracer_that_panics_is_removed_and_the_panic_goes_on_in_the_target() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         let log = Log::new();
         enter(|me: &Root<Option<T>>| {
@@ -223,7 +223,7 @@ fn s22_a_tracer_that_panics_is_removed_and_the_panic_goes_on_in_the_target() {
 
 #[test]
 fn s22_when_a_tracer_panics_at_the_first_switch_the_body_does_not_run() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<()>| {
             let token = census.token();
@@ -376,7 +376,7 @@ fn s22_a_kill_outside_every_greenlet_survives_it_too() {
 
 #[test]
 fn s22_a_tracer_may_switch_and_the_message_is_not_lost() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Rc::new(Census::new());
         let log = Log::new();
         enter(|me: &Root<T>| {
@@ -438,7 +438,7 @@ fn s22_a_tracer_set_in_a_greenlet_sees_it_leave() {
 }
 
 #[test]
-fn s22_a_tracer_may_drop_the_last_handle_of_the_one_that_has_just_died() {
+fn s22_a_tracer_may_drop_the_last_handle_of_the_greenlet_that_just_died() {
     let Some(ended) = child(|| {
         unscoped().enter(|me: &Current<()>| {
             let dies = Greenlet::new(me, |_, ()| Ok(()));

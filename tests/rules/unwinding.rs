@@ -1,4 +1,4 @@
-//! s19: while the thread unwinds a panic nobody switches.
+//! s19: no switch while the thread unwinds a panic.
 
 use std::rc::Rc;
 
@@ -6,7 +6,7 @@ use greenlet::{Greenlet, Root, SwitchError, enter};
 
 use crate::support::{
     Number,
-    census::{Cargo, Census, Word},
+    census::{Census, Payload, Word},
     is_new,
     log::{Log, on_drop},
     panics::{catch, heard},

@@ -9,7 +9,7 @@ use crate::{
     shared_by_greenlets,
     support::{
         Number,
-        census::{Cargo, Census, Word},
+        census::{Census, Payload, Word},
         is_new,
         log::{Log, on_drop},
         number, refusal, run_without_handles, unscoped,
@@ -19,7 +19,7 @@ use crate::{
 
 #[test]
 fn s6_the_first_switch_runs_the_body_with_the_message() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         let log = Log::new();
         enter(|me: &Root<()>| {
@@ -40,7 +40,7 @@ fn s6_the_first_switch_runs_the_body_with_the_message() {
 
 #[test]
 fn s6_a_later_switch_makes_the_targets_own_return() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             let main = me.handle();
@@ -88,8 +88,8 @@ fn s6_control_goes_to_any_greenlet_not_only_up_and_down() {
 }
 
 #[test]
-fn s7_the_value_goes_to_the_parent_not_to_who_switched_in() {
-    fn check<T: Cargo>() {
+fn s7_the_value_goes_to_the_parent_not_to_the_last_sender() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             let child = Greenlet::new(me, |_, value: T| Ok(value));
@@ -131,7 +131,7 @@ fn s7_the_value_goes_to_the_parent_at_that_moment() {
 
 #[test]
 fn s7_a_new_parent_is_started_with_the_value() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             let parent = Greenlet::new(me, |_, value: T| {
@@ -149,8 +149,8 @@ fn s7_a_new_parent_is_started_with_the_value() {
 }
 
 #[test]
-fn s7_dead_parents_are_passed_over_for_the_first_live_ancestor() {
-    fn check<T: Cargo>() {
+fn s7_dead_parents_are_skipped_for_the_first_live_ancestor() {
+    fn check<T: Payload>() {
         let census = Census::new();
         let log = Log::new();
         enter(|me: &Root<T>| {
@@ -182,7 +182,7 @@ fn s7_dead_parents_are_passed_over_for_the_first_live_ancestor() {
 }
 
 /// A child whose parent is dead and took what the child returns, which `me` does not.
-fn orphan<'e, T: Cargo>(me: &Current<'e, ()>, census: &Census) -> Greenlet<'e, T> {
+fn orphan<'e, T: Payload>(me: &Current<'e, ()>, census: &Census) -> Greenlet<'e, T> {
     let slot = Rc::new(RefCell::new(None));
     let parent = Greenlet::new(me, {
         let slot = Rc::clone(&slot);
@@ -198,7 +198,7 @@ fn orphan<'e, T: Cargo>(me: &Current<'e, ()>, census: &Census) -> Greenlet<'e, T
 
 #[test]
 fn s7_a_value_that_the_live_ancestor_does_not_take_arrives_in_an_error() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<()>| {
             let child = orphan::<T>(me, &census);
@@ -213,7 +213,7 @@ fn s7_a_value_that_the_live_ancestor_does_not_take_arrives_in_an_error() {
 
 #[test]
 fn s7_a_value_in_an_error_is_dropped_with_it() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<()>| {
             let child = orphan::<T>(me, &census);
@@ -228,7 +228,7 @@ fn s7_a_value_in_an_error_is_dropped_with_it() {
 
 #[test]
 fn s7_a_value_in_an_error_goes_on_as_errors_do() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Rc::new(Census::new());
         enter(|me: &Root<()>| {
             let between = Greenlet::new(me, {
@@ -263,8 +263,8 @@ fn s7_the_first_live_ancestor_has_it_even_if_a_further_one_takes_the_type() {
 }
 
 #[test]
-fn s7_a_busy_parents_value_reaches_who_it_waits_for_in_an_error() {
-    fn check<T: Cargo>() {
+fn s7_a_value_to_a_busy_parent_reaches_the_greenlet_it_waits_for_in_an_error() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             let child = Greenlet::new(me, |_, value: T| Ok(value));
@@ -280,7 +280,7 @@ fn s7_a_busy_parents_value_reaches_who_it_waits_for_in_an_error() {
 #[test]
 fn s7_a_parent_without_a_stack_stays_new_and_the_value_goes_on_in_an_error() {
     const TOO_MUCH: usize = 1 << (usize::BITS - 2);
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             // On 32 bits some can be had.
@@ -310,7 +310,7 @@ fn s7_a_parent_without_a_stack_stays_new_and_the_value_goes_on_in_an_error() {
 
 #[test]
 fn s8_a_switch_to_oneself_returns_the_message_at_once() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             let back = me.switch(&me.handle(), T::new(&census, 2)).unwrap();
@@ -327,7 +327,7 @@ fn s8_a_switch_to_oneself_returns_the_message_at_once() {
 
 #[test]
 fn s9_a_switch_to_the_dead_goes_to_its_first_live_ancestor() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         let log = Log::new();
         enter(|me: &Root<T>| {
@@ -359,7 +359,7 @@ fn s9_a_switch_to_the_dead_goes_to_its_first_live_ancestor() {
 
 #[test]
 fn s9_a_new_ancestor_of_the_dead_is_started() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
             let new = Greenlet::new(me, |_, value: T| {
@@ -378,7 +378,7 @@ fn s9_a_new_ancestor_of_the_dead_is_started() {
 
 #[test]
 fn s9_where_no_ancestor_takes_it_the_message_comes_back() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<()>| {
             let dead = Greenlet::new(me, |_, _: T| Ok(()));
@@ -396,7 +396,7 @@ fn s9_where_no_ancestor_takes_it_the_message_comes_back() {
 }
 
 #[test]
-fn s9_a_main_that_is_over_is_succeeded_by_the_next() {
+fn s9_the_next_main_receives_for_a_dead_one() {
     let past = unscoped().enter(|me: &Current<u32>| me.handle());
     unscoped().enter(|me: &Current<u32>| assert_eq!(me.switch(&past, 3).unwrap(), 3));
     unscoped().enter(|me: &Current<()>| {
@@ -406,8 +406,8 @@ fn s9_a_main_that_is_over_is_succeeded_by_the_next() {
 }
 
 #[test]
-fn s10_the_value_of_one_that_dies_without_a_handle_arrives() {
-    fn check<T: Cargo>() {
+fn s10_the_value_of_a_greenlet_that_dies_without_a_handle_arrives() {
+    fn check<T: Payload>() {
         let census = Rc::new(Census::new());
         enter(|me: &Root<T>| {
             let value = run_without_handles(me, {
@@ -422,7 +422,7 @@ fn s10_the_value_of_one_that_dies_without_a_handle_arrives() {
 
 #[test]
 fn s10_a_value_is_taken_before_its_sender_is_killed() {
-    fn check<T: Cargo>() {
+    fn check<T: Payload>() {
         let census = Rc::new(Census::new());
         let log = Log::new();
         enter(|me: &Root<T>| {

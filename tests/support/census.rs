@@ -1,11 +1,11 @@
-//! Payloads that are counted: nothing is lost, nothing dropped twice.
+//! Counted payloads: none is lost, none is dropped twice.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
-/// Counts births and drops. When it goes itself, all that it counted must be gone.
+/// Counts the payloads that are made and dropped. When it is dropped itself, none may be left.
 #[derive(Default)]
 pub struct Census(Arc<Counts>);
 
@@ -54,7 +54,7 @@ impl Drop for Token {
 }
 
 /// A counted value that a switch can carry.
-pub trait Cargo: 'static + Sized {
+pub trait Payload: 'static + Sized {
     fn new(census: &Census, value: u64) -> Self;
     fn value(&self) -> u64;
 }
@@ -63,7 +63,7 @@ pub trait Cargo: 'static + Sized {
 #[derive(Debug)]
 pub struct Word(Box<(u64, Token)>);
 
-impl Cargo for Word {
+impl Payload for Word {
     fn new(census: &Census, value: u64) -> Self {
         Self(Box::new((value, census.token())))
     }
@@ -80,7 +80,7 @@ pub struct Wide {
     _token: Token,
 }
 
-impl Cargo for Wide {
+impl Payload for Wide {
     fn new(census: &Census, value: u64) -> Self {
         Self {
             values: std::array::from_fn(|index| value ^ index as u64),

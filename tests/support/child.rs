@@ -1,4 +1,4 @@
-//! Code that ends its process, run in another.
+//! Runs code that ends its process in a child process.
 
 use std::{
     any::type_name,

@@ -2,7 +2,7 @@
 
 use greenlet::{Builder, Current, Greenlet, enter};
 
-use super::census::{Cargo, Census, Wide};
+use super::census::{Census, Payload, Wide};
 
 pub const SMALL: usize = Builder::MIN_STACK_SIZE;
 

@@ -1,4 +1,4 @@
-//! Panics that are expected: without noise, and counted as the panic hook hears of them.
+//! Expected panics: not printed, and counted by the panic hook.
 
 use std::{
     any::Any,

@@ -1,4 +1,4 @@
-//! Frames: how they go on to their next operation, and what it means that one has ended.
+//! Frames: running their next operation, and what happens when one ends.
 
 use super::{Content, Frame, Life, Local, Model, Outcome, Task, ended};
 use crate::program::{CAPTURED_DEPTH, Event, Kind};

@@ -1,4 +1,4 @@
-//! Kills, and who waits for whom.
+//! Kills, and which greenlet waits for which.
 
 use super::{Content, KillBy, Life, Model, Task};
 use crate::program::{Id, Killed};

@@ -1,4 +1,4 @@
-//! Switches and throws: who receives, who is refused, and what the switch returns.
+//! Switches and throws: which greenlet receives, which is refused, and what the switch returns.
 
 use super::{Content, Departed, Frame, KillBy, Life, Local, Mail, Model, Task};
 use crate::program::{Event, Got, How, Id, Kind, Payload, Refused};
