@@ -63,11 +63,32 @@ pub struct Stackful<'e, T> {
 ///
 /// It derefs to the function's [`Current`], under which generators can be made. Only the function's
 /// own greenlet waits.
+///
+/// ```
+/// use std::future::Future;
+/// use greenlet::{Awaiter, Cancelled};
+///
+/// /// Plain code: neither this function nor the closure that it is called in is `async`.
+/// fn sum<F: Future<Output = u32>>(
+///     awaiter: &Awaiter<'_, '_>,
+///     numbers: impl Iterator<Item = F>,
+/// ) -> u32 {
+///     numbers.map(|number| awaiter.wait(number)).sum()
+/// }
+///
+/// /// The same for a callback of C, through which nothing may unwind.
+/// extern "C" fn next(awaiter: &Awaiter<'_, '_>) -> i32 {
+///     match awaiter.try_wait(std::future::ready(7)) {
+///         Ok(number) => number,
+///         Err(Cancelled) => -1,
+///     }
+/// }
+/// ```
 pub struct Awaiter<'a, 'e> {
     side: &'a Side<'a, 'e, RefCell<Waker>>,
 }
 
-/// The [`Stackful`] was dropped: return.
+/// The [`Stackful`] was dropped: return. Said by [`Awaiter::try_wait`], which has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cancelled;
 

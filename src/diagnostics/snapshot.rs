@@ -17,7 +17,21 @@ use crate::{
 /// How many of the innermost frames a printed snapshot shows of each greenlet.
 const FRAMES_SHOWN: usize = 3;
 
-/// How much of its stack a greenlet uses, bytes.
+/// How much of its stack a greenlet uses, bytes; see [`Greenlet::stack_usage`].
+///
+/// ```
+/// use greenlet::{Builder, Root, enter};
+///
+/// enter(|me: &Root<()>| {
+///     let build = Builder::new().stack_size(64 * 1024);
+///     let greenlet = build.build(me, |me, ()| me.switch_to_parent(())).unwrap();
+///     assert_eq!(greenlet.stack_usage(), None);
+///     me.switch(&greenlet, ()).unwrap();
+///     let usage = greenlet.stack_usage().unwrap();
+///     assert!(usage.in_use <= usage.peak && usage.peak <= usage.size);
+///     assert!(usage.size >= 64 * 1024);
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StackUsage {
@@ -32,6 +46,21 @@ pub struct StackUsage {
 }
 
 /// What one greenlet was doing.
+///
+/// ```
+/// use greenlet::{Builder, Root, Snapshot, Status, enter};
+///
+/// enter(|me: &Root<()>| {
+///     let build = Builder::new().name("waits");
+///     let greenlet = build.build(me, |me, ()| me.switch_to_parent(())).unwrap();
+///     me.switch(&greenlet, ()).unwrap();
+///     let snapshot = Snapshot::take();
+///     let [main, waits] = snapshot.greenlets() else { unreachable!() };
+///     assert_eq!((main.status, main.parent), (Status::Running, None));
+///     assert_eq!((waits.status, waits.parent), (Status::Suspended, Some(main.id)));
+///     assert_eq!(waits.name.as_deref(), Some("waits"));
+/// });
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct GreenletInfo {

@@ -116,6 +116,20 @@ impl<M> fmt::Debug for SwitchError<M> {
 impl<M> Error for SwitchError<M> {}
 
 /// The greenlet is not dead on return from [`kill`](crate::Current::kill).
+///
+/// ```
+/// use greenlet::{Greenlet, KillError, Root, enter};
+///
+/// enter(|me: &Root<()>| {
+///     assert_eq!(me.kill(&me.handle()), Err(KillError::Root));
+///     let child = Greenlet::new(me, |me, ()| {
+///         assert_eq!(me.kill(&me.handle()), Err(KillError::Itself));
+///         Ok(())
+///     });
+///     me.switch(&child, ())
+/// })
+/// # .unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KillError {
@@ -144,6 +158,15 @@ impl fmt::Display for KillError {
 impl Error for KillError {}
 
 /// No greenlet was made. Its body, and what was set, are dropped.
+///
+/// ```
+/// use greenlet::{BuildError, Builder, Root, enter};
+///
+/// enter(|me: &Root<()>| {
+///     let refused = Builder::new().stack_size(100).build(me, |_, ()| Ok(()));
+///     assert_eq!(refused.unwrap_err(), BuildError::StackTooSmall { bytes: 100 });
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -193,6 +216,20 @@ impl fmt::Display for BuildError {
 impl Error for BuildError {}
 
 /// The parent was not changed.
+///
+/// ```
+/// use greenlet::{Greenlet, ParentError, Root, enter};
+///
+/// enter(|me: &Root<()>| {
+///     let (one, two) = (Greenlet::new(me, |_, ()| Ok(())), Greenlet::new(me, |_, ()| Ok(())));
+///     two.set_parent(&one).unwrap();
+///     assert_eq!(one.set_parent(&two), Err(ParentError::Cycle));
+///     assert_eq!(me.handle().set_parent(&one), Err(ParentError::Root));
+///     // It does not receive what the body returns.
+///     let text = Greenlet::new(me, |_, _: String| Ok(()));
+///     assert_eq!(two.set_parent(&text), Err(ParentError::WrongType));
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParentError {
@@ -200,8 +237,8 @@ pub enum ParentError {
     /// on its stack (rule [s2](crate::guide::rules#s2)) and is not over: a backtrace would never
     /// end.
     Cycle,
-    /// The new parent does not receive what the greenlet's body returns; or the greenlet
-    /// belongs to a scope, where types that only borrow cannot be compared.
+    /// The new parent does not receive what the greenlet's body returns; or the greenlet's messages
+    /// [borrow](crate::Greenlet::borrowing), and such types cannot be compared.
     WrongType,
     /// The greenlet is a main greenlet, or another root, and has no parent.
     Root,

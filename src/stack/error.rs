@@ -3,6 +3,24 @@
 use core::fmt;
 
 /// A stack could not be had. Nothing was mapped, or what was mapped is unmapped again.
+///
+/// ```
+/// # #[cfg(all(feature = "std", target_pointer_width = "64"))] {
+/// use greenlet::{Builder, Root, StackError, SwitchError, enter};
+///
+/// enter(|me: &Root<()>| {
+///     let huge = Builder::new().stack_size(1 << 60);
+///     let greenlet = huge.build(me, |_, text: String| { drop(text); Ok(()) }).unwrap();
+///     // The stack is made when the greenlet starts. The message comes back.
+///     match me.try_switch(&greenlet, "hello".to_string()) {
+///         Err(SwitchError::Stack(text, StackError::Map { .. } | StackError::TooLarge { .. })) => {
+///             assert_eq!(text, "hello");
+///         }
+///         _ => unreachable!(),
+///     }
+/// });
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StackError {
