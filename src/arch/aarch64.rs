@@ -25,8 +25,8 @@ impl MoreRegisters {
     pub(super) fn prepare(&self) {}
 }
 
-/// Suspends the caller, whose context is `me`, and resumes `to` with `message`; returns when
-/// somebody resumes the caller, with what they sent.
+/// Suspends the caller, whose context is `me`, and resumes `to` with `message`. Returns what the caller
+/// is resumed with.
 ///
 /// # Safety
 /// `me` is the context that runs on this thread. `to` is suspended, or prepared, on this thread,

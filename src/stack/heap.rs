@@ -60,7 +60,7 @@ impl Drop for Mapping {
 /// Writes to the pages, which nobody may use.
 ///
 /// # Safety
-/// They are part of a mapping, and nobody uses them.
+/// They are part of a mapping and not in use.
 pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackError> {
     // SAFETY: the caller's word.
     unsafe { start.write_bytes(0, bytes) };
@@ -80,7 +80,7 @@ pub(super) unsafe fn guard_at_once(_: *mut u8, _: usize, _: usize, _: usize) -> 
 /// Makes whole pages zero.
 ///
 /// # Safety
-/// They are part of a mapping, and nobody uses them.
+/// They are part of a mapping and not in use.
 pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
     // SAFETY: the caller's word.
     unsafe { start.write_bytes(0, bytes) };

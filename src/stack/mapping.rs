@@ -55,7 +55,7 @@ impl Mapping {
 /// Makes whole pages fault when touched.
 ///
 /// # Safety
-/// They are part of a mapping, and nobody uses them.
+/// They are part of a mapping and not in use.
 pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackError> {
     if bytes == 0 {
         // The page at `start` belongs to the stack: it must not be tried on.
@@ -72,7 +72,7 @@ pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackErro
 /// they read as zeros then. Guards stay.
 ///
 /// # Safety
-/// They are part of a mapping, and nobody uses them.
+/// They are part of a mapping and not in use.
 pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
     // Apple's MADV_DONTNEED keeps what the pages hold.
     let advice = if cfg!(target_vendor = "apple") {
@@ -107,7 +107,7 @@ pub(super) const MOST_AT_ONCE: usize = 32;
 /// system does not have that.
 ///
 /// # Safety
-/// They are whole pages of a mapping, and nobody uses them.
+/// They are whole pages of a mapping and not in use.
 pub(super) unsafe fn guard_at_once(
     start: *mut u8,
     stride: usize,
@@ -146,7 +146,7 @@ pub(super) unsafe fn guard_at_once(
 }
 
 /// # Safety
-/// The range is whole mapped pages that nobody uses.
+/// The range is whole mapped pages that are not in use.
 unsafe fn guard_range(start: *mut u8, bytes: usize) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     // SAFETY: the caller's word.

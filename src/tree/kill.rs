@@ -127,11 +127,11 @@ pub(crate) fn end(victim: &Block) -> Killed {
 /// Marks `first` as killed, and each greenlet in its chain of waits up to `last`.
 fn tell_to_exit(first: &Block, last: &Block) {
     let mut next = Some(first);
-    while let Some(told) = next {
-        let top = top_of_stack(told);
+    while let Some(killed) = next {
+        let top = top_of_stack(killed);
         let asleep = top.state() == State::Active && !ptr::eq(thread::current(), top);
-        told.tell_to_exit(asleep);
-        next = told.waits_for().filter(|_| !ptr::eq(told, last));
+        killed.tell_to_exit(asleep);
+        next = killed.waits_for().filter(|_| !ptr::eq(killed, last));
     }
 }
 

@@ -78,8 +78,8 @@ pub(super) fn is_blocked(block: &Block) -> bool {
     newest().is_some_and(|kill| block.id() <= kill.last_made)
 }
 
-/// Who is told what `busy` cannot be told now: the one that it waits for. If that is blocked,
-/// or nothing but a kill holds `busy` back, the one that the newest kill waits for.
+/// Returns the greenlet that receives an error in place of `busy`: the one that it waits for. If that is
+/// blocked, or `busy` is only blocked by a kill, it is the one that the newest kill waits for.
 pub(super) fn in_place_of(busy: &Block) -> &Block {
     let end = busy.end_of_waits();
     match newest() {

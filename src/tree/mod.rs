@@ -2,8 +2,8 @@
 //!
 //! In the order in which one reads them. Each file depends on those above it, except for three
 //! circles: the data of a thread are blocks that refer to one another (up to `refcount.rs`); dropping
-//! the last handle of a greenlet kills it (`refcount.rs`, `kill.rs`); and what is told in a switch,
-//! such as a tracer, is code of `diagnostics`.
+//! the last handle of a greenlet kills it (`refcount.rs`, `kill.rs`); and the hooks of `diagnostics`,
+//! such as a tracer, are called in a switch.
 //!
 //! | file | one concept |
 //! |---|---|
