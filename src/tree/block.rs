@@ -139,8 +139,9 @@ pub(crate) struct Fields {
     told_in_unwinding: Cell<bool>,
     /// Has the crate begun to unwind it?
     unwound: Cell<bool>,
-    /// Written like the others, so that a new block has all of them by one store.
-    _between: u8,
+    /// Has it, dead and without handles, given up what it counted ([`RefCounts`])? Here, because
+    /// there it would take a word.
+    gave_up_counts: Cell<bool>,
     exiting: Cell<u32>,
     counts: RefCounts,
     waits_for: Cell<*const Block>,
@@ -197,7 +198,7 @@ impl Block {
             exiting: Cell::new(0),
             told_in_unwinding: Cell::new(false),
             unwound: Cell::new(false),
-            _between: 0,
+            gave_up_counts: Cell::new(false),
             counts: RefCounts::new(),
             waits_for: Cell::new(ptr::null()),
             killer: Cell::new(ptr::null()),
@@ -225,6 +226,12 @@ impl Block {
     #[inline(always)]
     pub(crate) fn fiber(&self) -> &sanitizers::Fiber {
         &self.fiber
+    }
+
+    /// Notes that it has given up what it counted; returns whether it had before.
+    #[inline(always)]
+    pub(super) fn give_up_counts(&self) -> bool {
+        self.gave_up_counts.replace(true)
     }
 
     #[inline(always)]

@@ -15,8 +15,6 @@ use crate::host;
 pub(super) struct RefCounts {
     strong: Cell<usize>,
     weak: Cell<usize>,
-    /// `true` once a dead greenlet without handles has released what it counted.
-    given_up: Cell<bool>,
 }
 
 impl RefCounts {
@@ -25,7 +23,6 @@ impl RefCounts {
         Self {
             strong: Cell::new(1),
             weak: Cell::new(1),
-            given_up: Cell::new(false),
         }
     }
 }
@@ -128,10 +125,23 @@ pub(crate) unsafe fn abandoned(block: *const Block) {
         // The usual case is separate, so that it ends in one tail call.
         if (*block).state() == State::Dead && (*block).shares_its_parent() {
             give_up_counts(block);
+        } else if (*block).state() == State::Dead && (*block).parent_link().is_null() {
+            root_abandoned(block);
         } else {
             all_abandoned(block);
         }
     }
+}
+
+/// As [`abandoned`], for one without a parent. A function of its own, because the other case is
+/// shorter without it.
+///
+/// # Safety
+/// As for [`abandoned`]; and it is dead.
+#[inline(never)]
+unsafe fn root_abandoned(block: *const Block) {
+    // SAFETY: the caller's word.
+    unsafe { give_up_counts(block) };
 }
 
 /// As [`abandoned`], in a loop, because a chain of parents may be long.
@@ -198,7 +208,7 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
     unsafe {
         // Two callers may get here: the one that waited for the death, and the one that dropped the
         // last handle while the first was still waiting.
-        if (*block).counts().given_up.replace(true) {
+        if (*block).give_up_counts() {
             return ptr::null();
         }
         let parent = if (*block).counts().weak.get() == 1 {
