@@ -118,17 +118,17 @@ LAYOUT(running, WORD_RUNNING)
     // go back to is in that word. Its address is then known early, and does not come off a
     // stack that may not be in the cache: the processor goes ahead on a predicted branch, and the
     // cache misses of many greenlets overlap. A context that leaves for another than that one is the
-    // next to be there. Equal addresses are the same context, so the word cannot be stale. (Words are
-    // read where they are compared: a second load of one is cheaper than an instruction more.)
+    // next to be there. Equal addresses are the same context, so the word cannot be stale.
     .macro TAKE_HOT
-    cmp rdi, fs:[rax + WORD_HOT]
-    je 4f
-    cmp rsi, fs:[rax + WORD_HOT]
+    mov r9, fs:[rax + WORD_HOT]
+    cmp rsi, r9
     je 3f
+    cmp rdi, r9
+    je 4f
     mov fs:[rax + WORD_HOT], rdi
     jmp 4f
 3:
-    mov rsi, fs:[rax + WORD_HOT]
+    mov rsi, r9
 4:
     .endm
 
@@ -189,11 +189,12 @@ LAYOUT(running, WORD_RUNNING)
 #ifdef GREENLET_THREAD_WORDS
     .macro HOP
     THREAD_WORDS
-    cmp rdi, fs:[rax + WORD_RUNNING]
+    mov r10, fs:[rax + WORD_RUNNING]
+    cmp rdi, r10
     jne 5f
     cmp byte ptr [rsi + HOP_STATE], HOP_ACTIVE
     jne 5f
-    mov rdi, fs:[rax + WORD_RUNNING]    // the same, and known earlier where rdi is off a cold stack
+    mov rdi, r10                        // the same, and known earlier where rdi is off a cold stack
     TAKE_HOT
     mov fs:[rax + WORD_RUNNING], rsi
     lea rax, [rip + 2f]

@@ -35,17 +35,17 @@ const PATHS: &[Path] = &[
     // Added to a switch, one instruction is two of a round trip.
     Path {
         name: "round trip, a word",
-        bound: 71,
+        bound: 75,
         run: round_trip,
     },
     Path {
         name: "round trip, a word, try_switch",
-        bound: 81,
+        bound: 85,
         run: round_trip_tried,
     },
     Path {
         name: "round trip, 256 bytes",
-        bound: 219,
+        bound: 223,
         run: round_trip_of_256_bytes,
     },
     // How long such a program takes to compile: tests/link.rs.
@@ -56,23 +56,23 @@ const PATHS: &[Path] = &[
     },
     Path {
         name: "round trip, 8 frames deep",
-        bound: 222,
+        bound: 226,
         run: round_trip_deep,
     },
     Path {
         name: "hop in a ring of 10",
-        bound: 40,
+        bound: 42,
         run: ring,
     },
     // An error may also have come in a box, which `downcast` looks into.
     Path {
         name: "throw and catch",
-        bound: 252,
+        bound: 256,
         run: throw,
     },
     Path {
         name: "create, run, finish",
-        bound: 296,
+        bound: 300,
         run: life,
     },
     Path {
@@ -82,7 +82,7 @@ const PATHS: &[Path] = &[
     },
     Path {
         name: "create, start, kill",
-        bound: 648,
+        bound: 655,
         run: kill,
     },
     Path {
@@ -99,12 +99,12 @@ const PATHS: &[Path] = &[
     // A switch to and fro, and a root for the one that asks.
     Path {
         name: "item of a generator",
-        bound: 199,
+        bound: 203,
         run: item_of_a_generator,
     },
     Path {
         name: "poll of a suspended future",
-        bound: 183,
+        bound: 187,
         run: poll_of_a_suspended_future,
     },
     Path {
