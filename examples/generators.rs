@@ -14,8 +14,24 @@ use std::{
 };
 
 use greenlet::{Current, Generator, Root, Thrown, Yielder, enter};
+use lexopt::{Arg, Parser};
+
+const USAGE: &str = "\
+Usage: generators
+
+Prints what five programs of generators yield.
+";
 
 fn main() -> ExitCode {
+    match Parser::from_env().next() {
+        Ok(None) => {}
+        Ok(Some(Arg::Short('h') | Arg::Long("help"))) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Some(other)) => return misuse(&other.unexpected()),
+        Err(error) => return misuse(&error),
+    }
     let done = enter(|me: &Root<()>| {
         tree_in_order(me)?;
         permutations_of(me, "abc", usize::MAX)?;
@@ -32,6 +48,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn misuse(error: &lexopt::Error) -> ExitCode {
+    eprint!("generators: {error}\n\n{USAGE}");
+    ExitCode::from(2)
 }
 
 /// Does nobody read the output any more?

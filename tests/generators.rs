@@ -25,6 +25,20 @@ fn yields_from_recursion_and_from_each_other_and_exits_when_dropped() {
 }
 
 #[test]
+fn help_is_output_and_an_argument_is_misuse() {
+    let help = example::run("generators", &["--help"]);
+    assert!(help.status.success(), "{help:?}");
+    assert!(stdout(&help).starts_with("Usage: generators\n"));
+    let output = example::run("generators", &["more"]);
+    assert_eq!(output.status.code(), Some(2));
+    let expected = format!(
+        "generators: unexpected argument \"more\"\n\n{}",
+        stdout(&help)
+    );
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
 fn ends_quietly_when_its_output_is_closed() {
     example::ends_quietly_unread(&mut example::command("generators"));
 }

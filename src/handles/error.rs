@@ -35,7 +35,7 @@ pub enum SwitchError<M> {
     /// [s2](crate::guide::rules#s2)), or it is killing one. Or a kill is in progress and the target
     /// is older than it (rule [s15](crate::guide::rules#s15)). Retry when that has ended.
     Busy(M),
-    /// The target's stack could not be had. The target is as new as before; try again when there is
+    /// The target's stack could not be had. The target stays new; try again when there is
     /// memory (rule [s5](crate::guide::rules#s5)).
     Stack(M, StackError),
     /// This thread is unwinding a panic, and the panic is not to appear in another greenlet (rule
