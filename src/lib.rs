@@ -16,6 +16,15 @@ mod coroutine;
 mod diagnostics;
 #[cfg(feature = "std")]
 pub mod guide;
+#[cfg(all(doc, not(feature = "std")))]
+pub mod guide {
+    //! The guide is in the documentation with `std`, as it is about both.
+
+    pub mod rules {
+        //! The [rules](https://docs.rs/greenlet/latest/greenlet/guide/rules/index.html), s1 to s28, are in
+        //! the documentation with `std`.
+    }
+}
 mod handles;
 mod host;
 pub mod raw;

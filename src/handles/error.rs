@@ -237,8 +237,8 @@ pub enum ParentError {
     /// on its stack (rule [s2](crate::guide::rules#s2)) and is not over: a backtrace would never
     /// end.
     Cycle,
-    /// The new parent does not receive what the greenlet's body returns; or the greenlet's messages
-    /// [borrow](crate::Greenlet::borrowing), and such types cannot be compared.
+    /// The new parent does not receive what the greenlet's body returns; or the greenlet was made by
+    /// `Greenlet::borrowing`, and types that borrow cannot be compared.
     WrongType,
     /// The greenlet is a main greenlet, or another root, and has no parent.
     Root,
