@@ -128,12 +128,16 @@ inspect() {
     fi
 }
 
+# beside_headers PYTHON: Debian's headers name each other by their place below /usr/include. Those of
+# one that lies elsewhere lie below this.
+beside_headers() { case $1 in "$work"/*) printf '%s\n' "${1%/bin/*}/include" ;; esac; }
+
 suites() {
     local python
     python=$(interpreter "$1")
     tools "$python"
-    # Debian's headers name each other by their place below /usr/include.
-    case $python in "$work"/*) local -x CPATH=${python%/bin/*}/include ;; esac
+    local -x CPATH
+    CPATH=$(beside_headers "$python")
     build "$1" "$python"
     inspect
     "$work/tools/bin/python" python/tests/suites.py --work "$work/$1" --wheel "$wheel" \
@@ -147,7 +151,8 @@ wheels() {
     zig=$(sed -n 's/^\(ziglang==[0-9.]*\) .*/\1/p' ci/zig.txt)
     python=$(interpreter "$1")
     include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
-    case $python in "$work"/*) local -x CPATH=${python%/bin/*}/include ;; esac
+    local -x CPATH
+    CPATH=$(beside_headers "$python")
     tools "$python" &&
         "$work/tools/bin/pip" install --quiet --disable-pip-version-check "$zig" || return 1
     for platform in "${PLATFORMS[@]}"; do
@@ -209,6 +214,8 @@ memcheck() {
 lint() {
     local python
     python=$(interpreter "${versions[0]}")
+    local -x CPATH
+    CPATH=$(beside_headers "$python")
     cargo fmt --manifest-path python/Cargo.toml --check &&
         PYO3_PYTHON=$python cargo clippy --locked --manifest-path python/Cargo.toml \
             --target-dir "$work/lint" -- -D warnings
