@@ -146,11 +146,7 @@ impl<'e, I> Current<'e, I> {
         // SAFETY: the types are those of the two greenlets, the message is not used here any more, and
         // what has arrived is opened at once.
         unsafe {
-            let answer = if host::is_unwinding() {
-                tree::Answer::refused_in_unwinding(sent, target)
-            } else {
-                tree::hop(&self.block, target, sent)
-            };
+            let answer = tree::hop_unless_unwinding(&self.block, target, sent);
             let mut received = answer.message();
             let mut room = MaybeUninit::uninit();
             if !answer.is_value() {
@@ -201,11 +197,7 @@ impl<'e, I> Current<'e, I> {
         let sent = tree::of_value(&message);
         // SAFETY: as in `switch`.
         unsafe {
-            let answer = if host::is_unwinding() {
-                tree::Answer::refused_in_unwinding(sent, target)
-            } else {
-                tree::hop(&self.block, target, sent)
-            };
+            let answer = tree::hop_unless_unwinding(&self.block, target, sent);
             let received = match answer.arrived() {
                 Ok(received) => received,
                 Err((sent, target)) => match self.switch_slowly::<J>(&*target, sent) {

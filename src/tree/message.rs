@@ -160,12 +160,6 @@ impl Answer {
         Self { message, target }
     }
 
-    /// Where nothing is sent because the thread unwinds.
-    #[inline(always)]
-    pub(crate) fn refused_in_unwinding(message: Message, target: &Block) -> Self {
-        Self::refused(message, target, REFUSED_IN_UNWINDING)
-    }
-
     #[inline(always)]
     fn refused(message: Message, target: &Block, kind: usize) -> Self {
         let message = Message { kind, ..message };
@@ -240,6 +234,19 @@ pub(crate) unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer
         }
         Answer::refused(message, target, REFUSED)
     }
+}
+
+/// As [`hop`], and returns the message also where the thread is unwinding (rule s19).
+///
+/// # Safety
+/// As for [`hop`], but the thread may be unwinding.
+#[inline(always)]
+pub(crate) unsafe fn hop_unless_unwinding(me: &Block, target: &Block, message: Message) -> Answer {
+    if host::is_unwinding() {
+        return Answer::refused(message, target, REFUSED_IN_UNWINDING);
+    }
+    // SAFETY: the caller's word, and the thread is not unwinding.
+    unsafe { hop(me, target, message) }
 }
 
 /// Switches from the running `me` to the active `target` with a value or an error, and returns what
