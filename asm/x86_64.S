@@ -107,8 +107,10 @@ LAYOUT(running, WORD_RUNNING)
 
     // rax = where the thread's words are, from fs. In a shared object this calls the dynamic
     // linker's resolver, which changes rax only ("Thread-Local Storage Descriptors for IA32 and
-    // AMD64/EM64T", section "Descriptor Calls"); in a program the linker makes two plain
-    // instructions of it. Neither takes static TLS of a program that loads the object.
+    // AMD64/EM64T", section "Descriptor Calls"). That of glibc before 2.40 also changes vector
+    // registers when it allocates (glibc bug 31372): each `asm!` with this text in it declares them
+    // clobbered. In a program the linker makes two plain instructions of it. Neither takes static TLS
+    // of a program that loads the object.
     .macro THREAD_WORDS
     lea rax, [rip + SYM(words)@tlsdesc]
     call qword ptr [rax + SYM(words)@tlscall]

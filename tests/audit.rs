@@ -334,6 +334,28 @@ fn registers_left_to_the_compiler_are_declared_clobbered() {
     }
 }
 
+/// The function of a TLS descriptor shall preserve vector registers, and in glibc before 2.40 does
+/// not (`thread_words`).
+#[test]
+fn vector_registers_are_declared_clobbered_where_a_tls_descriptor_is_called() {
+    let source = read("src/arch/x86_64.rs");
+    for block in source.split("asm!(").skip(1) {
+        let block = block.split("options(").next().unwrap();
+        if block.contains("@tlscall") {
+            let registers = (0..32)
+                .map(|n| format!("xmm{n}"))
+                .chain((0..8).map(|n| format!("k{n}")));
+            for register in registers {
+                let clobber = format!("out(\"{register}\") _,");
+                assert!(block.contains(&clobber), "{register} is not in:\n{block}");
+            }
+        } else if block.contains("include_str!") {
+            assert!(block.contains("clobber_abi(\"sysv64\")"), "in:\n{block}");
+        }
+    }
+    assert!(source.contains("@tlscall"));
+}
+
 /// The rows of the guide's list of symbols that are for what is built.
 fn listed_symbols() -> Vec<String> {
     let text = read("asm/README.md");

@@ -104,18 +104,33 @@ pub(crate) unsafe fn hop(
 }
 
 /// Where the thread's words are, from fs.
+///
+/// Vector and mask registers are declared clobbered, though the function of a TLS descriptor shall
+/// preserve them: in a shared object that of glibc before 2.40 does not when a thread first needs the
+/// object's thread-locals (glibc bug 31372).
 #[cfg(thread_words)]
 #[inline(always)]
 fn thread_words() -> usize {
     let words;
-    // SAFETY: as THREAD_WORDS in `asm/x86_64.S`: changes rax and flags. It is the same as long as a
-    // greenlet lives, as that stays on its thread: so it is looked up once a function.
+    // SAFETY: as THREAD_WORDS in `asm/x86_64.S`: of the general registers it changes rax. The address
+    // is the same as long as a greenlet lives, as that stays on its thread: so it is looked up once a
+    // function.
     unsafe {
         asm!(
             "lea rax, [rip + {words}@tlsdesc]",
             "call qword ptr [rax + {words}@tlscall]",
             words = sym core_layout::words,
             out("rax") words,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+            out("xmm16") _, out("xmm17") _, out("xmm18") _, out("xmm19") _,
+            out("xmm20") _, out("xmm21") _, out("xmm22") _, out("xmm23") _,
+            out("xmm24") _, out("xmm25") _, out("xmm26") _, out("xmm27") _,
+            out("xmm28") _, out("xmm29") _, out("xmm30") _, out("xmm31") _,
+            out("k0") _, out("k1") _, out("k2") _, out("k3") _,
+            out("k4") _, out("k5") _, out("k6") _, out("k7") _,
             options(pure, nomem),
         );
     }
