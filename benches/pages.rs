@@ -30,7 +30,7 @@ struct Way {
 }
 
 const PLAIN: Way = Way {
-    name: "64 KiB, guards, 16 colours (as the pool has them)",
+    name: "64 KiB, guards, 16 colours",
     stride: 72 * 1024,
     has_guards: true,
     huge: false,
@@ -44,6 +44,12 @@ const WAYS: &[Way] = &[
         name: "1 colour, and so a page less",
         stride: 68 * 1024,
         colours: 1,
+        ..PLAIN
+    },
+    // A second-level TLB finds a page by the low bits of its number.
+    Way {
+        name: "a page more, and so an odd number of pages",
+        stride: 76 * 1024,
         ..PLAIN
     },
     Way {

@@ -119,6 +119,24 @@ fn tops_have_different_colours() {
     }
 }
 
+/// A second-level TLB of 128 sets has a page in that set which the low bits of its number say. The
+/// second half of these stacks is of one slab; on 32-bit slabs are too small for that.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn pages_of_tops_are_in_all_sets_of_a_tlb() {
+    const SETS: usize = 128;
+    let mut pool = Pool::new();
+    let stacks: Vec<_> = (0..8 * SETS).map(|_| take(&mut pool)).collect();
+    let numbers = stacks
+        .iter()
+        .map(|one| (one.top().addr() - 1) / page_size());
+    let sets: HashSet<_> = numbers.skip(4 * SETS).map(|page| page % SETS).collect();
+    assert_eq!(sets.len(), SETS);
+    for stack in stacks {
+        give_back(&mut pool, stack);
+    }
+}
+
 #[test]
 fn the_stack_that_came_back_last_is_taken_first_with_its_pages() {
     let mut pool = Pool::new();

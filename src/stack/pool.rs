@@ -16,15 +16,20 @@ use static_assertions::const_assert_eq;
 
 use super::{
     StackError, StackLimits,
-    mapping::{self, Mapping, round_up_to_page},
+    mapping::{self, Mapping, page_size, round_up_to_page},
     shape::Shape,
 };
 
-/// A slab is at most this large, bytes of address space.
+/// The slots of a slab are at most so many bytes of address space.
 const MAX_SLAB: usize = if usize::BITS >= 64 { 1 << 30 } else { 1 << 23 };
 
 /// The first slab of a shelf has this many slots; each further one as many as there are.
 const FIRST_SLOTS: usize = 8;
+
+/// After so many slots of a slab one page is left out. A second-level TLB finds a page by the low bits
+/// of its number: where slots are an even number of pages, the tops of all stacks would compete for half
+/// of it, or less.
+const GROUP: usize = 64;
 
 /// Bytes of address space that are left to the rest of the program: it continues when a stack is refused,
 /// and its allocator must be able to map memory.
@@ -413,7 +418,7 @@ impl Slab {
         let most = (MAX_SLAB / stride).max(1);
         let mut slots = there.max(FIRST_SLOTS).min(most);
         loop {
-            match map_within_limits(slots.saturating_mul(stride)) {
+            match map_within_limits(bytes_of(slots, stride)) {
                 Ok(mapping) => {
                     return Ok(Self {
                         mapping,
@@ -428,6 +433,11 @@ impl Slab {
         }
     }
 
+    /// The low end of one of its slots.
+    fn slot(&self, index: usize, stride: usize) -> *mut u8 {
+        self.mapping.start().wrapping_add(bytes_of(index, stride))
+    }
+
     fn contains(&self, slot: Slot) -> bool {
         let start = self.mapping.start().addr();
         (start..start + self.mapping.len()).contains(&slot.0.addr().get())
@@ -438,7 +448,7 @@ impl Slab {
         if self.cut == self.guarded {
             self.install_guards(stride, guard)?;
         }
-        let slot = self.mapping.start().wrapping_add(self.cut * stride);
+        let slot = self.slot(self.cut, stride);
         self.cut += 1;
         Ok(Slot(
             NonNull::new(slot).expect("a mapping is not at address zero"),
@@ -446,14 +456,16 @@ impl Slab {
     }
 
     fn install_guards(&mut self, stride: usize, guard: usize) -> Result<(), StackError> {
-        // Ahead of their first use.
-        let count = mapping::MOST_AT_ONCE.min(self.slots - self.guarded);
-        let first = self.mapping.start().wrapping_add(self.guarded * stride);
+        // Ahead of their first use, those of one group.
+        let count = mapping::MOST_AT_ONCE
+            .min(self.slots - self.guarded)
+            .min(GROUP - self.guarded % GROUP);
+        let first = self.slot(self.guarded, stride);
         // SAFETY: the low ends of slots that were never handed out.
         let at_once = unsafe { mapping::guard_at_once(first, stride, guard, count) };
         self.guarded += at_once;
         for index in self.guarded..self.guarded + count - at_once {
-            let start = self.mapping.start().wrapping_add(index * stride);
+            let start = self.slot(index, stride);
             // SAFETY: the low end of a slot that was never handed out.
             match unsafe { mapping::guard(start, guard) } {
                 Ok(()) => self.guarded += 1,
@@ -464,6 +476,13 @@ impl Slab {
         }
         Ok(())
     }
+}
+
+/// Bytes of so many slots of a slab, with the pages between groups of them.
+fn bytes_of(slots: usize, stride: usize) -> usize {
+    slots
+        .saturating_mul(stride)
+        .saturating_add(slots / GROUP * page_size())
 }
 
 /// Maps `bytes` if [`HEADROOM`] can be mapped besides.
