@@ -23,7 +23,6 @@
 use std::{
     cell::{Cell, RefCell},
     cmp::Ordering,
-    env,
     ffi::{c_int, c_void},
     io::{self, BufRead, Write},
     process::ExitCode,
@@ -31,12 +30,14 @@ use std::{
 };
 
 use greenlet::{Child, Current, Greenlet, Thrown, enter};
+use lexopt::{Arg, Parser};
 
 const USAGE: &str = "\
 Usage: callback [THING...]
 
 Ranks up to 1000 THINGs: asks on standard output which of two goes first, and reads 1
 or 2 from standard input. Without a THING it sorts some words by itself, in two ways at once.
+A THING that begins with a dash goes after `--`.
 ";
 
 /// What a sort sends to the main greenlet.
@@ -269,23 +270,36 @@ fn demonstrate() -> Result<(), Thrown> {
     })
 }
 
+/// The things to be ranked; `None` if it is asked for help.
+fn things() -> Result<Option<Vec<String>>, lexopt::Error> {
+    let mut things = Vec::new();
+    let mut arguments = Parser::from_env();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            // What is no text is shown as far as it is.
+            Arg::Value(thing) => things.push(thing.to_string_lossy().into_owned()),
+            option => return Err(option.unexpected()),
+        }
+    }
+    match things.len() {
+        0..=1000 => Ok(Some(things)),
+        count => Err(format!("{count} things are too many").into()),
+    }
+}
+
 fn main() -> ExitCode {
-    // Those that are no text are shown as far as they are: `env::args` would panic.
-    let things: Vec<String> = env::args_os()
-        .skip(1)
-        .map(|thing| thing.to_string_lossy().into_owned())
-        .collect();
-    let outcome = match things.as_slice() {
-        [] => demonstrate().map(|()| true),
-        [option] if option == "--help" || option == "-h" => {
+    let outcome = match things() {
+        Ok(Some(things)) if things.is_empty() => demonstrate().map(|()| true),
+        Ok(Some(things)) => rank(&things),
+        Ok(None) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        _ if things.len() > 1000 => {
-            eprint!("callback: {} things are too many\n\n{USAGE}", things.len());
+        Err(error) => {
+            eprint!("callback: {error}\n\n{USAGE}");
             return ExitCode::from(2);
         }
-        things => rank(things),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -122,6 +122,19 @@ fn one_thing_needs_no_question() {
 }
 
 #[test]
+fn says_how_it_is_used() {
+    let help = example::run("callback", &["apple", "--help"]);
+    assert!(help.status.success(), "{help:?}");
+    assert!(stdout(&help).starts_with("Usage: callback"));
+    let refused = example::run("callback", &["apple", "--helo"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let error = format!("callback: invalid option '--helo'\n\n{}", stdout(&help));
+    assert_eq!(stderr(&refused), error);
+    let thing = example::run("callback", &["--", "--help"]);
+    assert_eq!(stdout(&thing), "1. --help\n");
+}
+
+#[test]
 fn ends_quietly_when_its_output_is_closed() {
     example::ends_quietly_unread(&mut example::command("callback"));
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     process::{Child, Stdio},
 };
@@ -132,4 +132,17 @@ fn says_how_it_is_used() {
         let expected = format!("stdio: {error}\n\n{}", example::stdout(&help));
         assert_eq!(example::stderr(&refused), expected);
     }
+}
+
+#[test]
+fn names_a_port_that_is_taken() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = example::run("stdio", &["--port", &port.to_string()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error = example::stderr(&output);
+    assert!(
+        error.starts_with(&format!("stdio: port {port}: ")),
+        "{error}"
+    );
 }

@@ -111,7 +111,10 @@ mod server {
     }
 
     async fn accept_all(me: &Current<'static, ()>, options: &Options) -> io::Result<()> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
+        let port = options.port;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("port {port}: {error}")))?;
         println!("listening on {}", listener.local_addr()?);
         let mut clients = JoinSet::new();
         let mut left = options.clients;
