@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-#[cfg(thread_words)]
+#[cfg(any(thread_words, feature = "fp-control"))]
 use super::core_layout;
 use super::{Context, Message};
 
@@ -21,6 +21,22 @@ pub(super) struct MoreRegisters {
     mxcsr: core::cell::Cell<u32>,
     #[cfg(feature = "fp-control")]
     x87_control: core::cell::Cell<u32>,
+}
+
+#[cfg(feature = "fp-control")]
+mod layout {
+    use core::mem::offset_of;
+
+    use static_assertions::const_assert_eq;
+
+    use super::{super::Registers, MoreRegisters, core_layout};
+
+    const MORE: usize = offset_of!(Registers, more);
+    const_assert_eq!(MORE + offset_of!(MoreRegisters, mxcsr), core_layout::MXCSR);
+    const_assert_eq!(
+        MORE + offset_of!(MoreRegisters, x87_control),
+        core_layout::X87CW
+    );
 }
 
 impl MoreRegisters {
