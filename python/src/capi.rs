@@ -13,7 +13,7 @@ use pyo3_ffi::{PyCapsule_New, PyDict_Check, PyErr_BadArgument, PyObject};
 use crate::{
     exceptions,
     green::Green,
-    module,
+    module, names,
     object::{self, Static, greenlet_type},
     parcel::Content,
     refs::{Owned, into_nullable},
@@ -91,15 +91,18 @@ unsafe extern "C" fn switch(
         if checked(this).is_none() {
             return ptr::null_mut();
         }
+        let positional = (!args.is_null()).then(|| Owned::from_borrowed(args));
         let keywords =
             (!kwargs.is_null() && PyDict_Check(kwargs) != 0).then(|| Owned::from_borrowed(kwargs));
-        let content = match (args.is_null(), keywords) {
-            (true, None) => Content::EMPTY,
-            (true, keywords) => match Owned::from_new(pyo3_ffi::PyTuple_New(0)) {
-                Some(nothing) => Content::arguments(nothing, keywords),
-                None => return ptr::null_mut(),
-            },
-            (false, keywords) => Content::arguments(Owned::from_borrowed(args), keywords),
+        let content = match (positional, keywords) {
+            (None, None) => Some(Content::Empty),
+            (Some(positional), None) => Some(Content::Positional(positional)),
+            (positional, Some(keywords)) => {
+                Content::both(&positional.unwrap_or_else(names::empty_tuple), &keywords)
+            }
+        };
+        let Some(content) = content else {
+            return ptr::null_mut();
         };
         object::switch_with(this, content)
     }

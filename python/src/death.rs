@@ -105,7 +105,7 @@ unsafe fn throw_exit(green: &Green) {
             exceptions::exit(),
             c"Killing the greenlet because all references have vanished.",
         );
-        let result = Owned::from_new(switching::switch(green, Content::NOTHING));
+        let result = Owned::from_new(switching::switch(green, Content::Nothing));
         let raised = result.is_none().then(Exception::take);
         let current = green.parent.replace(parent);
         drop((result, current));

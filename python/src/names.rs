@@ -1,15 +1,18 @@
-//! Strings that are needed again and again; made once, kept for ever.
+//! Objects that are needed again and again: made once, kept for ever.
 
 use core::{
     ptr,
     sync::atomic::{AtomicPtr, Ordering},
 };
 
-use pyo3_ffi::{PyObject, PyUnicode_InternFromString};
+use pyo3_ffi::{PyObject, PyTuple_New, PyUnicode_InternFromString};
+
+use crate::refs::Owned;
 
 static RUN: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static SWITCH: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static THROW: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+static EMPTY_TUPLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes them. `None`: with an exception.
 pub(crate) unsafe fn make() -> Option<()> {
@@ -21,7 +24,10 @@ pub(crate) unsafe fn make() -> Option<()> {
         }
         place.store(made, Ordering::Relaxed);
     }
-    Some(())
+    // SAFETY: the GIL is held. CPython has one empty tuple, which it keeps itself as well.
+    let made = unsafe { PyTuple_New(0) };
+    EMPTY_TUPLE.store(made, Ordering::Relaxed);
+    (!made.is_null()).then_some(())
 }
 
 pub(crate) fn run() -> *mut PyObject {
@@ -34,4 +40,11 @@ pub(crate) fn switch() -> *mut PyObject {
 
 pub(crate) fn throw() -> *mut PyObject {
     THROW.load(Ordering::Relaxed)
+}
+
+/// The empty tuple.
+#[inline(always)]
+pub(crate) fn empty_tuple() -> Owned {
+    // SAFETY: it is kept for ever, and who asks holds the GIL.
+    unsafe { Owned::from_borrowed(EMPTY_TUPLE.load(Ordering::Relaxed)) }
 }

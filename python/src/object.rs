@@ -10,21 +10,22 @@ use core::{
 };
 
 use pyo3_ffi::{
-    self as ffi, METH_FASTCALL, METH_KEYWORDS, METH_NOARGS, METH_VARARGS, Py_False,
-    Py_TPFLAGS_BASETYPE, Py_TPFLAGS_DEFAULT, Py_TPFLAGS_HAVE_GC, Py_TPFLAGS_IS_ABSTRACT, Py_TYPE,
-    Py_True, Py_XDECREF, Py_ssize_t, PyArg_ParseTuple, PyArg_ParseTupleAndKeywords,
-    PyBaseObject_Type, PyCFunction_GetFunction, PyContext_CheckExact, PyDict_Check, PyDict_New,
-    PyErr_Format, PyErr_NoMemory, PyErr_Occurred, PyExc_AttributeError, PyExc_TypeError,
-    PyExc_ValueError, PyGetSetDef, PyLong_FromSsize_t, PyMethodDef, PyMethodDefPointer,
-    PyNumberMethods, PyObject, PyObject_GC_Del, PyObject_TypeCheck, PyTuple_GET_ITEM,
-    PyTuple_GET_SIZE, PyType_GenericAlloc, PyTypeObject, PyUnicode_FromFormat, visitproc,
+    self as ffi, METH_FASTCALL, METH_KEYWORDS, METH_NOARGS, Py_False, Py_TPFLAGS_BASETYPE,
+    Py_TPFLAGS_DEFAULT, Py_TPFLAGS_HAVE_GC, Py_TPFLAGS_IS_ABSTRACT, Py_TYPE, Py_True, Py_XDECREF,
+    Py_ssize_t, PyArg_ParseTupleAndKeywords, PyBaseObject_Type, PyCFunction_GetFunction,
+    PyContext_CheckExact, PyDict_Check, PyDict_New, PyErr_Format, PyErr_NoMemory, PyErr_Occurred,
+    PyExc_AttributeError, PyExc_TypeError, PyExc_ValueError, PyGetSetDef, PyLong_FromSsize_t,
+    PyMethodDef, PyMethodDefPointer, PyNumberMethods, PyObject, PyObject_GC_Del,
+    PyObject_TypeCheck, PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyType_GenericAlloc, PyTypeObject,
+    PyUnicode_FromFormat, visitproc,
 };
 
 use crate::{
     death,
     exceptions::{self, Exception},
     green::{Green, State},
-    parcel::Content,
+    names,
+    parcel::{Content, pack_call},
     refs::{Owned, into_nullable},
     shim, switching,
     thread::Thread,
@@ -72,8 +73,10 @@ static METHODS: Static<[PyMethodDef; 4]> = Static::new([
     },
     PyMethodDef {
         ml_name: c"throw".as_ptr(),
-        ml_meth: PyMethodDefPointer { PyCFunction: throw },
-        ml_flags: METH_VARARGS,
+        ml_meth: PyMethodDefPointer {
+            PyCFunctionFast: throw,
+        },
+        ml_flags: METH_FASTCALL,
         ml_doc: THROW_DOC.as_ptr(),
     },
     PyMethodDef {
@@ -181,6 +184,7 @@ const fn make_type() -> PyTypeObject {
     made.tp_alloc = Some(PyType_GenericAlloc);
     made.tp_new = Some(new);
     made.tp_free = Some(PyObject_GC_Del);
+    made.tp_vectorcall = Some(call_type);
     made
 }
 
@@ -281,7 +285,7 @@ pub(crate) unsafe fn make(kind: *mut PyTypeObject) -> Option<Owned> {
             ((*kind).tp_alloc.unwrap_unchecked())(kind, 0)
         } else {
             // It says what is abstract.
-            let nothing = Owned::from_new(ffi::PyTuple_New(0))?;
+            let nothing = names::empty_tuple();
             let base = (*ptr::addr_of_mut!(PyBaseObject_Type)).tp_new;
             (base.unwrap_unchecked())(kind, nothing.as_ptr(), ptr::null_mut())
         };
@@ -322,6 +326,56 @@ unsafe extern "C" fn init(
             }
         }
         initialize(this, run, parent)
+    }
+}
+
+/// `greenlet(run, parent)` of the type itself: no tuple is made of the arguments. Classes derived
+/// from it do not inherit this.
+unsafe extern "C" fn call_type(
+    kind: *mut PyObject,
+    arguments: *const *mut PyObject,
+    count: usize,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: CPython's call, of the vector call protocol.
+    unsafe {
+        let count = ffi::PyVectorcall_NARGS(count);
+        if !names.is_null() || count > 2 {
+            return call_type_by_name(kind, arguments, count, names);
+        }
+        let argument = |index| {
+            if index < count {
+                *arguments.offset(index)
+            } else {
+                ptr::null_mut()
+            }
+        };
+        let Some(made) = make(kind.cast()) else {
+            return ptr::null_mut();
+        };
+        if initialize(made.as_ptr(), argument(0), argument(1)) < 0 {
+            return ptr::null_mut();
+        }
+        made.into_ptr()
+    }
+}
+
+/// The same by `tp_new` and `tp_init`, for arguments that have names or are wrong.
+#[cold]
+unsafe fn call_type_by_name(
+    kind: *mut PyObject,
+    arguments: *const *mut PyObject,
+    count: Py_ssize_t,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's arguments; what has a metaclass has a way to be called.
+    unsafe {
+        let Some((positional, keywords)) = pack_call(arguments, count, names) else {
+            return ptr::null_mut();
+        };
+        let keywords = keywords.as_ref().map_or(ptr::null_mut(), Owned::as_ptr);
+        let call = (*ptr::addr_of_mut!(ffi::PyType_Type)).tp_call;
+        (call.unwrap_unchecked())(kind, positional.as_ptr(), keywords)
     }
 }
 
@@ -444,22 +498,30 @@ pub(crate) unsafe fn switch_with(this: *mut PyObject, content: Content) -> *mut 
     }
 }
 
-unsafe extern "C" fn throw(this: *mut PyObject, args: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn throw(
+    this: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: Py_ssize_t,
+) -> *mut PyObject {
     // SAFETY: CPython's call.
     unsafe {
-        let mut kind = exceptions::exit();
-        let (mut value, mut traceback) = (ptr::null_mut(), ptr::null_mut());
-        let parsed = PyArg_ParseTuple(
-            args,
-            c"|OOO:throw".as_ptr(),
-            &raw mut kind,
-            &raw mut value,
-            &raw mut traceback,
-        );
-        if parsed == 0 {
-            return ptr::null_mut();
+        if count > 3 {
+            return PyErr_Format(
+                PyExc_TypeError,
+                c"throw() takes at most 3 arguments (%zd given)".as_ptr(),
+                count,
+            );
         }
-        throw_with(this, kind, value, traceback)
+        let argument = |index, default| {
+            if index < count {
+                *arguments.offset(index)
+            } else {
+                default
+            }
+        };
+        let kind = argument(0, exceptions::exit());
+        let value = argument(1, ptr::null_mut());
+        throw_with(this, kind, value, argument(2, ptr::null_mut()))
     }
 }
 
@@ -480,7 +542,7 @@ pub(crate) unsafe fn throw_with(
         let content = if green.state.get() == State::Dead {
             switching::exit_value()
         } else {
-            Content::NOTHING
+            Content::Nothing
         };
         switching::switch(green, content)
     }

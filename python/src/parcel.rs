@@ -3,79 +3,34 @@
 //! They travel unpacked: the greenlet that receives them makes of them a call, if it is new, or a
 //! value. Most switches carry one object or none, and then nothing is allocated.
 
-use core::{cell::Cell, ptr};
+use core::{cell::Cell, mem, ptr};
 
 use pyo3_ffi::{
-    self as ffi, PyDict_Check, PyDict_Size, PyExc_TypeError, PyObject, PyObject_Call,
+    self as ffi, PyDict_Size, PyErr_Clear, PyExc_TypeError, PyObject, PyObject_Call,
     PyObject_CallNoArgs, PyObject_CallOneArg, PySequence_Size, PyTuple_Check, PyTuple_GET_ITEM,
     PyTuple_GET_SIZE, PyTuple_New, PyTuple_Pack,
 };
 
-use crate::{
-    exceptions,
-    refs::{Owned, Slot},
-};
+use crate::{exceptions, names, refs::Owned};
 
 /// Where a greenlet finds what it is resumed with.
-pub(crate) struct Parcel {
-    kind: Cell<Kind>,
-    value: Slot,
-    keywords: Slot,
-}
+pub(crate) struct Parcel(Cell<Content>);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// There is nothing: an exception is pending.
+/// What is in a [`Parcel`]. It fits into two registers.
+pub(crate) enum Content {
+    /// There is nothing: the pending exception is thrown.
     Nothing,
     /// `switch()`.
     Empty,
     /// `switch(value)`, or a value from elsewhere, which may be a tuple.
-    Single,
-    /// `switch(*value, **keywords)`.
-    Arguments,
-}
-
-/// What is in a [`Parcel`].
-pub(crate) struct Content {
-    kind: Kind,
-    value: Option<Owned>,
-    keywords: Option<Owned>,
+    Single(Owned),
+    /// `switch(*positional)`. The C API takes any object.
+    Positional(Owned),
+    /// `switch(*positional, **keywords)`: a tuple of the two.
+    Both(Owned),
 }
 
 impl Content {
-    /// An exception is thrown instead.
-    pub(crate) const NOTHING: Content = Content {
-        kind: Kind::Nothing,
-        value: None,
-        keywords: None,
-    };
-
-    pub(crate) const EMPTY: Content = Content {
-        kind: Kind::Empty,
-        value: None,
-        keywords: None,
-    };
-
-    pub(crate) fn single(value: Owned) -> Self {
-        Self {
-            kind: Kind::Single,
-            value: Some(value),
-            keywords: None,
-        }
-    }
-
-    pub(crate) fn arguments(positional: Owned, keywords: Option<Owned>) -> Self {
-        Self {
-            kind: Kind::Arguments,
-            value: Some(positional),
-            keywords,
-        }
-    }
-
-    pub(crate) fn is_nothing(&self) -> bool {
-        self.kind == Kind::Nothing
-    }
-
     /// The arguments of a call by the vector call protocol. `None`: with an exception.
     ///
     /// # Safety
@@ -90,8 +45,8 @@ impl Content {
         // SAFETY: the caller's word.
         unsafe {
             match (names.is_null(), count) {
-                (true, 0) => Some(Self::EMPTY),
-                (true, 1) => Some(Self::single(Owned::from_borrowed(*arguments))),
+                (true, 0) => Some(Self::Empty),
+                (true, 1) => Some(Self::Single(Owned::from_borrowed(*arguments))),
                 _ => Self::of_many(arguments, count, names),
             }
         }
@@ -103,28 +58,29 @@ impl Content {
         count: isize,
         names: *mut PyObject,
     ) -> Option<Self> {
-        // SAFETY: the caller's word; the tuple has room for `count`.
+        // SAFETY: the caller's word.
         unsafe {
-            let positional = Owned::from_new(PyTuple_New(count))?;
-            for index in 0..count {
-                let argument = Owned::from_borrowed(*arguments.offset(index));
-                ffi::PyTuple_SET_ITEM(positional.as_ptr(), index, argument.into_ptr());
+            let (positional, keywords) = pack_call(arguments, count, names)?;
+            match keywords {
+                Some(keywords) => Self::both(&positional, &keywords),
+                None => Some(Self::Positional(positional)),
             }
-            if names.is_null() {
-                return Some(Self::arguments(positional, None));
-            }
-            let keywords = Owned::from_new(ffi::PyDict_New())?;
-            for index in 0..PyTuple_GET_SIZE(names) {
-                let (name, value) = (
-                    PyTuple_GET_ITEM(names, index),
-                    *arguments.offset(count + index),
-                );
-                if ffi::PyDict_SetItem(keywords.as_ptr(), name, value) < 0 {
-                    return None;
-                }
-            }
-            Some(Self::arguments(positional, Some(keywords)))
         }
+    }
+
+    /// Those of a call of the C API. `None`: with an exception.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub(crate) unsafe fn both(positional: &Owned, keywords: &Owned) -> Option<Self> {
+        // SAFETY: live objects.
+        let pair = unsafe { PyTuple_Pack(2, positional.as_ptr(), keywords.as_ptr()) };
+        // SAFETY: a new reference.
+        unsafe { Owned::from_new(pair) }.map(Self::Both)
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
     }
 
     /// What a suspended greenlet's `switch()` returns. Null: with an exception, which it may be that
@@ -134,97 +90,133 @@ impl Content {
     /// The GIL is held.
     #[inline(always)]
     pub(crate) unsafe fn into_value(self) -> *mut PyObject {
-        match (self.kind, self.value) {
-            (Kind::Nothing, _) => ptr::null_mut(),
-            (Kind::Single, Some(value)) => value.into_ptr(),
+        match self {
+            Self::Nothing => ptr::null_mut(),
+            Self::Empty => names::empty_tuple().into_ptr(),
+            Self::Single(value) => value.into_ptr(),
             // SAFETY: the caller's word.
-            (Kind::Arguments, Some(value)) => unsafe { pack(value, self.keywords) },
-            // SAFETY: the caller's word; CPython has one empty tuple.
-            _ => unsafe { PyTuple_New(0) },
+            Self::Positional(_) | Self::Both(_) => unsafe { self.into_value_of_many() },
+        }
+    }
+
+    #[inline(never)]
+    unsafe fn into_value_of_many(self) -> *mut PyObject {
+        // SAFETY: the caller's word; live objects.
+        unsafe {
+            match self {
+                Self::Positional(all) => only(all),
+                Self::Both(pair) => {
+                    let (positional, keywords) = halves(&pair);
+                    if PyDict_Size(keywords) == 0 {
+                        return only(Owned::from_borrowed(positional));
+                    }
+                    match PySequence_Size(positional) {
+                        0 => return Owned::from_borrowed(keywords).into_ptr(),
+                        -1 => PyErr_Clear(),
+                        _ => (),
+                    }
+                    pair.into_ptr()
+                }
+                other => other.into_value(),
+            }
         }
     }
 
     /// Calls what a new greenlet is to run. Null: with an exception.
     ///
     /// # Safety
-    /// The GIL is held; it is not [`NOTHING`](Self::NOTHING); `run` is alive until this returns.
+    /// The GIL is held; it is not [`Nothing`](Self::Nothing); `run` is alive until this returns.
     pub(crate) unsafe fn call(&self, run: *mut PyObject) -> *mut PyObject {
         // SAFETY: the caller's word.
         unsafe {
-            match (self.kind, &self.value) {
-                (Kind::Single, Some(value)) => PyObject_CallOneArg(run, value.as_ptr()),
-                (Kind::Arguments, Some(arguments)) if PyTuple_Check(arguments.as_ptr()) == 0 => {
-                    // The C API takes any object.
-                    exceptions::raise(PyExc_TypeError, c"argument list must be a tuple");
-                    ptr::null_mut()
-                }
-                (Kind::Arguments, Some(arguments)) => {
-                    let keywords = self
-                        .keywords
-                        .as_ref()
-                        .map_or(ptr::null_mut(), Owned::as_ptr);
-                    PyObject_Call(run, arguments.as_ptr(), keywords)
-                }
-                _ => PyObject_CallNoArgs(run),
+            let (positional, keywords) = match self {
+                Self::Nothing | Self::Empty => return PyObject_CallNoArgs(run),
+                Self::Single(value) => return PyObject_CallOneArg(run, value.as_ptr()),
+                Self::Positional(all) => (all.as_ptr(), ptr::null_mut()),
+                Self::Both(pair) => halves(pair),
+            };
+            if PyTuple_Check(positional) == 0 {
+                exceptions::raise(PyExc_TypeError, c"argument list must be a tuple");
+                return ptr::null_mut();
             }
+            PyObject_Call(run, positional, keywords)
         }
     }
 }
 
-/// One value for `(*positional, **keywords)`.
-#[inline(never)]
-unsafe fn pack(positional: Owned, keywords: Option<Owned>) -> *mut PyObject {
-    // SAFETY: the GIL is held; live objects.
+/// The positional arguments and those with names, borrowed.
+unsafe fn halves(pair: &Owned) -> (*mut PyObject, *mut PyObject) {
+    // SAFETY: a tuple of two.
     unsafe {
-        let tuple = positional.as_ptr();
-        let value = match keywords {
-            Some(keywords)
-                if PyDict_Check(keywords.as_ptr()) != 0 && PyDict_Size(keywords.as_ptr()) > 0 =>
-            {
-                if PySequence_Size(tuple) == 0 {
-                    return keywords.into_ptr();
-                }
-                return PyTuple_Pack(2, tuple, keywords.as_ptr());
+        (
+            PyTuple_GET_ITEM(pair.as_ptr(), 0),
+            PyTuple_GET_ITEM(pair.as_ptr(), 1),
+        )
+    }
+}
+
+/// The item of a tuple of one; any other object itself.
+unsafe fn only(all: Owned) -> *mut PyObject {
+    let tuple = all.as_ptr();
+    // SAFETY: the GIL is held; a live object.
+    unsafe {
+        if PyTuple_Check(tuple) != 0 && PyTuple_GET_SIZE(tuple) == 1 {
+            return Owned::from_borrowed(PyTuple_GET_ITEM(tuple, 0)).into_ptr();
+        }
+    }
+    all.into_ptr()
+}
+
+/// The arguments of a call by the vector call protocol as a tuple and, if some have names, a
+/// dictionary. `None`: with an exception.
+///
+/// # Safety
+/// As for [`Content::of_call`].
+pub(crate) unsafe fn pack_call(
+    arguments: *const *mut PyObject,
+    count: isize,
+    names: *mut PyObject,
+) -> Option<(Owned, Option<Owned>)> {
+    // SAFETY: the caller's word; the tuple has room for `count`.
+    unsafe {
+        let positional = Owned::from_new(PyTuple_New(count))?;
+        for index in 0..count {
+            let argument = Owned::from_borrowed(*arguments.offset(index));
+            ffi::PyTuple_SET_ITEM(positional.as_ptr(), index, argument.into_ptr());
+        }
+        if names.is_null() {
+            return Some((positional, None));
+        }
+        let keywords = Owned::from_new(ffi::PyDict_New())?;
+        for index in 0..PyTuple_GET_SIZE(names) {
+            let (name, value) = (
+                PyTuple_GET_ITEM(names, index),
+                *arguments.offset(count + index),
+            );
+            if ffi::PyDict_SetItem(keywords.as_ptr(), name, value) < 0 {
+                return None;
             }
-            _ if PyTuple_Check(tuple) != 0 && PyTuple_GET_SIZE(tuple) == 1 => {
-                Owned::from_borrowed(PyTuple_GET_ITEM(tuple, 0))
-            }
-            _ => positional,
-        };
-        value.into_ptr()
+        }
+        Some((positional, Some(keywords)))
     }
 }
 
 impl Parcel {
     pub(crate) const fn new() -> Self {
-        Self {
-            kind: Cell::new(Kind::Nothing),
-            value: Slot::empty(),
-            keywords: Slot::empty(),
-        }
+        Self(Cell::new(Content::Nothing))
     }
 
-    /// Fills it; it is empty before, but for the rests of a switch that was refused.
+    /// Fills it; it is empty before.
     #[inline(always)]
     pub(crate) fn put(&self, content: Content) {
-        self.kind.set(content.kind);
-        let value = self.value.replace(content.value);
-        let keywords = self.keywords.replace(content.keywords);
-        drop((value, keywords));
+        let nothing = self.0.replace(content);
+        debug_assert!(nothing.is_nothing());
+        mem::forget(nothing);
     }
 
     /// Empties it.
     #[inline(always)]
     pub(crate) fn take(&self) -> Content {
-        let kind = self.kind.replace(Kind::Nothing);
-        Content {
-            kind,
-            value: self.value.take(),
-            keywords: if kind == Kind::Arguments {
-                self.keywords.take()
-            } else {
-                None
-            },
-        }
+        self.0.replace(Content::Nothing)
     }
 }

@@ -76,6 +76,8 @@ unsafe fn refuse(target: &Green) {
 
 /// Switches to `to` with `content`, or with the pending exception if that is nothing. Returns what
 /// the running greenlet is resumed with.
+// In line, so that the content is passed in registers.
+#[inline(always)]
 pub(crate) unsafe fn switch(to: &Green, content: Content) -> *mut PyObject {
     // SAFETY: the contract.
     unsafe {
@@ -431,7 +433,7 @@ unsafe fn body(thread: &Thread, me: &Green, origin: Origin) -> Content {
         me.run.set(None);
         pending.restore();
         match result {
-            Some(result) => Content::single(result),
+            Some(result) => Content::Single(result),
             None => exit_value(),
         }
     }
@@ -440,9 +442,9 @@ unsafe fn body(thread: &Thread, me: &Green, origin: Origin) -> Content {
 /// A pending `GreenletExit` becomes a value, any other exception is thrown.
 pub(crate) unsafe fn exit_value() -> Content {
     if !exceptions::is_exit() {
-        return Content::NOTHING;
+        return Content::Nothing;
     }
-    Content::single(Exception::take().into_value().unwrap_or_else(Owned::none))
+    Content::Single(Exception::take().into_value().unwrap_or_else(Owned::none))
 }
 
 /// Leaves for the parent, for ever.
@@ -457,7 +459,7 @@ unsafe fn end(me: &Green, result: Content) -> ! {
             let green = Green::of(it.as_ptr());
             // This stack could not drop it.
             me.held.set(Some(it));
-            switch(green, mem::replace(&mut content, Content::NOTHING));
+            switch(green, mem::replace(&mut content, Content::Nothing));
             // It returns only if it cannot be done; then that is thrown into the next.
             parent = green.parent.to_owned();
         }

@@ -43,10 +43,13 @@ def echo(value=None):
 
 class Arguments(unittest.TestCase):
     def test_of_the_type(self):
-        with self.assertRaises(TypeError):
+        with self.assertRaisesRegex(TypeError, r"at most 2 arguments \(3 given\)"):
             greenlet.greenlet(1, None, 3)
-        with self.assertRaises(TypeError):
-            greenlet.greenlet(body=1)
+        for arguments in (), (1,):
+            with self.assertRaisesRegex(TypeError, "'body'"):
+                greenlet.greenlet(*arguments, body=1)
+        with self.assertRaisesRegex(TypeError, "given by name .'run'. and position"):
+            greenlet.greenlet(1, run=1)
         for parent in 1, object(), "main":
             with self.assertRaisesRegex(TypeError, "Expected any type of greenlet"):
                 greenlet.greenlet(echo, parent)
@@ -60,8 +63,10 @@ class Arguments(unittest.TestCase):
             it.throw(KeyError, None, 3)
         with self.assertRaisesRegex(TypeError, "may not have a separate value"):
             it.throw(KeyError(), 3)
-        with self.assertRaises(TypeError):
+        with self.assertRaisesRegex(TypeError, r"^throw\(\) takes at most 3 arguments \(4 given\)$"):
             it.throw(1, 2, 3, 4)
+        with self.assertRaisesRegex(TypeError, r"throw\(\) takes no keyword arguments"):
+            it.throw(typ=KeyError)
         self.assertEqual(it.switch(5), 5)
 
     def test_of_attributes(self):

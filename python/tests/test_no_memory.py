@@ -97,7 +97,8 @@ class NoMemory(unittest.TestCase):
                 return None
 
             def attempt(_):
-                return Derived(echo, main), greenlet.greenlet(run=echo, parent=main)
+                return (Derived(echo, main), greenlet.greenlet(run=echo, parent=main),
+                        greenlet.greenlet(echo), greenlet.greenlet(echo, main))
 
             def check(_, made):
                 if made != "refused":
