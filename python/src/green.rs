@@ -229,6 +229,15 @@ impl Green {
             return unsafe { self.saved.clear(false) };
         }
         // SAFETY: it does not run again.
+        unsafe { self.discard_stack() };
+    }
+
+    /// Gives back a stack with frames, unless somebody has one of them.
+    ///
+    /// # Safety
+    /// The GIL is held; it is dead and not running. May run Python code.
+    unsafe fn discard_stack(&self) {
+        // SAFETY: it does not run again.
         unsafe {
             let pending = Exception::take();
             let free = !shim::is_finalizing() && self.saved.drop_frames();
@@ -291,8 +300,11 @@ impl Drop for Green {
         // SAFETY: its object is gone, so it is not running and nobody resumes it; the GIL is held.
         unsafe {
             self.abandon();
+            if self.stack_limits().is_some() {
+                // It left in the midst of its end.
+                self.discard_stack();
+            }
             self.saved.clear(false);
-            self.release_stack();
         }
     }
 }

@@ -80,6 +80,7 @@ unsafe fn initialize() -> Option<*mut PyObject> {
         exceptions::make_types()?;
         object::make_ready()?;
         stacks::configure()?;
+        thread::watch_forks()?;
         let greenlet = object::greenlet_type();
         add(c"greenlet", greenlet.cast())?;
         add(c"UnswitchableGreenlet", unswitchable::make_ready()?)?;

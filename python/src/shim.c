@@ -416,16 +416,19 @@ PyObject *greenlet_shim_frame(struct saved *it)
 #endif
 }
 
-#if SINCE(11)
-static bool has_frames(const struct saved *it)
+// Whether a greenlet that is not running has frames on its stack. Before 3.11 they are objects, and
+// lie elsewhere.
+bool greenlet_shim_has_frames(const struct saved *it)
 {
-#    if HAS_CFRAME
+#if SINCE(11) && HAS_CFRAME
     return it->cframe && it->cframe->current_frame;
-#    else
+#elif SINCE(11)
     return it->current_frame;
-#    endif
-}
+#else
+    (void)it;
+    return false;
 #endif
+}
 
 // Drops the frame objects of a greenlet that will not run again. Returns false, and drops none, if
 // somebody else has one of them, which then has to find its frame where it is: the stack must not be
@@ -436,7 +439,7 @@ bool greenlet_shim_drop_frames(struct saved *it)
     int enabled = PyGC_Disable();
     PyFrameObject *frame = (PyFrameObject *)greenlet_shim_frame(it);
     // Without memory for a frame object nobody knows who has those further out.
-    bool kept = !frame && has_frames(it);
+    bool kept = !frame && greenlet_shim_has_frames(it);
     while (frame && !kept) {
         // One reference is this one, another the frame's own.
         kept = Py_REFCNT(frame) > 2;

@@ -35,6 +35,7 @@ unsafe extern "C" {
     fn greenlet_shim_free_chunks(it: *mut c_void);
     fn greenlet_shim_traverse(it: *mut c_void, visit: visitproc, arg: *mut c_void) -> c_int;
     fn greenlet_shim_clear(it: *mut c_void, frames: bool);
+    fn greenlet_shim_has_frames(it: *const c_void) -> bool;
     fn greenlet_shim_drop_frames(it: *mut c_void) -> bool;
     fn greenlet_shim_frame(it: *mut c_void) -> *mut PyObject;
     fn greenlet_shim_running_context() -> *mut PyObject;
@@ -79,6 +80,11 @@ impl Saved {
 
     pub(crate) unsafe fn traverse(&self, visit: visitproc, arg: *mut c_void) -> c_int {
         unsafe { greenlet_shim_traverse(self.ptr(), visit, arg) }
+    }
+
+    /// Returns `true` if there are frames on its stack.
+    pub(crate) unsafe fn has_frames(&self) -> bool {
+        unsafe { greenlet_shim_has_frames(self.ptr()) }
     }
 
     /// Drops the frame objects of one that will not run again. Returns `false` if somebody else has

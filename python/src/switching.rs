@@ -285,8 +285,11 @@ unsafe fn origin_of(word: MaybeUninit<usize>) -> Origin {
         let green = Green::of(object.as_ptr());
         let mut held = None;
         if !green.is_active() {
-            // It could not give back the stack on which it still ran.
-            green.release_stack();
+            // It could not give back the stack on which it still ran. There are frames if the lookup
+            // of its parent's `run` has switched: they go with its object.
+            if !green.saved.has_frames() {
+                green.release_stack();
+            }
             held = green.held.take();
         }
         Origin {

@@ -11,7 +11,7 @@
 use core::{
     cell::{Cell, UnsafeCell},
     mem, ptr,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
 };
 use std::alloc::{Layout, alloc};
 
@@ -29,6 +29,8 @@ use crate::{
 /// A thread that uses greenlet.
 pub(crate) struct Thread {
     ident: pthread_t,
+    /// What [`FORKS`] is in the process that has this thread.
+    forks: Cell<usize>,
     /// Its main greenlet, until the record is freed.
     pub(crate) main: Slot,
     /// The greenlet that runs in it.
@@ -45,6 +47,34 @@ pub(crate) struct Thread {
 
 /// The record that was used last. Its thread takes it out when it ends, without the GIL.
 static RECENT: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
+
+/// How often this process was forked off. A child has one thread, and new ones take the identities of
+/// those that it has not: a record of another process is nobody's.
+static FORKS: AtomicUsize = AtomicUsize::new(0);
+
+/// Sees to [`FORKS`]. `None`: with an exception.
+///
+/// # Safety
+/// The GIL is held.
+pub(crate) unsafe fn watch_forks() -> Option<()> {
+    // SAFETY: the function stays where it is, as CPython unloads no extension.
+    if unsafe { libc::pthread_atfork(None, None, Some(in_child)) } != 0 {
+        // SAFETY: the GIL is held.
+        unsafe { PyErr_NoMemory() };
+        return None;
+    }
+    Some(())
+}
+
+unsafe extern "C" fn in_child() {
+    let forks = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
+    // SAFETY: this thread's record, if it has one.
+    if let Ok(thread) = MINE.try_with(|mine| mine.0.get())
+        && let Some(thread) = unsafe { thread.as_ref() }
+    {
+        thread.forks.set(forks);
+    }
+}
 
 thread_local!(static MINE: Mine = const { Mine(Cell::new(ptr::null_mut())) });
 
@@ -108,7 +138,7 @@ impl Thread {
     /// Returns `true` in the thread that it is of.
     #[inline(always)]
     pub(crate) fn is_running(&self) -> bool {
-        self.ident == identity()
+        self.ident == identity() && self.forks.get() == FORKS.load(Ordering::Relaxed)
     }
 
     #[cold]
@@ -153,6 +183,7 @@ impl Thread {
         }
         let thread = Self {
             ident: identity(),
+            forks: Cell::new(FORKS.load(Ordering::Relaxed)),
             current: Slot::empty(),
             trace: Slot::empty(),
             doomed: UnsafeCell::new(Vec::new()),

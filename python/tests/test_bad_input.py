@@ -314,6 +314,31 @@ class FramesOfTheDead(unittest.TestCase):
         self.assertEqual(frame.f_code, body.__code__)
 
 
+    def test_stay_readable_when_the_end_has_stopped_half_way(self):
+        # The parent's `run` is looked up by the greenlet that ends.
+        class Parent(greenlet.greenlet):
+            @property
+            def run(self):
+                mark = ["kept"]
+                kept.append(sys._getframe())
+                main.switch()
+
+        def busy(number):
+            sorted([3, 1, 2], key=lambda it: it)
+            main.switch()
+        main, kept = getcurrent(), []
+        for _ in range(20):
+            child = greenlet.greenlet(lambda: 1, Parent())
+            child.switch()
+            self.assertTrue(child.dead)
+            del child
+        others = [greenlet.greenlet(busy) for _ in range(50)]
+        for number, other in enumerate(others):
+            other.switch(number)
+        for frame in kept:
+            self.assertEqual(frame.f_locals["mark"], ["kept"])
+
+
 class ParentThatCannotStart(unittest.TestCase):
     def test_gets_over_to_the_next(self):
         class Bad(greenlet.greenlet):

@@ -404,6 +404,106 @@ class NoMemory(unittest.TestCase):
                 refusals += 1
         """)
 
+    def test_of_the_c_api(self):
+        # By ctypes, which itself needs memory for a call.
+        self.try_all("""
+            import ctypes
+            from ctypes import c_int, c_void_p, py_object
+            get_pointer = ctypes.PYFUNCTYPE(c_void_p, py_object, ctypes.c_char_p)(
+                ("PyCapsule_GetPointer", ctypes.pythonapi))
+            table = ctypes.cast(get_pointer(greenlet._greenlet._C_API, b"greenlet._C_API"),
+                                ctypes.POINTER(c_void_p))
+
+            def function(number, result, count):
+                pointer = ctypes.PYFUNCTYPE(result, *[py_object] * count)(table[number])
+
+                def call(*arguments):
+                    try:
+                        return pointer(*arguments)
+                    except ctypes.ArgumentError as error:
+                        if "MemoryError" in str(error):
+                            raise MemoryError
+                        raise
+                return call
+            new, get_current, throw, switch, set_parent = (
+                function(3, py_object, 2), function(4, py_object, 0), function(5, py_object, 4),
+                function(6, py_object, 3), function(7, c_int, 2))
+
+            def body(*arguments, **more):
+                got = arguments, more
+                while True:
+                    try:
+                        got = main.switch(got)
+                    except KeyError as error:
+                        got = error.args
+
+            def prepare():
+                return suspended(body), (argument, 1), {"more": argument}, []
+
+            def attempt(state):
+                it, arguments, more, results = state
+                results.append(switch(it, arguments, more))
+                results.append(throw(it, KeyError, argument, None))
+                made = new(body, it)
+                results.append(set_parent(made, get_current()))
+                results.append(switch(made, arguments, {}))
+                end(made)
+
+            def check(state, result):
+                it, arguments, more, results = state
+                wanted = [(arguments, more), (argument,), 0, (arguments, {})]
+                assert results == wanted[:len(results)], results
+                assert result == "refused" or len(results) == len(wanted), results
+                if not it.dead:
+                    assert switch(it, (argument,), {}) is argument
+                    end(it)
+        """, allocations=80)
+
+    @unittest.skipIf(sys.version_info >= (3, 13), "CPython itself faults: the released greenlet too")
+    def test_to_import_it(self):
+        # Only what CPython does to load the extension and what that does: the spec is made before.
+        # Nobody has a greenlet then, so each attempt is in a process of its own.
+        source = textwrap.dedent("""
+            import faulthandler, os, sys
+            from importlib.machinery import ExtensionFileLoader, ModuleSpec
+            import _imp
+            from _testcapi import set_nomemory, remove_mem_hooks
+
+            faulthandler.enable()
+            path = sys.argv[1]
+            spec = ModuleSpec("greenlet._greenlet", ExtensionFileLoader("greenlet._greenlet", path),
+                              origin=path)
+
+            def attempt(numbers):
+                try:
+                    set_nomemory(*numbers)
+                    module = _imp.create_dynamic(spec)
+                except MemoryError:
+                    module = None
+                finally:
+                    remove_mem_hooks()
+                again = module or _imp.create_dynamic(spec)
+                it = again.greenlet(lambda value: again.getcurrent().parent.switch(value))
+                assert it.switch(7) == 7 and it and it.parent is again.getcurrent()
+                assert isinstance(it.throw(), again.GreenletExit) and it.dead
+                assert again.greenlet.GreenletExit is again.GreenletExit
+                return module is None
+
+            refused = 0
+            for number in range(int(sys.argv[2])):
+                for numbers in (number, number + 1), (number,):
+                    if os.fork() == 0:
+                        os._exit(3 + attempt(numbers))
+                    code = os.waitstatus_to_exitcode(os.wait()[1])
+                    assert code in (3, 4), (numbers, code)
+                    refused += code == 4
+            print("refused" if refused else "none was refused")
+        """)
+        path = importlib.util.find_spec("greenlet._greenlet").origin
+        done = subprocess.run([sys.executable, "-c", source, path, "160"], capture_output=True,
+                              text=True, timeout=120)
+        self.assertEqual((done.returncode, done.stdout), (0, "refused\n"), done.stderr[-2000:])
+
 
 if __name__ == "__main__":
     unittest.main()
