@@ -404,6 +404,7 @@ class NoMemory(unittest.TestCase):
                 refusals += 1
         """)
 
+    @unittest.skipUnless(importlib.util.find_spec("_ctypes"), "this CPython has no ctypes")
     def test_of_the_c_api(self):
         # By ctypes, which itself needs memory for a call.
         self.try_all("""
