@@ -464,8 +464,8 @@ impl Slab {
         // SAFETY: the low ends of slots that were never handed out.
         let at_once = unsafe { mapping::guard_at_once(first, stride, guard, count) };
         self.guarded += at_once;
-        for index in self.guarded..self.guarded + count - at_once {
-            let start = self.slot(index, stride);
+        for index in at_once..count {
+            let start = first.wrapping_add(index * stride);
             // SAFETY: the low end of a slot that was never handed out.
             match unsafe { mapping::guard(start, guard) } {
                 Ok(()) => self.guarded += 1,
@@ -478,11 +478,10 @@ impl Slab {
     }
 }
 
-/// Bytes of so many slots of a slab, with the pages between groups of them.
+/// Bytes of so many slots of a slab, with the pages between groups of them. They fit: more slots than
+/// one are at most [`MAX_SLAB`], and the pages are fewer bytes than the slots.
 fn bytes_of(slots: usize, stride: usize) -> usize {
-    slots
-        .saturating_mul(stride)
-        .saturating_add(slots / GROUP * page_size())
+    slots * stride + slots / GROUP * page_size()
 }
 
 /// Maps `bytes` if [`HEADROOM`] can be mapped besides.
