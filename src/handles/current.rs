@@ -264,18 +264,15 @@ impl<'e, I> Current<'e, I> {
         error: impl Into<Thrown>,
     ) -> Result<Result<I, Thrown>, SwitchError<Thrown>> {
         let target = target.block();
-        let mut thrown = error.into();
-        if !host::is_unwinding() {
-            // SAFETY: the thread does not unwind, and an error is for every inbox type.
-            let answer = unsafe { tree::hop(&self.block, target, tree::of_thrown(thrown)) };
-            // SAFETY: what arrives is opened at once; what was not sent is the error.
-            thrown = unsafe {
-                match answer.arrived() {
-                    Ok(received) => return Ok(tree::open(received)),
-                    Err((unsent, _)) => tree::take_thrown(unsent),
-                }
-            };
-        }
+        let sent = tree::of_thrown(error.into());
+        // SAFETY: an error is for every inbox type; what arrives is opened at once, and what was not
+        // sent is the error.
+        let mut thrown = unsafe {
+            match tree::hop_unless_unwinding(&self.block, target, sent).arrived() {
+                Ok(received) => return Ok(tree::open(received)),
+                Err((unsent, _)) => tree::take_thrown(unsent),
+            }
+        };
         let receiver = match self.admit_to(target, Delivery::Thrown) {
             Ok(receiver) => receiver,
             Err(refusal) => return Err(SwitchError::new(refusal, thrown)),
@@ -364,8 +361,8 @@ impl<'e, I> Current<'e, I> {
     /// in its parts, which are then not stored in memory where it is a value.
     ///
     /// # Safety
-    /// The answer has just been returned by [`tree::hop`] for a message of the target's type `J`, which
-    /// nobody else takes. What is returned is to be opened at once.
+    /// The answer has just been returned by [`tree::hop_unless_unwinding`] for a message of the target's
+    /// type `J`, which nobody else takes. What is returned is to be opened at once.
     #[cold]
     #[inline(never)]
     unsafe fn receive<J>(

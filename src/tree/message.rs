@@ -216,7 +216,7 @@ impl Answer {
 /// # Safety
 /// The message is a value of the target's inbox type, or an error; the thread is not unwinding.
 #[inline(always)]
-pub(crate) unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer {
+unsafe fn hop(me: &Block, target: &Block, message: Message) -> Answer {
     #[cfg(thread_words)]
     {
         let (me, to) = (ptr::from_ref(me).cast(), ptr::from_ref(target).cast());

@@ -56,7 +56,7 @@ pub(crate) use kill::{Killed, kill};
 pub(crate) use kill_in_progress::KillInProgress;
 pub(crate) use memory::OutOfMemory;
 pub(crate) use message::{
-    Answer, Content, hop, hop_to_active, hop_unless_unwinding, hop_with, of_thrown, of_value, open,
+    Answer, Content, hop_to_active, hop_unless_unwinding, hop_with, of_thrown, of_value, open,
     open_settled, settle_arrival, take_thrown, take_value,
 };
 pub(crate) use refcount::{Own, release_weakly};
