@@ -343,13 +343,7 @@ unsafe extern "C" fn call_type(
         if !names.is_null() || count > 2 {
             return call_type_by_name(kind, arguments, count, names);
         }
-        let argument = |index| {
-            if index < count {
-                *arguments.offset(index)
-            } else {
-                ptr::null_mut()
-            }
-        };
+        let argument = |index| argument_or(ptr::null_mut(), arguments, count, index);
         let Some(made) = make(kind.cast()) else {
             return ptr::null_mut();
         };
@@ -376,6 +370,25 @@ unsafe fn call_type_by_name(
         let keywords = keywords.as_ref().map_or(ptr::null_mut(), Owned::as_ptr);
         let call = (*ptr::addr_of_mut!(ffi::PyType_Type)).tp_call;
         (call.unwrap_unchecked())(kind, positional.as_ptr(), keywords)
+    }
+}
+
+/// Of `count` arguments the one with this index, or else the default.
+///
+/// # Safety
+/// There are so many.
+#[inline(always)]
+unsafe fn argument_or(
+    default: *mut PyObject,
+    arguments: *const *mut PyObject,
+    count: Py_ssize_t,
+    index: Py_ssize_t,
+) -> *mut PyObject {
+    if index < count {
+        // SAFETY: the caller's word.
+        unsafe { *arguments.offset(index) }
+    } else {
+        default
     }
 }
 
@@ -512,13 +525,7 @@ unsafe extern "C" fn throw(
                 count,
             );
         }
-        let argument = |index, default| {
-            if index < count {
-                *arguments.offset(index)
-            } else {
-                default
-            }
-        };
+        let argument = |index, default| argument_or(default, arguments, count, index);
         let kind = argument(0, exceptions::exit());
         let value = argument(1, ptr::null_mut());
         throw_with(this, kind, value, argument(2, ptr::null_mut()))

@@ -90,34 +90,14 @@ impl Content {
     /// The GIL is held.
     #[inline(always)]
     pub(crate) unsafe fn into_value(self) -> *mut PyObject {
-        match self {
-            Self::Nothing => ptr::null_mut(),
-            Self::Empty => names::empty_tuple().into_ptr(),
-            Self::Single(value) => value.into_ptr(),
-            // SAFETY: the caller's word.
-            Self::Positional(_) | Self::Both(_) => unsafe { self.into_value_of_many() },
-        }
-    }
-
-    #[inline(never)]
-    unsafe fn into_value_of_many(self) -> *mut PyObject {
-        // SAFETY: the caller's word; live objects.
+        // SAFETY: the caller's word.
         unsafe {
             match self {
+                Self::Nothing => ptr::null_mut(),
+                Self::Empty => names::empty_tuple().into_ptr(),
+                Self::Single(value) => value.into_ptr(),
                 Self::Positional(all) => only(all),
-                Self::Both(pair) => {
-                    let (positional, keywords) = halves(&pair);
-                    if PyDict_Size(keywords) == 0 {
-                        return only(Owned::from_borrowed(positional));
-                    }
-                    match PySequence_Size(positional) {
-                        0 => return Owned::from_borrowed(keywords).into_ptr(),
-                        -1 => PyErr_Clear(),
-                        _ => (),
-                    }
-                    pair.into_ptr()
-                }
-                other => other.into_value(),
+                Self::Both(pair) => value_of_both(pair),
             }
         }
     }
@@ -155,7 +135,26 @@ unsafe fn halves(pair: &Owned) -> (*mut PyObject, *mut PyObject) {
     }
 }
 
+/// The arguments with names if there are no others, the others if none has a name, or else the pair.
+#[inline(never)]
+unsafe fn value_of_both(pair: Owned) -> *mut PyObject {
+    // SAFETY: the GIL is held; live objects.
+    unsafe {
+        let (positional, keywords) = halves(&pair);
+        if PyDict_Size(keywords) == 0 {
+            return only(Owned::from_borrowed(positional));
+        }
+        match PySequence_Size(positional) {
+            0 => return Owned::from_borrowed(keywords).into_ptr(),
+            -1 => PyErr_Clear(),
+            _ => (),
+        }
+    }
+    pair.into_ptr()
+}
+
 /// The item of a tuple of one; any other object itself.
+#[inline(never)]
 unsafe fn only(all: Owned) -> *mut PyObject {
     let tuple = all.as_ptr();
     // SAFETY: the GIL is held; a live object.
