@@ -1,7 +1,7 @@
 //! A callback at every switch (rule s22), with the feature `trace`.
 //!
 //! In a thread that has a tracer every switch takes the slow path. In one that has none the feature costs
-//! nothing on the short path.
+//! nothing on the fast path.
 
 #[cfg(not(feature = "trace"))]
 use crate::host;

@@ -146,7 +146,7 @@ impl<'e, I> Current<'e, I> {
         // SAFETY: the types are those of the two greenlets, the message is not used here any more, and
         // what has arrived is opened at once.
         unsafe {
-            let answer = tree::hop_unless_unwinding(&self.block, target, sent);
+            let answer = tree::switch_if_fast_unless_unwinding(&self.block, target, sent);
             let mut received = answer.message();
             let mut room = MaybeUninit::uninit();
             if !answer.is_value() {
@@ -197,7 +197,7 @@ impl<'e, I> Current<'e, I> {
         let sent = tree::of_value(&message);
         // SAFETY: as in `switch`.
         unsafe {
-            let answer = tree::hop_unless_unwinding(&self.block, target, sent);
+            let answer = tree::switch_if_fast_unless_unwinding(&self.block, target, sent);
             let received = match answer.arrived() {
                 Ok(received) => received,
                 Err((sent, target)) => match self.switch_slowly::<J>(&*target, sent) {
@@ -268,7 +268,7 @@ impl<'e, I> Current<'e, I> {
         // SAFETY: an error is for every inbox type; what arrives is opened at once, and what was not
         // sent is the error.
         let mut thrown = unsafe {
-            match tree::hop_unless_unwinding(&self.block, target, sent).arrived() {
+            match tree::switch_if_fast_unless_unwinding(&self.block, target, sent).arrived() {
                 Ok(received) => return Ok(tree::open(received)),
                 Err((unsent, _)) => tree::take_thrown(unsent),
             }
@@ -286,7 +286,7 @@ impl<'e, I> Current<'e, I> {
         }
         // SAFETY: `self` runs and the receiver is suspended (`admit_to`).
         unsafe {
-            let received = tree::hop_with(&self.block, receiver, Content::Thrown(thrown));
+            let received = tree::switch_slowly(&self.block, receiver, Content::Thrown(thrown));
             Ok(tree::open(received))
         }
     }
@@ -361,8 +361,8 @@ impl<'e, I> Current<'e, I> {
     /// in its parts, which are then not stored in memory where it is a value.
     ///
     /// # Safety
-    /// The answer has just been returned by [`tree::hop_unless_unwinding`] for a message of the target's
-    /// type `J`, which nobody else takes. What is returned is to be opened at once.
+    /// The answer has just been returned by [`tree::switch_if_fast_unless_unwinding`] for a message of the
+    /// target's type `J`, which nobody else takes. What is returned is to be opened at once.
     #[cold]
     #[inline(never)]
     unsafe fn receive<J>(
@@ -403,13 +403,13 @@ impl<'e, I> Current<'e, I> {
         let target = unsafe { &*target };
         let starts = target.state() == State::New
             && !answer.is_refused_in_unwinding()
-            && thread::runs_undisturbed(&self.block)
-            // Why it could not be started, the slow way finds out.
+            && thread::runs_on_fast_path(&self.block)
+            // Why it could not be started, the slow path finds out.
             && target.start().is_ok();
         // SAFETY: the target has started, or the rest is the caller's word.
         unsafe {
             let received = if starts {
-                tree::hop_to_active(&self.block, target, sent)
+                tree::switch_to_active(&self.block, target, sent)
             } else {
                 self.switch_slowly::<J>(target, sent)
                     .unwrap_or_else(|refusal| {
@@ -445,7 +445,7 @@ impl<'e, I> Current<'e, I> {
         mem::forget(unsent);
         // SAFETY: `self` runs, the receiver is suspended or ready to start (`admit_to`), and
         // takes messages of the target's type.
-        Ok(unsafe { tree::hop_with(&self.block, receiver, Content::Value(sent)) })
+        Ok(unsafe { tree::switch_slowly(&self.block, receiver, Content::Value(sent)) })
     }
 
     /// A switch to oneself is an event, too (rule [s22](crate::guide::rules#s22)).

@@ -512,7 +512,7 @@ impl Block {
     }
 
     /// Must its next switch take the slow path?
-    pub(crate) fn needs_attention(&self) -> bool {
+    pub(crate) fn needs_slow_path(&self) -> bool {
         self.is_exiting()
             || self.last_waiter().is_abandoned()
             || kill_in_progress::exists()

@@ -19,7 +19,7 @@ use super::{
     message::{self, Content},
     refcount,
     route::{self, Delivery},
-    thread,
+    switch, thread,
 };
 use crate::{
     Child, Current, Thrown,
@@ -195,7 +195,7 @@ unsafe extern "C" fn start<'e, I, P, F>(
         // SAFETY: it was new, so its body is there.
         let body = unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) };
         // SAFETY: the message has just arrived, and the inbox type is I.
-        let first = unsafe { message::open::<I>(Message { word, kind }) }?;
+        let first = unsafe { switch::open::<I>(Message { word, kind }) }?;
         // SAFETY: the block's inbox type is I, and its greenlet runs.
         let value = body(unsafe { Child::of(block) }, first)?;
         // SAFETY: the body is gone, so its place is free.
@@ -224,17 +224,17 @@ unsafe extern "C" fn start<'e, I, P, F>(
 #[inline(never)]
 unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Departure) {
     let receiver = block.parent().filter(|parent| {
-        thread::runs_undisturbed(block)
+        thread::runs_on_fast_path(block)
             && parent.state() == State::Active
             && block.killer().is_none()
             && block.locals().are_none()
     });
-    debug_assert!(receiver.is_none_or(|parent| !parent.needs_attention()));
+    debug_assert!(receiver.is_none_or(|parent| !parent.needs_slow_path()));
     // SAFETY: the caller's word.
     unsafe {
         match receiver {
             Some(parent) => {
-                thread::set_current_undisturbed(parent);
+                thread::set_current_fast(parent);
                 depart(block, parent, value, departure);
             }
             None => die(block, Content::Value(value), departure),
@@ -289,7 +289,7 @@ unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *
     unsafe {
         departure.write(Departure {
             to: MaybeUninit::new(receiver.context()),
-            message: MaybeUninit::new(message::last_of(block, outcome)),
+            message: MaybeUninit::new(switch::last_message(block, outcome)),
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use super::{Block, State, message, refcount, root, thread, unstarted};
+use super::{Block, State, refcount, root, switch, thread, unstarted};
 
 /// The result of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +84,9 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         // waits in a kill whose victim no longer returns to it.
         unsafe {
             if interrupts {
-                message::hop_to_interrupt(killer, victim, end);
+                switch::switch_to_interrupt(killer, victim, end);
             } else {
-                message::hop_to_kill(killer, victim, end);
+                switch::switch_to_kill(killer, victim, end);
             }
         }
     });

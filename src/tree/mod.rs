@@ -17,7 +17,8 @@
 //! | `refcount.rs` | the reference counts of a block, and what happens when they reach zero |
 //! | `unstarted.rs` | the death of a greenlet that has not started |
 //! | `route.rs` | which greenlet receives: the target, or an ancestor in its place |
-//! | `message.rs` | what travels in a switch and how it is taken out on arrival |
+//! | `message.rs` | what a message holds, and how its content is put in and taken out |
+//! | `switch.rs` | leaving one greenlet and arriving in another |
 //! | `root.rs` | a greenlet on a stack that is already there |
 //! | `kill.rs` | making a suspended greenlet end |
 //! | `body.rs` | the function at the bottom of a greenlet's stack, and its death |
@@ -41,6 +42,7 @@ mod refusal;
 mod registry;
 mod root;
 mod route;
+mod switch;
 pub(crate) mod thread;
 mod unstarted;
 
@@ -55,12 +57,12 @@ pub(crate) use kill::top_of_stack;
 pub(crate) use kill::{Killed, kill};
 pub(crate) use kill_in_progress::KillInProgress;
 pub(crate) use memory::OutOfMemory;
-pub(crate) use message::{
-    Answer, Content, hop_to_active, hop_unless_unwinding, hop_with, of_thrown, of_value, open,
-    open_settled, settle_arrival, take_thrown, take_value,
-};
+pub(crate) use message::{Content, of_thrown, of_value, open_settled, take_thrown, take_value};
 pub(crate) use refcount::{Own, release_weakly};
 pub(crate) use refusal::Refusal;
 pub(crate) use registry::{Membership, Registry};
 pub(crate) use root::Resumer;
 pub(crate) use route::{Delivery, admit, receiver};
+pub(crate) use switch::{
+    Answer, open, settle_arrival, switch_if_fast_unless_unwinding, switch_slowly, switch_to_active,
+};

@@ -51,7 +51,7 @@ impl<'a> Root<'a> {
         #[cfg(feature = "std")]
         thread::refuse_while_inspecting();
         block.set_state(State::Active);
-        let (outer, undisturbed) = thread::current_and_whether_undisturbed();
+        let (outer, fast) = thread::current_and_fast();
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
         if let Some(outer) = unsafe { outer.as_ref() } {
             outer.begin_waiting_for_root(block);
@@ -59,7 +59,7 @@ impl<'a> Root<'a> {
         }
         let on_threads_own_stack = outer.is_null() || ptr::eq(outer, thread::main());
         let main_before = on_threads_own_stack.then(|| thread::replace_main(block));
-        thread::set_current_after(block, undisturbed);
+        thread::set_current_after(block, fast);
         Self {
             block,
             outer,
@@ -71,8 +71,8 @@ impl<'a> Root<'a> {
     #[inline(always)]
     fn end(&self) {
         let block = self.block;
-        let mut undisturbed = thread::runs_undisturbed(block) && block.locals().are_none();
-        if !undisturbed {
+        let mut fast = thread::runs_on_fast_path(block) && block.locals().are_none();
+        if !fast {
             prepare_end(block);
         }
         block.set_killer(None);
@@ -84,8 +84,8 @@ impl<'a> Root<'a> {
         match unsafe { self.outer.as_ref() } {
             Some(outer) => {
                 outer.end_waiting_for_root();
-                undisturbed &= !outer.is_exiting();
-                thread::set_current_after(outer, undisturbed);
+                fast &= !outer.is_exiting();
+                thread::set_current_after(outer, fast);
             }
             None => thread::set_current(None),
         }

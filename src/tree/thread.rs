@@ -4,8 +4,8 @@
 //! and it stays usable while the thread's other thread-locals are destroyed.
 //!
 //! # Invariants
-//! * `running` is null or the block of the running greenlet, with the *alert* tag when its
-//!   next switch must take the slow path (`Block::needs_attention`).
+//! * `running` is null or the block of the running greenlet, with the tag `SLOW` when its
+//!   next switch must take the slow path (`Block::needs_slow_path`).
 //! * `departed` is set by a greenlet that leaves with a `kind` that says so, and taken on arrival.
 //!   Nothing runs in between.
 //! * `main` is null or the innermost live root on the thread's own stack.
@@ -99,19 +99,19 @@ pub(crate) fn running_word() -> *const () {
 }
 
 /// Blocks are aligned to more than this, so the lowest address bit is free.
-const ALERT: usize = 1;
+const SLOW: usize = 1;
 
-fn alert(block: *const Block) -> *const Block {
-    block.map_addr(|address| address | ALERT)
+fn tag_slow(block: *const Block) -> *const Block {
+    block.map_addr(|address| address | SLOW)
 }
 
 fn untag(block: *const Block) -> *const Block {
-    block.map_addr(|address| address & !ALERT)
+    block.map_addr(|address| address & !SLOW)
 }
 
-/// Returns `true` if `block` runs and its next switch may take the short path.
+/// Returns `true` if `block` runs and its next switch may take the fast path.
 #[inline(always)]
-pub(crate) fn runs_undisturbed(block: &Block) -> bool {
+pub(crate) fn runs_on_fast_path(block: &Block) -> bool {
     ptr::eq(running(), block)
 }
 
@@ -120,17 +120,17 @@ pub(crate) fn current() -> *const Block {
     untag(running())
 }
 
-/// As [`current`], and whether it [runs undisturbed](runs_undisturbed).
+/// Returns the running greenlet's block or null, and whether it [runs on the fast path](runs_on_fast_path).
 #[inline(always)]
-pub(crate) fn current_and_whether_undisturbed() -> (*const Block, bool) {
+pub(crate) fn current_and_fast() -> (*const Block, bool) {
     let running = running();
     let current = untag(running);
     (current, !current.is_null() && ptr::eq(running, current))
 }
 
-/// Notes that `block` is about to run and that its next switch may take the short path.
+/// Notes that `block` is about to run and that its next switch may take the fast path.
 #[inline(always)]
-pub(crate) fn set_current_undisturbed(block: &Block) {
+pub(crate) fn set_current_fast(block: &Block) {
     set_running(block)
 }
 
@@ -138,19 +138,19 @@ pub(crate) fn set_current_undisturbed(block: &Block) {
 pub(crate) fn set_current(block: Option<&Block>) {
     let tagged = match block {
         None => ptr::null(),
-        Some(block) if block.needs_attention() => alert(block),
+        Some(block) if block.needs_slow_path() => tag_slow(block),
         Some(block) => block,
     };
     set_running(tagged)
 }
 
-/// As [`set_current`], on the same stack. `undisturbed`: the greenlet that ran before could take the
-/// short path, and nothing keeps `block` alone from it.
+/// As [`set_current`], for another greenlet of the same stack. `fast`: the greenlet that ran before could
+/// take the fast path, and no state of `block` itself forbids it.
 #[inline(always)]
-pub(crate) fn set_current_after(block: &Block, undisturbed: bool) {
-    if undisturbed {
-        debug_assert!(!block.needs_attention());
-        set_current_undisturbed(block);
+pub(crate) fn set_current_after(block: &Block, fast: bool) {
+    if fast {
+        debug_assert!(!block.needs_slow_path());
+        set_current_fast(block);
     } else {
         set_current(Some(block));
     }
