@@ -131,9 +131,7 @@ class Greenlet:
 
     @property
     def waits_for(self):
-        # What a dead one has there is something else.
-        return self.another(number(self.address + self.anchor.waits_for)
-                            if self.state == BUSY else 0)
+        return self.another(number(self.address + self.anchor.waits_for))
 
     def __str__(self):
         name = self.address + self.anchor.name

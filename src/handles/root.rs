@@ -26,14 +26,13 @@
 //!    * `Interrupted`: the member, while it was dying, killed the root's stack; it now waits for its
 //!      death, and the next kill interrupts that wait in turn, so the member gets on with its own.
 //!
-//!    The body of a member that died new is dropped by the greenlet that ran then, at once or, if
-//!    that greenlet was dropping another such body, when it has done so (`unstarted::drop_unstarted`). Which
-//!    greenlet can that be? One whose code has a handle of the member, which is typed with `'e`: the
-//!    root; a member; a root on the stack of either; or a member of an inner `enter` on such a stack.
-//!    Bodies that wait on the root's own list are dropped here (`unstarted::finish_pending_drops`). All others
-//!    return from the frame that has the list, which drops what is on it, before they die; and they
-//!    are dead when this drop returns: members are killed here; roots end before the stack that they
-//!    are on, and with an inner `enter` its members.
+//!    The body of a member that died new is dropped at once, by the greenlet that ran then
+//!    (`kill::drop_unstarted`). Which greenlet can that be? One whose code has a handle of the member,
+//!    which is typed with `'e`: the root; a member; a root on the stack of either; or a member of an
+//!    inner `enter` on such a stack. A destructor of the body may switch away, but its frame is gone
+//!    before the stack that it is on; and all but the root's own are gone when this drop returns:
+//!    members are killed here; roots end before the stack that they are on, and with an inner
+//!    `enter` its members. The root's own stack is where this drop runs, so no such frame is on it.
 //! 4. A dead greenlet has dropped its body and all its locals and has given up its stack. Its
 //!    value has been taken by its receiver, which was handed it as it died. What remains is
 //!    the block, with no field whose type mentions `I`, `P` or the body.

@@ -122,8 +122,7 @@ impl Deref for Block {
 /// * The parent is counted by this block, as [`RefCounts`] says; null for a root, and when the counts
 ///   are given up.
 /// * The type that the body returns is the inbox type of `parent`.
-/// * `waits_for` is not null exactly while the state is busy (or, of a dead one, while its body
-///   is in the list of those to be dropped). Following it from a busy greenlet
+/// * `waits_for` is not null exactly while the state is busy. Following it from a busy greenlet
 ///   leads to one that is suspended or runs.
 /// * `killer` is not null exactly while somebody waits in a kill for this greenlet's death; of a
 ///   root it is the greenlet on whose stack it was entered, which waits as well.
@@ -147,7 +146,6 @@ pub(crate) struct Fields {
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
     membership: Membership,
-    pending_drops: thread::PendingDrops,
     id: u64,
     kind: &'static Kind,
     locals: Locals,
@@ -204,7 +202,6 @@ impl Block {
             killer: Cell::new(ptr::null()),
             membership: Membership::none(),
             locals: Locals::new(),
-            pending_drops: Cell::new(ptr::null()),
             id: thread::next_id(),
             kind,
             settings: settings(),
@@ -450,21 +447,6 @@ impl Block {
             block = next;
         }
         block
-    }
-
-    /// The bodies that this greenlet is to drop, if it is at that.
-    pub(crate) fn pending_drops(&self) -> &thread::PendingDrops {
-        &self.pending_drops
-    }
-
-    /// Links this block into the list of those whose bodies are to be dropped; `waits_for`
-    /// serves, as a dead greenlet waits for nobody.
-    pub(crate) fn set_next_pending(&self, next: *const Block) {
-        self.waits_for.set(next);
-    }
-
-    pub(crate) fn take_next_pending(&self) -> *const Block {
-        self.waits_for.replace(ptr::null())
     }
 
     pub(crate) fn killer(&self) -> Option<&Block> {

@@ -6,7 +6,7 @@ use super::{
     Block, Registry,
     kill::{self, Killed},
     root::{RootKind, with_root},
-    thread, unstarted,
+    thread,
 };
 use crate::{Current, host};
 
@@ -76,12 +76,7 @@ impl<'a> EndOfEnter<'a> {
     }
 
     fn kill_all(&self) {
-        loop {
-            // The body of a member that died new may still be in the queue.
-            unstarted::finish_pending_drops();
-            let Some(member) = self.registry.first() else {
-                break;
-            };
+        while let Some(member) = self.registry.first() {
             match kill::end(member) {
                 // After an interruption by a destructor of the member: try again.
                 Killed::Dead | Killed::Interrupted => {}

@@ -2,7 +2,8 @@
 
 use core::ptr;
 
-use super::{Block, State, refcount, root, switch, thread, unstarted};
+use super::{Block, State, refcount, root, switch, thread};
+use crate::host;
 
 /// The result of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     match victim.state() {
         State::Dead => return Killed::Dead,
         State::New => {
-            unstarted::drop_unstarted(victim);
+            drop_unstarted(victim);
             return Killed::Dead;
         }
         State::Active | State::Busy => {}
@@ -95,6 +96,17 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
     } else {
         Killed::Interrupted
     }
+}
+
+/// Ends a new greenlet without running it: its body and its stack are dropped. A panic of a destructor
+/// is discarded after the panic hook has run.
+///
+/// The caller holds the block: the body may own the last handle.
+pub(super) fn drop_unstarted(block: &Block) {
+    block.set_dead();
+    // SAFETY: new until now, so the body is there, and it is dropped only here.
+    host::contain(|| unsafe { (block.kind().drop_body)(block) });
+    block.settings().stack.give_back();
 }
 
 /// Makes `first_killer`, whose victim `current` takes over, wait longer.

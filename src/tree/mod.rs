@@ -15,7 +15,6 @@
 //! | `kill_in_progress.rs` | which greenlets a kill in progress blocks |
 //! | `thread.rs` | what a thread remembers: which greenlet runs, which one just left |
 //! | `refcount.rs` | the reference counts of a block, and what happens when they reach zero |
-//! | `unstarted.rs` | the death of a greenlet that has not started |
 //! | `route.rs` | which greenlet receives: the target, or an ancestor in its place |
 //! | `message.rs` | what a message holds, and how its content is put in and taken out |
 //! | `switch.rs` | leaving one greenlet and arriving in another |
@@ -44,7 +43,6 @@ mod root;
 mod route;
 mod switch;
 pub(crate) mod thread;
-mod unstarted;
 
 pub use block::Status;
 pub(crate) use block::{Block, Settings, State};

@@ -3,7 +3,7 @@
 
 use core::any::TypeId;
 
-use super::{Block, Refusal, block::State, kill_in_progress, refcount, thread, unstarted};
+use super::{Block, Refusal, block::State, kill, kill_in_progress, refcount, thread};
 use crate::host;
 
 /// What kind of message is delivered: that decides which greenlets can receive it.
@@ -92,7 +92,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                 Delivery::Thrown => {
                     // Its body may own the last handle to it, so the block may be freed by this.
                     let next = refcount::with_weak_count(block, |block| {
-                        unstarted::drop_unstarted(block);
+                        kill::drop_unstarted(block);
                         ancestor(block)
                     });
                     let Some(next) = next else {

@@ -23,7 +23,6 @@ use crate::host::per_thread;
 pub(crate) struct Thread {
     departed: Cell<*const Block>,
     main: Cell<*const Block>,
-    pending_drops: PendingDrops,
     /// The newest kill in which a greenlet waits.
     kill: Cell<*const KillInProgress>,
     /// The roots, and the live greenlets that no `enter` ends.
@@ -45,19 +44,11 @@ impl Thread {
     }
 }
 
-/// Greenlets that have died new and whose bodies are still to be dropped.
-///
-/// Null if no body is being dropped, else the head of a list, on the stack of the function that drops
-/// them one after the other. So a long chain of greenlets, each owned by the body of the one before,
-/// does not nest.
-pub(crate) type PendingDrops = Cell<*const Cell<*const Block>>;
-
 per_thread! {
     static THREAD: Thread =
         Thread {
             departed: Cell::new(ptr::null()),
             main: Cell::new(ptr::null()),
-            pending_drops: Cell::new(ptr::null()),
             kill: Cell::new(ptr::null()),
             unscoped: Registry::new(),
             last_id: Cell::new(0),
@@ -174,15 +165,6 @@ pub(crate) fn main() -> *const Block {
 /// Sets the innermost live root on the thread's own stack and returns the one before.
 pub(crate) fn replace_main(block: *const Block) -> *const Block {
     THREAD.with(|thread| thread.main.replace(block))
-}
-
-/// The pending drops of the running greenlet; outside every greenlet, the thread's.
-pub(crate) fn with_pending_drops<R>(use_them: impl FnOnce(&PendingDrops) -> R) -> R {
-    // SAFETY: null, or the running greenlet's block, which stays while it runs.
-    match unsafe { current().as_ref() } {
-        Some(current) => use_them(current.pending_drops()),
-        None => THREAD.with(|thread| use_them(&thread.pending_drops)),
-    }
 }
 
 /// The newest kill in which a greenlet waits, or null.

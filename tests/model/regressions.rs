@@ -50,7 +50,7 @@ fn does_what_the_model_does<const N: usize>(scripts: [&[Op]; N]) {
 }
 
 #[test]
-fn s20_body_of_new_member_is_dropped_with_its_enter_also_in_a_pending_drop() {
+fn s20_body_of_new_member_is_dropped_with_its_enter_also_within_another_drop() {
     does_what_the_model_does([
         &[Op::Create(guarded(1, 1)), Drop(1)],
         &[Enter {

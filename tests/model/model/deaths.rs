@@ -95,26 +95,9 @@ impl Model<'_> {
         self.push(Task::Settle(me, Departed::Died));
     }
 
-    /// It dies without running, and its body is dropped. *Silent*: a greenlet drops one body
-    /// at a time, and of those that wait the last that died first.
+    /// It dies without running, and its body is dropped.
     pub(super) fn drop_unstarted(&mut self, id: Id) {
         self.greenlets[id].life = Life::Dead;
-        match &mut self.me().to_drop_unstarted {
-            Some(waiting) => waiting.push(id),
-            none => {
-                *none = Some(vec![id]);
-                self.push(Task::DropUnstarted);
-            }
-        }
-    }
-
-    pub(super) fn drop_next_unstarted(&mut self) {
-        let waiting = self.me().to_drop_unstarted.as_mut().expect("it is at that");
-        let Some(id) = waiting.pop() else {
-            self.me().to_drop_unstarted = None;
-            return;
-        };
-        self.push(Task::DropUnstarted);
         if let Some(local) = self.greenlets[id].captured.take() {
             self.rule("s14 body dropped");
             self.push(Task::Contain);

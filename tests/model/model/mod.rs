@@ -84,8 +84,6 @@ struct Greenlet {
     tasks: Vec<Task>,
     /// What its switch is about to return.
     mail: Option<Mail>,
-    /// Those that have died new and whose bodies this one is to drop, if it is at that.
-    to_drop_unstarted: Option<Vec<Id>>,
 }
 
 /// What a switch delivers, or a frame ends with.
@@ -113,7 +111,6 @@ impl Greenlet {
             refusals: 0,
             tasks: Vec::new(),
             mail: None,
-            to_drop_unstarted: None,
         }
     }
 }
@@ -276,8 +273,6 @@ enum Task {
     Free(Id),
     DropLocal(Local),
     DropContent(Content),
-    /// Drops the bodies of those that died new.
-    DropUnstarted,
     Put(u8, Id),
     Log(Event),
     EmptySlots(usize),
@@ -401,7 +396,6 @@ impl<'a> Model<'a> {
             Task::Free(id) => self.free(id),
             Task::DropLocal(local) => self.drop_local(local),
             Task::DropContent(content) => self.drop_content(content),
-            Task::DropUnstarted => self.drop_next_unstarted(),
             Task::Put(slot, id) => self.put(slot, id),
             Task::Log(event) => self.log(event),
             Task::EmptySlots(slot) => self.empty_slots(slot),
