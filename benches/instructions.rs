@@ -99,17 +99,17 @@ const PATHS: &[Path] = &[
     // A switch to and fro, and a root for the one that asks.
     Path {
         name: "item of a generator",
-        bound: 203,
+        bound: 136,
         run: item_of_a_generator,
     },
     Path {
         name: "poll of a suspended future",
-        bound: 187,
+        bound: 127,
         run: poll_of_a_suspended_future,
     },
     Path {
         name: "generator, made and dropped after an item",
-        bound: 1360,
+        bound: 1250,
         run: life_of_a_generator,
     },
 ];

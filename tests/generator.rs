@@ -265,7 +265,7 @@ fn a_consumer_that_has_killed_itself_has_items_but_may_not_switch() {
 
 #[test]
 #[cfg(feature = "trace")]
-fn each_resume_has_values_of_its_own() {
+fn arrivals_in_the_consumer_find_its_values() {
     use greenlet::trace;
     greenlet::local! {
         static RESUMES: std::cell::Cell<u32> = std::cell::Cell::new(0);
@@ -280,9 +280,9 @@ fn each_resume_has_values_of_its_own() {
     })));
     enter(|me: &Root<()>| assert!(count(me, 2).eq([0, 1])));
     trace::set(None);
-    // The function, in one greenlet, counts on, to the kill that ends it. Each resume begins anew. Last
+    // The function counts on, to the kill that ends it, and so does the consumer. Last
     // comes the one that killed.
-    assert_eq!(log.take(), [1, 1, 2, 1, 3, 1, 4, 1]);
+    assert_eq!(log.take(), [1, 1, 2, 2, 3, 3, 4, 4]);
 }
 
 #[test]

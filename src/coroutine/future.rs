@@ -56,7 +56,7 @@ use crate::{
 #[must_use = "futures do nothing unless polled"]
 pub struct Stackful<'e, T> {
     /// With the waker of the last poll.
-    coroutine: Coroutine<'e, RefCell<Waker>, T>,
+    coroutine: Coroutine<'e, (), (), RefCell<Waker>, T>,
 }
 
 /// What a [`Stackful`]'s function is lent: it waits with this.
@@ -85,7 +85,7 @@ pub struct Stackful<'e, T> {
 /// }
 /// ```
 pub struct Awaiter<'a, 'e> {
-    side: &'a Side<'a, 'e, RefCell<Waker>>,
+    side: &'a Side<'a, 'e, (), (), RefCell<Waker>>,
 }
 
 /// The [`Stackful`] was dropped: return. Said by [`Awaiter::try_wait`], which has an example.
@@ -128,7 +128,7 @@ impl<'e, T: 'e> Stackful<'e, T> {
         function: impl FnOnce(&Awaiter<'_, 'e>) -> T + 'e,
     ) -> Result<Self, OutOfMemory> {
         let waker = RefCell::new(Waker::noop().clone());
-        let coroutine = Coroutine::new(settings, me.block(), waker, move |side| {
+        let coroutine = Coroutine::new(settings, me.block(), waker, move |side, ()| {
             Ok(function(&Awaiter { side }))
         })?;
         Ok(Self { coroutine })
@@ -143,9 +143,11 @@ impl<'e, T: 'e> Future for Stackful<'e, T> {
     /// the thread unwinds a panic (rule [s19](crate::guide::rules#s19)), and in a kill that is
     /// younger than the future (rule [s15](crate::guide::rules#s15)).
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let waker = |shared: &RefCell<Waker>| shared.borrow_mut().clone_from(context.waker());
-        match self.coroutine.resume(waker) {
-            Ok(Resumed::Suspended(_)) => Poll::Pending,
+        if let Some(waker) = self.coroutine.state() {
+            waker.borrow_mut().clone_from(context.waker());
+        }
+        match self.coroutine.resume(()) {
+            Ok(Resumed::Yielded(())) => Poll::Pending,
             Ok(Resumed::Returned(value)) => Poll::Ready(value),
             Ok(Resumed::Finished) => panic!("a `Stackful` is polled after its end"),
             Err(thrown) => panic!("a `Stackful` cannot run: {thrown}"),
@@ -167,7 +169,7 @@ impl<'e> Awaiter<'_, 'e> {
             Ok(output) => output,
             Err(Cancelled) => loop {
                 // The rules unwind one that goes on switching (s15).
-                let _refused = self.side.suspend();
+                let _refused = self.side.suspend(());
             },
         }
     }
@@ -198,7 +200,7 @@ impl<'e> Awaiter<'_, 'e> {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return Ok(output);
             }
-            match self.side.suspend() {
+            match self.side.suspend(()) {
                 Ok(()) => waker.clone_from(&self.side.state().borrow()),
                 Err(thrown) if thrown.is_exit() => return Err(Cancelled),
                 Err(thrown) => panic!("cannot wait here: {thrown}"),

@@ -1,6 +1,6 @@
 //! `Generator`: an iterator whose function yields items from any depth of calls.
 
-use core::{cell::Cell, fmt, iter::FusedIterator, ops::Deref};
+use core::{fmt, iter::FusedIterator, ops::Deref};
 
 use crate::{
     BuildError, Builder, Current, Thrown,
@@ -63,12 +63,7 @@ use crate::{
 /// [`resume`](Self::resume); [`next`](Iterator::next) panics with the text of an error, and returns
 /// `None` for an exit. It has finished then in each case.
 pub struct Generator<'e, T, I = ()> {
-    coroutine: Coroutine<'e, Slots<T, I>, ()>,
-}
-
-struct Slots<T, I> {
-    item: Cell<Option<T>>,
-    input: Cell<Option<I>>,
+    coroutine: Coroutine<'e, I, T, (), ()>,
 }
 
 /// What a generator's function is lent: it yields with this.
@@ -76,7 +71,7 @@ struct Slots<T, I> {
 /// It derefs to the function's [`Current`], under which further generators can be made. A generator
 /// yields only in its own greenlet.
 pub struct Yielder<'a, 'e, T, I = ()> {
-    side: &'a Side<'a, 'e, Slots<T, I>>,
+    side: &'a Side<'a, 'e, I, T, ()>,
 }
 
 impl<'e, T: 'e, I: 'e> Generator<'e, T, I> {
@@ -110,14 +105,7 @@ impl<'e, T: 'e, I: 'e> Generator<'e, T, I> {
         me: &Current<'e, P>,
         function: impl FnOnce(&Yielder<'_, 'e, T, I>, I) -> Result<(), Thrown> + 'e,
     ) -> Result<Self, OutOfMemory> {
-        let slots = Slots {
-            item: Cell::new(None),
-            input: Cell::new(None),
-        };
-        let coroutine = Coroutine::new(settings, me.block(), slots, move |side| {
-            let Some(first) = side.state().input.take() else {
-                unreachable!("a generator is resumed with an input");
-            };
+        let coroutine = Coroutine::new(settings, me.block(), (), move |side, first| {
             function(&Yielder { side }, first)
         })?;
         Ok(Self { coroutine })
@@ -132,12 +120,12 @@ impl<'e, T: 'e, I: 'e> Generator<'e, T, I> {
     ///
     /// # Panics
     /// With the panic of the function.
+    #[inline]
     pub fn resume(&mut self, input: I) -> Result<Option<T>, Thrown> {
-        let input = |slots: &Slots<T, I>| slots.input.set(Some(input));
-        match self.coroutine.resume(input)? {
-            Resumed::Suspended(slots) => Ok(slots.item.take()),
-            Resumed::Returned(()) | Resumed::Finished => Ok(None),
-        }
+        Ok(match self.coroutine.resume(input)? {
+            Resumed::Yielded(item) => Some(item),
+            Resumed::Returned(()) | Resumed::Finished => None,
+        })
     }
 }
 
@@ -165,20 +153,14 @@ impl<T, I> Yielder<'_, '_, T, I> {
     /// [`Current::switch`].
     #[cfg_attr(switch_in_line, inline(always))]
     pub fn give(&self, item: T) -> Result<I, Thrown> {
-        let slots = self.side.state();
-        slots.item.set(Some(item));
-        self.side.suspend()?;
-        match slots.input.take() {
-            Some(input) => Ok(input),
-            None => Err(crate::SwitchError::Dead(()).into()),
-        }
+        self.side.suspend(item)
     }
 }
 
 impl<'e, T, I> Deref for Yielder<'_, 'e, T, I> {
-    type Target = Current<'e, ()>;
+    type Target = Current<'e, I>;
 
-    fn deref(&self) -> &Current<'e, ()> {
+    fn deref(&self) -> &Current<'e, I> {
         self.side.me
     }
 }

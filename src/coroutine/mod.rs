@@ -1,37 +1,38 @@
 //! Asymmetric coroutines, on which generators and futures are built: a greenlet that suspends itself to
 //! the code that resumed it.
 //!
-//! The resumer is a root on its own stack, with an inbox of its own (rule s2). So it matters neither which
-//! greenlet resumes nor what it receives. A coroutine has one such root, which lives in each resume.
+//! The one that resumes waits as if it had entered (rule s2): so it matters neither which greenlet that is
+//! nor what it receives.
 
 pub(crate) mod future;
 pub(crate) mod generator;
+mod resumer;
 
 use alloc::rc::Rc;
 use core::{cell::Cell, convert::Infallible, mem};
 
 use crate::{
     Child, Current, Greenlet, Thrown, host,
-    tree::{self, Block, OutOfMemory, Resumer, Settings},
+    tree::{self, Block, OutOfMemory, Settings},
 };
+use resumer::Resumer;
 
-/// A function on a stack of its own, which returns an `R`. Dropping it kills the greenlet.
-pub(crate) struct Coroutine<'e, S, R>(Option<Unfinished<'e, S, R>>);
+/// A function on a stack of its own, which is resumed with an `I`, yields a `Y` and returns an `R`. Both
+/// sides have an `S`. Dropping it kills the greenlet.
+pub(crate) struct Coroutine<'e, I, Y, S, R>(Option<Unfinished<'e, I, Y, S, R>>);
 
-struct Unfinished<'e, S, R> {
-    greenlet: Greenlet<'e, ()>,
-    shared: Rc<Shared<S, R>>,
+struct Unfinished<'e, I, Y, S, R> {
+    greenlet: Greenlet<'e, I>,
+    shared: Rc<Shared<Y, S, R>>,
 }
 
-struct Shared<S, R> {
-    side: Common<S>,
+struct Shared<Y, S, R> {
+    common: Common<Y, S>,
     end: Cell<Option<End<R>>>,
 }
 
-/// What the two sides share, with a state of what is built on this.
-struct Common<S> {
-    /// It waits in a resume, or is dead.
-    resumer: Resumer,
+struct Common<Y, S> {
+    resumer: Resumer<Y>,
     state: S,
 }
 
@@ -39,24 +40,24 @@ struct Common<S> {
 type End<R> = Result<Result<R, Thrown>, host::Panic>;
 
 /// What a resume came to.
-pub(crate) enum Resumed<'a, S, R> {
-    Suspended(&'a S),
+pub(crate) enum Resumed<Y, R> {
+    Yielded(Y),
     Returned(R),
     /// It had finished before.
     Finished,
 }
 
-impl<'e, S: 'e, R: 'e> Coroutine<'e, S, R> {
+impl<'e, I: 'e, Y: 'e, S: 'e, R: 'e> Coroutine<'e, I, Y, S, R> {
     /// A coroutine in the `enter` of `member`, that has not started.
     pub(crate) fn new(
         settings: impl FnOnce() -> Settings,
         member: &Block,
         state: S,
-        body: impl FnOnce(&Side<'_, 'e, S>) -> Result<R, Thrown> + 'e,
+        body: impl FnOnce(&Side<'_, 'e, I, Y, S>, I) -> Result<R, Thrown> + 'e,
     ) -> Result<Self, OutOfMemory> {
         let shared = Rc::new(Shared {
-            side: Common {
-                resumer: Resumer::new()?,
+            common: Common {
+                resumer: Resumer::new(),
                 state,
             },
             end: Cell::new(None),
@@ -65,19 +66,16 @@ impl<'e, S: 'e, R: 'e> Coroutine<'e, S, R> {
         // Its parent is not the greenlet that makes it: that may be suspended with this in its hands,
         // and a child would keep it.
         let own = tree::with_ancestor(member, |parent: &Current<'e, Infallible>| {
-            let body = move |me: &Child<'e, (), Infallible>, ()| {
-                let side = Side {
-                    me,
-                    common: &theirs.side,
-                };
-                let end = host::catch(|| body(&side));
+            let body = move |me: &Child<'e, I, Infallible>, first| {
+                let common = &theirs.common;
+                let end = host::catch(|| body(&Side { me, common }, first));
                 if matches!(&end, Err(payload) if host::was_exit(payload)) {
                     return Err(Thrown::exit());
                 }
                 theirs.end.set(Some(end));
                 loop {
                     // It is killed here, by the one that hears of the end.
-                    side.suspend()?;
+                    common.resumer.suspend_for_good(me)?;
                 }
             };
             tree::new_borrowing_greenlet(parent, settings, body)
@@ -87,75 +85,76 @@ impl<'e, S: 'e, R: 'e> Coroutine<'e, S, R> {
     }
 }
 
-impl<S, R> Coroutine<'_, S, R> {
+impl<I, Y, S, R> Coroutine<'_, I, Y, S, R> {
     pub(crate) fn has_finished(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Runs it until it suspends itself or ends, after `prepare` if it has not ended yet.
+    /// The state; nothing once it has finished.
+    pub(crate) fn state(&self) -> Option<&S> {
+        let Unfinished { shared, .. } = self.0.as_ref()?;
+        Some(&shared.common.state)
+    }
+
+    /// Runs it until it suspends itself or ends.
     ///
     /// # Errors
     /// What it ends with; or that it cannot be switched to. It has finished then.
     ///
     /// # Panics
     /// With its panic. It has finished then.
-    #[inline]
-    pub(crate) fn resume(&mut self, prepare: impl FnOnce(&S)) -> Result<Resumed<'_, S, R>, Thrown> {
-        /// Ends what has not suspended itself.
-        struct End<'a, C>(&'a mut Option<C>);
+    #[inline(always)]
+    pub(crate) fn resume(&mut self, input: I) -> Result<Resumed<Y, R>, Thrown> {
+        /// Ends what has not yielded, also when a panic arrives.
+        struct Finish<'a, C>(&'a mut Option<C>);
 
-        impl<C> Drop for End<'_, C> {
+        impl<C> Drop for Finish<'_, C> {
             fn drop(&mut self) {
                 *self.0 = None;
             }
         }
 
-        let end = End(&mut self.0);
-        let Some(coroutine) = &*end.0 else {
+        let finish = Finish(&mut self.0);
+        let Some(Unfinished { greenlet, shared }) = &*finish.0 else {
             return Ok(Resumed::Finished);
         };
-        prepare(&coroutine.shared.side.state);
-        if let Some(value) = coroutine.resume()? {
-            return Ok(Resumed::Returned(value));
-        }
-        mem::forget(end);
-        match &self.0 {
-            Some(coroutine) => Ok(Resumed::Suspended(&coroutine.shared.side.state)),
-            None => Ok(Resumed::Finished),
+        // SAFETY: nobody waits there, as this is borrowed mutably.
+        match unsafe { shared.common.resumer.resume(greenlet, input) } {
+            Ok(item) => {
+                mem::forget(finish);
+                Ok(Resumed::Yielded(item))
+            }
+            Err(thrown) => shared.ended(thrown).map(Resumed::Returned),
         }
     }
 }
 
-impl<S, R> Unfinished<'_, S, R> {
-    /// Runs it until it suspends itself, or returns: then the value.
-    #[inline]
-    fn resume(&self) -> Result<Option<R>, Thrown> {
-        self.shared.side.resumer.run(|root| {
-            // SAFETY: it is a root with this inbox, and runs.
-            unsafe { Current::<()>::of(root) }.switch(&self.greenlet, ())
-        })?;
-        match self.shared.end.take() {
-            None => Ok(None),
-            Some(Ok(outcome)) => outcome.map(Some),
+impl<Y, S, R> Shared<Y, S, R> {
+    /// What the function has ended with, or else why it could not go on.
+    #[cold]
+    fn ended(&self, thrown: Thrown) -> Result<R, Thrown> {
+        match self.end.take() {
+            None => Err(thrown),
+            Some(Ok(outcome)) => outcome,
             Some(Err(payload)) => host::resume(payload),
         }
     }
 }
 
 /// The function's side of a coroutine.
-pub(crate) struct Side<'a, 'e, S> {
-    pub(crate) me: &'a Current<'e, ()>,
-    common: &'a Common<S>,
+pub(crate) struct Side<'a, 'e, I, Y, S> {
+    pub(crate) me: &'a Current<'e, I>,
+    common: &'a Common<Y, S>,
 }
 
-impl<S> Side<'_, '_, S> {
-    /// Returns to the one that has resumed, until the next resume.
+impl<I, Y, S> Side<'_, '_, I, Y, S> {
+    /// Returns `item` to the one that has resumed, until the next resume.
     ///
     /// # Errors
-    /// As [`Current::switch`]; also if it was resumed by a child of its own that has ended.
+    /// As [`Current::switch`].
     #[cfg_attr(switch_in_line, inline(always))]
-    pub(crate) fn suspend(&self) -> Result<(), Thrown> {
-        self.me.switch_to(self.common.resumer.block(), ())
+    pub(crate) fn suspend(&self, item: Y) -> Result<I, Thrown> {
+        self.common.resumer.suspend(self.me, item)
     }
 
     pub(crate) fn state(&self) -> &S {

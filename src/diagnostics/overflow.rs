@@ -266,7 +266,7 @@ fn say_whose_stack(address: *const u8, report: &mut Report) -> bool {
             return;
         };
         is_known = true;
-        let name = block.settings().name.as_deref().unwrap_or("<unnamed>");
+        let name = block.settings.name.as_deref().unwrap_or("<unnamed>");
         let (name, rest) = match name.char_indices().nth(NAME_SHOWN) {
             Some((end, _)) => (&name[..end], "..."),
             None => (name, ""),
@@ -275,7 +275,7 @@ fn say_whose_stack(address: *const u8, report: &mut Report) -> bool {
             report,
             "\ngreenlet {name:?}{rest} (#{}) has overflowed its stack of {} bytes at {address:p}\n\
              give it more with greenlet::Builder::stack_size\n",
-            block.id(),
+            block.id,
             limits.size(),
         );
     });

@@ -388,9 +388,9 @@ impl<I> Greenlet<'_, I> {
 
 fn info(block: &Block, places: &mut Places) -> GreenletInfo {
     GreenletInfo {
-        id: block.id(),
-        name: block.settings().name.as_deref().map(str::to_owned),
-        parent: block.parent().map(Block::id),
+        id: block.id,
+        name: block.settings.name.as_deref().map(str::to_owned),
+        parent: block.parent().map(|parent| parent.id),
         status: block.status(),
         stack: stack_usage(block),
         backtrace: places.of(block),
@@ -417,7 +417,7 @@ fn stack_in_use(block: &Block) -> Option<(StackLimits, usize)> {
         ptr::from_ref(&top_block).addr()
     } else {
         // SAFETY: started, not current, not dead (it has a stack): suspended.
-        unsafe { top_block.context().stack_pointer() }
+        unsafe { top_block.context.stack_pointer() }
     };
     if !(bottom.addr()..=top.addr()).contains(&lowest) {
         // Another stack was begun on this one, and where this one ends meanwhile is not known.

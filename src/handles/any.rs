@@ -17,7 +17,7 @@ impl<'a> AnyGreenlet<'a> {
     /// The name that a [`Builder`](crate::Builder) gave it.
     #[must_use]
     pub fn name(&self) -> Option<&'a str> {
-        self.0.settings().name.as_deref()
+        self.0.settings.name.as_deref()
     }
 
     /// Returns `true` if it has started and not finished.

@@ -430,7 +430,7 @@ impl<'e, I> Current<'e, I> {
     unsafe fn switch_slowly<J>(&self, target: &Block, sent: Message) -> Result<Message, Refusal> {
         // SAFETY: the caller's word.
         let unsent = unsafe { Unsent::<J>::new(sent) };
-        let receiver = match self.admit_to(target, Delivery::Value(target.kind().inbox)) {
+        let receiver = match self.admit_to(target, Delivery::Value(target.kind.inbox)) {
             Ok(receiver) => receiver,
             Err(refusal) => {
                 mem::forget(unsent);
@@ -593,7 +593,7 @@ impl<I, P> fmt::Debug for Child<'_, I, P> {
 }
 
 /// What `switch` and `throw` say where their `try_` forms give something back.
-fn refused(refusal: SwitchError<()>) -> Thrown {
+pub(crate) fn refused(refusal: SwitchError<()>) -> Thrown {
     match refusal {
         SwitchError::Exiting(()) => GreenletExit.into(),
         refusal => refusal.into(),

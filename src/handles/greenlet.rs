@@ -167,8 +167,8 @@ impl<'e, I> Greenlet<'e, I> {
         if block.is_root() {
             return Err(ParentError::Root);
         }
-        let returns = (block.kind().returns)();
-        if returns.is_none() || returns != (parent.block().kind().inbox)() {
+        let returns = (block.kind.returns)();
+        if returns.is_none() || returns != (parent.block().kind.inbox)() {
             return Err(ParentError::WrongType);
         }
         let old = block.replace_parent(parent.block());
@@ -184,7 +184,7 @@ impl<'e, I> Greenlet<'e, I> {
     /// The name that a [`Builder`](crate::Builder) gave it.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.block().settings().name.as_deref()
+        self.block().settings.name.as_deref()
     }
 }
 

@@ -64,7 +64,7 @@ impl<T: 'static> LocalKey<T> {
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
         let block: &Block = unsafe { thread::current().as_ref() }?;
         let value = block
-            .locals()
+            .locals
             .get(ptr::from_ref(self).cast(), || Rc::new((self.initial)()))?;
         Some(use_it(
             value

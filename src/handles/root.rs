@@ -46,8 +46,8 @@
 //!    one stays in: it finishes, throws or sends to its parent, which is a member or the root
 //!    ([`Greenlet::set_parent`](crate::Greenlet::set_parent) takes one of the same `'e`); to an
 //!    ancestor of a dead one, which is one as well (`route::ancestor`); or it enters further in. A
-//!    generator's or future's function also goes back to the root that has resumed it
-//!    (`coroutine/mod.rs`), which waits in a frame of who has the generator, and so its handle.
+//!    generator's or future's function also goes back to the greenlet that has resumed it
+//!    (`coroutine/resumer.rs`), which waits in a frame that has the generator, and so its handle.
 //!
 //! # Thread-locals
 //! `LocalKey::with` lends a reference for as long as a closure runs, and takes it for granted that

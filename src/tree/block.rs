@@ -40,8 +40,8 @@ pub(crate) enum State {
     New,
     /// Started: running if it is the thread's current one, else suspended in a switch.
     Active,
-    /// Started, and waiting for another (`waits_for`) to finish before it goes on: nobody
-    /// may switch to it.
+    /// Started, and waiting for another to finish (`waits_for`), or for one that it has resumed
+    /// (`coroutine/resumer.rs`), before it goes on: nobody else may switch to it.
     Busy,
     /// Over. It has no stack, and that never changes.
     Dead,
@@ -122,8 +122,8 @@ impl Deref for Block {
 /// * The parent is counted by this block, as [`RefCounts`] says; null for a root, and when the counts
 ///   are given up.
 /// * The type that the body returns is the inbox type of `parent`.
-/// * `waits_for` is not null exactly while the state is busy. Following it from a busy greenlet
-///   leads to one that is suspended or runs.
+/// * `waits_for` is not null exactly while the state is busy, except in a resume. Following it from a
+///   busy greenlet leads to one that is suspended, also in a resume, or runs.
 /// * `killer` is not null exactly while somebody waits in a kill for this greenlet's death; of a
 ///   root it is the greenlet on whose stack it was entered, which waits as well.
 /// * `home` is the parent's, now and after each change of the parent.
@@ -131,7 +131,7 @@ impl Deref for Block {
 ///   suspended where it could be switched to.
 #[repr(C)]
 pub(crate) struct Fields {
-    context: Context,
+    pub(crate) context: Context,
     /// Right behind the context, where the switch core reads it.
     state: Cell<State>,
     /// Was the thread unwinding a panic of another stack when this greenlet was killed?
@@ -142,15 +142,18 @@ pub(crate) struct Fields {
     /// there it would take a word.
     gave_up_counts: Cell<bool>,
     exiting: Cell<u32>,
-    counts: RefCounts,
+    pub(super) counts: RefCounts,
     waits_for: Cell<*const Block>,
     killer: Cell<*const Block>,
-    membership: Membership,
-    id: u64,
-    kind: &'static Kind,
-    locals: Locals,
-    settings: Settings,
-    fiber: sanitizers::Fiber,
+    pub(super) membership: Membership,
+    /// A number that no other greenlet of the thread has; later ones have larger ones.
+    pub(crate) id: u64,
+    pub(crate) kind: &'static Kind,
+    /// The values that are this greenlet's own (rule s23).
+    pub(crate) locals: Locals,
+    pub(crate) settings: Settings,
+    /// What developers' tools know of its stack.
+    pub(super) fiber: sanitizers::Fiber,
     home: Cell<*const Registry>,
 }
 
@@ -215,33 +218,10 @@ impl Block {
         self.context.lead_to_parent();
     }
 
-    pub(crate) fn context(&self) -> &Context {
-        &self.context
-    }
-
-    /// What developers' tools know of its stack.
-    #[inline(always)]
-    pub(crate) fn fiber(&self) -> &sanitizers::Fiber {
-        &self.fiber
-    }
-
     /// Notes that it has given up what it counted; returns whether it had before.
     #[inline(always)]
     pub(super) fn give_up_counts(&self) -> bool {
         self.gave_up_counts.replace(true)
-    }
-
-    #[inline(always)]
-    pub(super) fn counts(&self) -> &RefCounts {
-        &self.counts
-    }
-
-    pub(crate) fn kind(&self) -> &'static Kind {
-        self.kind
-    }
-
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
     }
 
     #[inline(always)]
@@ -313,10 +293,6 @@ impl Block {
         Some(unsafe { Own::from_counted(old) })
     }
 
-    pub(crate) fn membership(&self) -> &Membership {
-        &self.membership
-    }
-
     /// The registry of the `enter` that it belongs to; null if nothing ends it, and for the root
     /// of an `enter` that has ended.
     pub(crate) fn home(&self) -> *const Registry {
@@ -328,27 +304,12 @@ impl Block {
         self.home.set(home);
     }
 
-    /// The values that are this greenlet's own (rule s23).
-    pub(crate) fn locals(&self) -> &Locals {
-        &self.locals
-    }
-
     /// Marks the greenlet dead; unwinders pass through it from now on.
     #[inline(always)]
     pub(crate) fn set_dead(&self) {
         self.context.lead_to_parent();
         self.membership.leave();
         self.state.set(State::Dead);
-    }
-
-    /// Makes a dead root as it was before it began.
-    #[inline(always)]
-    pub(super) fn renew(&self) {
-        debug_assert!(self.is_root() && self.state() == State::Dead);
-        self.exiting.set(0);
-        self.told_in_unwinding.set(false);
-        self.unwound.set(false);
-        self.locals.reopen();
     }
 
     /// Gives a new greenlet its stack and makes it ready to be switched to.
@@ -377,11 +338,6 @@ impl Block {
             return None;
         }
         self.settings.stack.limits()
-    }
-
-    /// A number that no other greenlet of the thread has; later ones have larger ones.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -419,10 +375,6 @@ impl Block {
         self.begin_waiting_for(root);
         let link: *const Cell<*const Block> = &raw const self.waits_for;
         self.context.lead_to(link.cast());
-    }
-
-    pub(crate) fn end_waiting_for_root(&self) {
-        self.end_waiting();
     }
 
     pub(crate) fn end_waiting(&self) {

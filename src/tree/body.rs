@@ -190,7 +190,7 @@ unsafe extern "C" fn start<'e, I, P, F>(
 {
     // SAFETY: a running greenlet's block is not freed.
     let block = unsafe { &*argument.cast_const().cast::<Block>() };
-    block.fiber().arrive_at_bottom();
+    block.fiber.arrive_at_bottom();
     let outcome = host::catch(|| {
         // SAFETY: it was new, so its body is there.
         let body = unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) };
@@ -227,7 +227,7 @@ unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Depar
         thread::runs_on_fast_path(block)
             && parent.state() == State::Active
             && block.killer().is_none()
-            && block.locals().are_none()
+            && block.locals.are_none()
     });
     debug_assert!(receiver.is_none_or(|parent| !parent.needs_slow_path()));
     // SAFETY: the caller's word.
@@ -250,7 +250,7 @@ unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Depar
 /// run.
 #[cold]
 unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Departure) {
-    block.locals().drop_all();
+    block.locals.drop_all();
     if matches!(&content, Content::Panic(payload) if host::was_exit(payload)) {
         content = Content::Thrown(Thrown::exit());
     }
@@ -259,7 +259,7 @@ unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Depa
         if block.killer().is_some() {
             discard(block, content);
             if let Some(killer) = block.killer() {
-                break (killer, message::KILLED);
+                break (killer, message::NO_CONTENT);
             }
             content = Content::Thrown(Thrown::exit());
         }
@@ -284,11 +284,11 @@ unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *
     // SAFETY: a root does not come here, and all others have a parent until they have died.
     unsafe { hint::assert_unchecked(block.parent().is_some()) };
     block.set_dead();
-    block.fiber().leave_for_ever(receiver.fiber());
+    block.fiber.leave_for_ever(&receiver.fiber);
     // SAFETY: the caller's word; a killer waits in its switch, and a receiver is suspended.
     unsafe {
         departure.write(Departure {
-            to: MaybeUninit::new(receiver.context()),
+            to: MaybeUninit::new(&receiver.context),
             message: MaybeUninit::new(switch::last_message(block, outcome)),
         });
     }
@@ -298,7 +298,7 @@ unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *
 fn discard(block: &Block, content: Content<Message>) {
     host::contain(|| match &content {
         // SAFETY: a block of its own kind, and its value lies there.
-        Content::Value(_) => unsafe { (block.kind().discard_value)(block) },
+        Content::Value(_) => unsafe { (block.kind.discard_value)(block) },
         Content::Thrown(_) | Content::Panic(_) => drop(content),
     });
 }
@@ -312,7 +312,7 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
     }
     loop {
         let delivery = match content {
-            Content::Value(_) => Delivery::Value(block.kind().returns),
+            Content::Value(_) => Delivery::Value(block.kind.returns),
             Content::Thrown(_) | Content::Panic(_) => Delivery::Thrown,
         };
         let (refusal, at) = match route::receiver(first, delivery) {
@@ -324,8 +324,7 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
                 // A value that is dropped may take with it what holds the dead.
                 first = refcount::with_weak_count(at, |at| {
                     // SAFETY: a block of its own kind, and its value lies there.
-                    let undeliverable =
-                        unsafe { (block.kind().undeliverable_value)(block, refusal) };
+                    let undeliverable = unsafe { (block.kind.undeliverable_value)(block, refusal) };
                     content = Content::Thrown(undeliverable);
                     // One that could not be started is left as it was.
                     if matches!(refusal, Refusal::Stack(_)) || at.state() == State::Dead {

@@ -55,7 +55,7 @@ pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> 
             capture: &mut || seen = capture.take().map(|capture| capture()),
         };
         let context = Context::under(ptr::from_ref(kill::top_of_stack(block)).cast());
-        let bottom = kill::bottom_of_stack(block).context();
+        let bottom = &kill::bottom_of_stack(block).context;
         let parent = bottom.parent();
         let cuts = reach == Reach::OwnStack && !parent.is_null();
         thread::set_inspects(true);
@@ -67,9 +67,9 @@ pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> 
                 bottom.set_parent(raw::END);
             }
             context.prepare(stack, start, (&raw mut inspection).cast());
-            asker.fiber().leave(&fiber);
-            asker.context().switch(&context, message::NOTHING_SENT);
-            asker.fiber().arrive();
+            asker.fiber.leave(&fiber);
+            asker.context.switch(&context, message::NOTHING_SENT);
+            asker.fiber.arrive();
             if cuts {
                 bottom.set_parent(parent);
             }
@@ -95,11 +95,11 @@ unsafe extern "C" fn start(
     let inspection = unsafe { &mut *inspection.cast::<Inspection<'_>>() };
     inspection.fiber.arrive_at_bottom();
     host::contain(|| (inspection.capture)());
-    inspection.fiber.leave_for_ever(inspection.asker.fiber());
+    inspection.fiber.leave_for_ever(&inspection.asker.fiber);
     // SAFETY: valid for a write; the asker waits in `inspect`.
     unsafe {
         departure.write(Departure {
-            to: MaybeUninit::new(inspection.asker.context()),
+            to: MaybeUninit::new(&inspection.asker.context),
             message: MaybeUninit::new(message::NOTHING_SENT),
         });
     }

@@ -2,8 +2,8 @@
 
 use core::ptr;
 
-use super::{Block, State, refcount, root, switch, thread};
-use crate::host;
+use super::{Block, Content, State, message, refcount, root, switch, thread};
+use crate::{Thrown, host};
 
 /// The result of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +81,14 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         }
         victim.set_killer(Some(killer));
         killer.begin_waiting_for(victim);
+        let told = if interrupts {
+            message::NO_CONTENT
+        } else {
+            Content::Thrown(Thrown::exit())
+        };
         // SAFETY: `killer` runs and now waits. `end` is being killed; it is suspended, or it
         // waits in a kill whose victim no longer returns to it.
-        unsafe {
-            if interrupts {
-                switch::switch_to_interrupt(killer, victim, end);
-            } else {
-                switch::switch_to_kill(killer, victim, end);
-            }
-        }
+        unsafe { switch::wait_in_kill(killer, victim, end, told) };
     });
     if victim.state() == State::Dead {
         Killed::Dead
@@ -105,8 +104,8 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
 pub(super) fn drop_unstarted(block: &Block) {
     block.set_dead();
     // SAFETY: new until now, so the body is there, and it is dropped only here.
-    host::contain(|| unsafe { (block.kind().drop_body)(block) });
-    block.settings().stack.give_back();
+    host::contain(|| unsafe { (block.kind.drop_body)(block) });
+    block.settings.stack.give_back();
 }
 
 /// Makes `first_killer`, whose victim `current` takes over, wait longer.
@@ -141,7 +140,7 @@ fn tell_to_exit(first: &Block, last: &Block) {
     let mut next = Some(first);
     while let Some(killed) = next {
         let top = top_of_stack(killed);
-        let asleep = top.state() == State::Active && !ptr::eq(thread::current(), top);
+        let asleep = top.waits_for().is_none() && !ptr::eq(thread::current(), top);
         killed.tell_to_exit(asleep);
         next = killed.waits_for().filter(|_| !ptr::eq(killed, last));
     }

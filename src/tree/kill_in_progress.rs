@@ -75,7 +75,7 @@ pub(crate) fn exists() -> bool {
 
 /// Returns `true` if `block` must wait until a kill has ended.
 pub(super) fn is_blocked(block: &Block) -> bool {
-    newest().is_some_and(|kill| block.id() <= kill.last_made)
+    newest().is_some_and(|kill| block.id <= kill.last_made)
 }
 
 /// Returns the greenlet that receives an error in place of `busy`: the one that it waits for. If that is

@@ -57,12 +57,6 @@ impl Locals {
         Some(value)
     }
 
-    /// Lets new values be made after [`drop_all`](Self::drop_all).
-    #[inline]
-    pub(crate) fn reopen(&self) {
-        self.closed.set(false);
-    }
-
     /// Has there never been a value?
     #[inline]
     pub(crate) fn are_none(&self) -> bool {

@@ -180,4 +180,4 @@ pub(super) const NOTHING_SENT: Message = Message {
 };
 
 /// What a killed greenlet sends to its killer when it has died: nothing.
-pub(super) const KILLED: Content<Message> = Content::Value(NOTHING_SENT);
+pub(super) const NO_CONTENT: Content<Message> = Content::Value(NOTHING_SENT);

@@ -59,7 +59,7 @@ pub(crate) use message::{Content, of_thrown, of_value, open_settled, take_thrown
 pub(crate) use refcount::{Own, release_weakly};
 pub(crate) use refusal::Refusal;
 pub(crate) use registry::{Membership, Registry};
-pub(crate) use root::Resumer;
+pub(crate) use root::with_current;
 pub(crate) use route::{Delivery, admit, receiver};
 pub(crate) use switch::{
     Answer, open, settle_arrival, switch_if_fast_unless_unwinding, switch_slowly, switch_to_active,

@@ -30,28 +30,28 @@ impl RefCounts {
 impl Block {
     /// Returns `true` if the strong count is zero.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.counts().strong.get() == 0
+        self.counts.strong.get() == 0
     }
 
     /// Returns `true` if others count its parent as well.
     #[inline(always)]
     fn shares_its_parent(&self) -> bool {
         self.parent()
-            .is_some_and(|parent| parent.counts().strong.get() > 1)
+            .is_some_and(|parent| parent.counts.strong.get() > 1)
     }
 
     /// Returns `true` if the counts are those of a new block.
     pub(crate) fn is_held_once(&self) -> bool {
-        (self.counts().strong.get(), self.counts().weak.get()) == (1, 1)
+        (self.counts.strong.get(), self.counts.weak.get()) == (1, 1)
     }
 
     #[inline]
     pub(crate) fn retain(&self) {
-        count_up(&self.counts().strong);
+        count_up(&self.counts.strong);
     }
 
     pub(crate) fn retain_weakly(&self) {
-        count_up(&self.counts().weak);
+        count_up(&self.counts.weak);
     }
 
     /// Returns a strong count, or `None` if the greenlet has finished or is about to.
@@ -104,7 +104,7 @@ impl Drop for Own {
     #[inline]
     fn drop(&mut self) {
         let block = self.block();
-        let strong = &block.counts().strong;
+        let strong = &block.counts.strong;
         strong.set(strong.get() - 1);
         if block.is_abandoned() {
             // SAFETY: the last strong count has just been given up.
@@ -211,7 +211,7 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
         if (*block).give_up_counts() {
             return ptr::null();
         }
-        let parent = if (*block).counts().weak.get() == 1 {
+        let parent = if (&*block).counts.weak.get() == 1 {
             // No weak handle is left through which the link could be seen.
             (*block).parent_link()
         } else {
@@ -234,7 +234,7 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
 #[inline(always)]
 unsafe fn release_parent(parent: *const Block) -> *const Block {
     // SAFETY: counted, so it is there.
-    let count = unsafe { &(*parent).counts().strong };
+    let count = unsafe { &(&*parent).counts.strong };
     count.set(count.get() - 1);
     if count.get() == 0 {
         parent
@@ -260,7 +260,7 @@ pub(super) fn with_weak_count<'a, R>(block: &'a Block, run: impl FnOnce(&'a Bloc
 #[inline]
 pub(crate) unsafe fn release_weakly(block: *const Block) {
     // SAFETY: counted, so it is there.
-    let weak = unsafe { &(*block).counts().weak };
+    let weak = unsafe { &(&*block).counts.weak };
     weak.set(weak.get() - 1);
     if weak.get() == 0 {
         // SAFETY: the last count of any kind is gone.
@@ -279,7 +279,7 @@ unsafe fn free(block: *mut Block) {
         if (*block).owns_memory() {
             return drop_and_free(block);
         }
-        memory::free(block.cast(), (*block).kind().size_class);
+        memory::free(block.cast(), (&*block).kind.size_class);
     }
 }
 
@@ -291,7 +291,7 @@ unsafe fn free(block: *mut Block) {
 unsafe fn drop_and_free(block: *mut Block) {
     // SAFETY: as in `free`.
     unsafe {
-        let kind = (*block).kind();
+        let kind = (&*block).kind;
         block.drop_in_place();
         memory::free(block.cast(), kind.size_class);
     }

@@ -101,7 +101,7 @@ impl Registry {
         while let Some(block) = member {
             look(block);
             // SAFETY: null, or a member, which is there (invariant).
-            member = unsafe { block.membership().next.get().as_ref() };
+            member = unsafe { block.membership.next.get().as_ref() };
         }
     }
 
@@ -110,7 +110,7 @@ impl Registry {
     /// # Safety
     /// The registry stays where it is, and is there, until the block has died; so does the block.
     pub(crate) unsafe fn add(&self, block: &Block) {
-        let membership = block.membership();
+        let membership = &block.membership;
         let next = self.first.get();
         membership.next.set(next);
         membership.referrer.set(&raw const self.first);
@@ -118,7 +118,7 @@ impl Registry {
         self.first.set(block);
         // SAFETY: null, or a member, which is there (invariant).
         if let Some(next) = unsafe { next.as_ref() } {
-            next.membership().referrer.set(&raw const membership.next);
+            next.membership.referrer.set(&raw const membership.next);
         }
     }
 
@@ -160,7 +160,7 @@ impl Membership {
         referrer_cell.set(next);
         // SAFETY: null, or a member, which is there (invariant).
         if let Some(next) = unsafe { next.as_ref() } {
-            next.membership().referrer.set(referrer);
+            next.membership.referrer.set(referrer);
         }
         compiler_fence(Ordering::Release);
         self.next.set(ptr::null());

@@ -73,7 +73,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                 };
                 let lives = block.state() != State::Dead;
                 let identity = identity();
-                if lives && (identity.is_none() || identity != (block.kind().inbox)()) {
+                if lives && (identity.is_none() || identity != (block.kind.inbox)()) {
                     return Err((Refusal::Dead, block));
                 }
             }

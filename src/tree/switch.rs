@@ -14,8 +14,8 @@ use super::{
     Block, State,
     kill_in_progress::KillInProgress,
     message::{
-        Content, DIED, NOTHING_SENT, ORPHANED, REFUSED, REFUSED_IN_UNWINDING, TRACED, VALUE,
-        is_settled, is_thrown, of_content, of_thrown, of_value, open_settled, take_content,
+        Content, DIED, ORPHANED, REFUSED, REFUSED_IN_UNWINDING, TRACED, VALUE, is_settled,
+        is_thrown, of_content, of_thrown, of_value, open_settled, take_content,
     },
     refcount, thread,
 };
@@ -29,10 +29,10 @@ use crate::{Thrown, arch::Message, diagnostics::trace, host};
 /// `me` runs, and `target` is suspended or ready to start.
 #[inline(always)]
 unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
-    me.fiber().leave(target.fiber());
+    me.fiber.leave(&target.fiber);
     // SAFETY: the caller's word.
-    let message = unsafe { me.context().switch(target.context(), message) };
-    me.fiber().arrive();
+    let message = unsafe { me.context.switch(&target.context, message) };
+    me.fiber.arrive();
     message
 }
 
@@ -172,34 +172,24 @@ pub(crate) unsafe fn switch_slowly(
     unsafe { leave(me, target, message) }
 }
 
-/// Switches from `killer` to `end`, which is being killed. Returns when the victim has died, or a
-/// greenlet for which the killer was made to wait instead, or when the killer is interrupted.
+/// Switches from `killer` to `end`, which is being killed, and tells it to exit; or nothing, if it waits in
+/// a kill of its own, which returns at once. Returns when the victim has died, or a greenlet for which
+/// the killer was made to wait instead, or when the killer is interrupted.
 ///
 /// # Safety
-/// `killer` runs and waits for `victim`; `end` is suspended and being killed.
-pub(super) unsafe fn switch_to_kill(killer: &Block, victim: &Block, end: &Block) {
-    // SAFETY: the caller's word.
-    unsafe { wait_in_kill(killer, victim, end, of_thrown(Thrown::exit())) };
-}
-
-/// As [`switch_to_kill`], for an `end` that waits in a kill of its own: that kill returns at once.
-///
-/// # Safety
-/// `killer` runs and waits for `victim`; `end` waits in [`switch_to_kill`] or here, and no death
-/// resumes it any more.
-pub(super) unsafe fn switch_to_interrupt(killer: &Block, victim: &Block, end: &Block) {
-    // SAFETY: the caller's word.
-    unsafe { wait_in_kill(killer, victim, end, NOTHING_SENT) };
-}
-
-/// # Safety
-/// As for [`switch_to_kill`] and [`switch_to_interrupt`].
-unsafe fn wait_in_kill(killer: &Block, victim: &Block, end: &Block, message: Message) {
+/// `killer` runs and waits for `victim`. `end` is suspended; or it waits here, and no death resumes it
+/// any more.
+pub(super) unsafe fn wait_in_kill(
+    killer: &Block,
+    victim: &Block,
+    end: &Block,
+    told: Content<Message>,
+) {
     let kill = KillInProgress::new(killer);
     // SAFETY: `end` is called below, where `killer` ceases to wait.
     unsafe { kill.begin() };
     // SAFETY: the caller's word.
-    let Message { kind, .. } = unsafe { leave(killer, end, message) };
+    let Message { kind, .. } = unsafe { leave(killer, end, of_content(told)) };
     kill.end();
     let departed = thread::take_departed();
     killer.end_waiting();
@@ -245,8 +235,7 @@ unsafe fn leave(me: &Block, target: &Block, mut message: Message) -> Message {
 #[inline(always)]
 pub(super) unsafe fn last_message(dead: &Block, mut outcome: Message) -> Message {
     // SAFETY: the stack is used only up to the switch that follows at once (contract).
-    if trace::is_on() || dead.is_abandoned() || !unsafe { dead.settings().stack.give_back_early() }
-    {
+    if trace::is_on() || dead.is_abandoned() || !unsafe { dead.settings.stack.give_back_early() } {
         outcome.kind |= if trace::is_on() { DIED | TRACED } else { DIED };
         thread::set_departed(dead);
     }
@@ -356,7 +345,7 @@ unsafe fn settle_dead(dead: *const Block, frees: bool) {
     // SAFETY: the caller's word. The stack may be the user's, and own its last handle: so it is kept.
     refcount::with_weak_count(unsafe { &*dead }, |dead| {
         debug_assert_eq!(dead.state(), State::Dead);
-        dead.settings().stack.give_back();
+        dead.settings.stack.give_back();
         if frees && dead.is_abandoned() {
             // SAFETY: without a strong count, and kept.
             unsafe { refcount::abandoned(dead) };

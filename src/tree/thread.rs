@@ -111,14 +111,6 @@ pub(crate) fn current() -> *const Block {
     untag(running())
 }
 
-/// Returns the running greenlet's block or null, and whether it [runs on the fast path](runs_on_fast_path).
-#[inline(always)]
-pub(crate) fn current_and_fast() -> (*const Block, bool) {
-    let running = running();
-    let current = untag(running);
-    (current, !current.is_null() && ptr::eq(running, current))
-}
-
 /// Notes that `block` is about to run and that its next switch may take the fast path.
 #[inline(always)]
 pub(crate) fn set_current_fast(block: &Block) {
@@ -133,18 +125,6 @@ pub(crate) fn set_current(block: Option<&Block>) {
         Some(block) => block,
     };
     set_running(tagged)
-}
-
-/// As [`set_current`], for another greenlet of the same stack. `fast`: the greenlet that ran before could
-/// take the fast path, and no state of `block` itself forbids it.
-#[inline(always)]
-pub(crate) fn set_current_after(block: &Block, fast: bool) {
-    if fast {
-        debug_assert!(!block.needs_slow_path());
-        set_current_fast(block);
-    } else {
-        set_current(Some(block));
-    }
 }
 
 /// Notes which greenlet left, for the one that arrives.
