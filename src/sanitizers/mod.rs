@@ -1,12 +1,8 @@
 //! Tells sanitizers and Valgrind of stacks and switches. Each tool has a feature of its name. Of the tree
 //! this assumes only the order of the calls.
 //!
-//! Just before a switch the tree calls [`Fiber::leave`] or [`Fiber::leave_for_ever`]; just after it, on
-//! the other stack, [`Fiber::arrive`] or [`Fiber::arrive_at_bottom`]. Without the features these
-//! functions are empty. With a feature, but not under its tool, they are a few instructions without
-//! effect.
-//!
-//! [`ToolsFiber`] is the same for users of the raw layer.
+//! The tree and users of the raw layer call [`ToolsFiber`]. Without the features its functions are empty.
+//! With a feature, but not under its tool, they are a few instructions without effect.
 //!
 //! Functions between the tree's switch and the tool's are inlined, also without optimization.
 //! ThreadSanitizer counts calls and returns for each stack, so a function that calls its switch must not
@@ -21,143 +17,172 @@ mod tsan;
 #[cfg(feature = "valgrind")]
 mod valgrind;
 
-#[cfg(feature = "std")]
-mod raw;
+#[cfg(any(feature = "asan", feature = "tsan", feature = "valgrind"))]
+use core::{cell::Cell, ptr};
 
-pub(crate) use imp::Fiber;
 #[cfg(feature = "std")]
-pub use raw::ToolsFiber;
+use crate::stack::StackLimits;
+
+/// Is there a tool to be told?
+#[cfg(feature = "std")]
+pub(crate) const ARE_TOLD: bool = cfg!(any(
+    feature = "asan",
+    feature = "tsan",
+    feature = "valgrind"
+));
 
 #[cfg(any(feature = "asan", feature = "tsan", feature = "valgrind"))]
-mod imp {
-    use core::{cell::Cell, ptr};
+std::thread_local! {
+    /// Who has left, until the other has arrived; and whether that is for ever.
+    static LEFT: Cell<(*const ToolsFiber, bool)> = const { Cell::new((ptr::null(), false)) };
+}
 
-    use crate::stack::StackLimits;
+/// What developers' tools know of one context of the raw layer: one beside each
+/// [`Context`](crate::raw::Context).
+///
+/// AddressSanitizer, ThreadSanitizer and Valgrind follow one stack a thread unless they are told
+/// of others. With the feature `asan`, `tsan` or `valgrind` the calls below tell them, as the
+/// crate's own greenlets do; without, they are nothing. The order for each switch is
+/// [`leave`](Self::leave), the switch, [`arrive`](Self::arrive):
+///
+/// ```
+/// use greenlet::raw::{Context, Message, ToolsFiber};
+///
+/// struct Task {
+///     context: Context,
+///     fiber: ToolsFiber,
+/// }
+///
+/// #[inline(always)]
+/// unsafe fn switch(from: &Task, to: &Task, message: Message) -> Message {
+///     unsafe {
+///         from.fiber.leave(&to.fiber);
+///         let message = from.context.switch(&to.context, message);
+///         from.fiber.arrive();
+///         message
+///     }
+/// }
+/// ```
+///
+/// What calls them between a switch and the code of the user is to be `#[inline(always)]`:
+/// ThreadSanitizer counts calls and returns for each stack, so a function that has been called
+/// on one must not return on another.
+#[derive(Debug)]
+pub struct ToolsFiber {
+    #[cfg(feature = "asan")]
+    asan: asan::Fiber,
+    #[cfg(feature = "tsan")]
+    tsan: tsan::Fiber,
+    #[cfg(feature = "valgrind")]
+    valgrind: valgrind::Stack,
+}
 
-    std::thread_local! {
-        /// Who has left, until the other has arrived; and whether that is for ever.
-        static LEFT: Cell<(*const Fiber, bool)> = const { Cell::new((ptr::null(), false)) };
-    }
-
-    /// What the tools know of one greenlet's stack.
-    #[derive(Debug)]
-    pub(crate) struct Fiber {
-        #[cfg(feature = "asan")]
-        asan: super::asan::Fiber,
-        #[cfg(feature = "tsan")]
-        tsan: super::tsan::Fiber,
-        #[cfg(feature = "valgrind")]
-        valgrind: super::valgrind::Stack,
-    }
-
-    impl Fiber {
-        pub(crate) const fn new() -> Self {
-            Self {
-                #[cfg(feature = "asan")]
-                asan: super::asan::Fiber::new(),
-                #[cfg(feature = "tsan")]
-                tsan: super::tsan::Fiber::new(),
-                #[cfg(feature = "valgrind")]
-                valgrind: super::valgrind::Stack::new(),
-            }
-        }
-
-        /// A greenlet is about to start on a stack, where nothing runs so far.
-        pub(crate) fn prepare(&self, limits: impl FnOnce() -> StackLimits) {
-            let limits = limits();
-            let (bottom, top) = (limits.bottom(), limits.top());
+impl ToolsFiber {
+    /// Of a context that has not run, or of the one that runs on a thread's own stack.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
             #[cfg(feature = "asan")]
-            self.asan.prepare(bottom, top);
+            asan: asan::Fiber::new(),
             #[cfg(feature = "tsan")]
-            self.tsan.create();
+            tsan: tsan::Fiber::new(),
             #[cfg(feature = "valgrind")]
-            self.valgrind.register(bottom, top);
-            let _ = (bottom, top);
+            valgrind: valgrind::Stack::new(),
         }
+    }
 
-        /// To be called just before the switch from this one, which runs, to `to`.
-        #[inline(always)]
-        pub(crate) fn leave(&self, to: &Self) {
-            LEFT.set((self, false));
-            #[cfg(feature = "asan")]
-            self.asan.leave(&to.asan);
-            #[cfg(feature = "tsan")]
-            self.tsan.leave(&to.tsan);
-            let _ = to;
-        }
+    /// To be called where the context is prepared: it is about to start on a stack.
+    ///
+    /// # Safety
+    /// The stack is mapped, and nothing runs there. This value stays where it is until the context
+    /// has finished.
+    #[cfg(feature = "std")]
+    pub unsafe fn prepare(&self, limits: StackLimits) {
+        let (bottom, top) = (limits.bottom(), limits.top());
+        #[cfg(feature = "asan")]
+        self.asan.prepare(bottom, top);
+        #[cfg(feature = "tsan")]
+        self.tsan.create();
+        #[cfg(feature = "valgrind")]
+        self.valgrind.register(bottom, top);
+        let _ = (bottom, top);
+    }
 
-        /// As [`leave`](Self::leave), by one that has finished: functions still return on its stack
-        /// before the switch.
-        pub(crate) fn leave_for_ever(&self, to: &Self) {
-            LEFT.set((self, true));
-            #[cfg(feature = "asan")]
-            self.asan.leave(&to.asan);
-            let _ = to;
-        }
+    /// To be called just before the switch from this context, which runs, to that of `to`.
+    ///
+    /// # Safety
+    /// The switch follows, and `to` is of a context that was prepared or left before.
+    #[inline(always)]
+    pub unsafe fn leave(&self, to: &Self) {
+        self.note_leave(to, false);
+        #[cfg(feature = "tsan")]
+        self.tsan.leave(&to.tsan);
+    }
 
-        /// To be called just after the switch, by the one that was reached.
-        #[inline(always)]
-        pub(crate) fn arrive(&self) {
-            self.arrive_in(false);
-        }
+    /// As [`leave`](Self::leave), where the context has finished: in its
+    /// [`Start`](crate::raw::Start) function, just before that returns.
+    ///
+    /// # Safety
+    /// As of [`leave`](Self::leave); and this value stays until the other has arrived.
+    pub unsafe fn leave_for_ever(&self, to: &Self) {
+        self.note_leave(to, true);
+    }
 
-        /// As [`arrive`](Self::arrive), by the function at the bottom of a new stack.
-        #[inline(always)]
-        pub(crate) fn arrive_at_bottom(&self) {
-            self.arrive_in(true);
-        }
+    #[inline(always)]
+    fn note_leave(&self, to: &Self, for_ever: bool) {
+        #[cfg(any(feature = "asan", feature = "tsan", feature = "valgrind"))]
+        LEFT.set((self, for_ever));
+        #[cfg(feature = "asan")]
+        self.asan.leave(&to.asan);
+        let _ = (to, for_ever);
+    }
 
-        #[inline(always)]
-        fn arrive_in(&self, bottom: bool) {
-            let (left, is_over) = LEFT.replace((ptr::null(), false));
+    /// To be called just after a switch has returned, by the context that was reached.
+    ///
+    /// # Safety
+    /// The one that was left has said so, by `leave` or `leave_for_ever` with this one.
+    #[inline(always)]
+    pub unsafe fn arrive(&self) {
+        self.note_arrival(false);
+    }
+
+    /// As [`arrive`](Self::arrive), at the beginning of the context's
+    /// [`Start`](crate::raw::Start) function.
+    ///
+    /// # Safety
+    /// As of [`arrive`](Self::arrive).
+    #[inline(always)]
+    pub unsafe fn arrive_at_bottom(&self) {
+        self.note_arrival(true);
+    }
+
+    #[inline(always)]
+    fn note_arrival(&self, at_bottom: bool) {
+        #[cfg(any(feature = "asan", feature = "tsan", feature = "valgrind"))]
+        {
+            let (left, for_ever) = LEFT.replace((ptr::null(), false));
             // SAFETY: whoever leaves says so first, and its block is there until its message has
             // been taken out.
             let left = unsafe { &*left };
-            if is_over {
+            if for_ever {
                 #[cfg(feature = "asan")]
                 self.asan.arrive_from_dead(&left.asan);
                 #[cfg(feature = "tsan")]
-                self.tsan.arrive_from_dead(&left.tsan, bottom);
+                self.tsan.arrive_from_dead(&left.tsan, at_bottom);
                 #[cfg(feature = "valgrind")]
                 left.valgrind.deregister();
             } else {
                 #[cfg(feature = "asan")]
                 self.asan.arrive(&left.asan);
             }
-            let _ = (left, bottom);
+            let _ = left;
         }
+        let _ = at_bottom;
     }
 }
 
-#[cfg(not(any(feature = "asan", feature = "tsan", feature = "valgrind")))]
-mod imp {
-    use static_assertions::assert_eq_size;
-
-    /// Nobody is to be told.
-    #[derive(Debug)]
-    pub(crate) struct Fiber;
-
-    assert_eq_size!(Fiber, ());
-
-    impl Fiber {
-        pub(crate) const fn new() -> Self {
-            Self
-        }
-
-        #[cfg(feature = "std")]
-        #[inline(always)]
-        pub(crate) fn prepare<L>(&self, _limits: impl FnOnce() -> L) {}
-
-        #[inline(always)]
-        pub(crate) fn leave(&self, _to: &Self) {}
-
-        #[inline(always)]
-        pub(crate) fn leave_for_ever(&self, _to: &Self) {}
-
-        #[inline(always)]
-        pub(crate) fn arrive(&self) {}
-
-        #[inline(always)]
-        pub(crate) fn arrive_at_bottom(&self) {}
+impl Default for ToolsFiber {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -23,7 +23,14 @@ use crate::arch;
 #[cfg(feature = "std")]
 use crate::stack::StackLimits;
 use crate::stack::Supply;
-use crate::{StackError, Thrown, arch::Start, diagnostics::trace, host, raw::Context, sanitizers};
+use crate::{
+    StackError, Thrown,
+    arch::Start,
+    diagnostics::trace,
+    host,
+    raw::Context,
+    sanitizers::{self, ToolsFiber},
+};
 
 /// What a builder sets.
 #[derive(Debug, Default)]
@@ -153,7 +160,7 @@ pub(crate) struct Fields {
     pub(crate) locals: Locals,
     pub(crate) settings: Settings,
     /// What developers' tools know of its stack.
-    pub(super) fiber: sanitizers::Fiber,
+    pub(super) fiber: ToolsFiber,
     home: Cell<*const Registry>,
 }
 
@@ -208,7 +215,7 @@ impl Block {
             id: thread::next_id(),
             kind,
             settings: settings(),
-            fiber: sanitizers::Fiber::new(),
+            fiber: ToolsFiber::new(),
             home: Cell::new(parent.map_or(ptr::null(), Block::home)),
         }))
     }
@@ -316,13 +323,15 @@ impl Block {
     #[inline(always)]
     pub(crate) fn start(&self) -> Result<(), StackError> {
         let top = self.settings.stack.realize()?;
-        #[cfg(feature = "std")]
-        self.fiber
-            .prepare(|| self.settings.stack.limits().expect("there is one"));
         let start = self.kind.start.expect("a root is never new");
         // SAFETY: the stack is this block's alone from here until its death is settled, and
         // blocks do not move.
         unsafe {
+            #[cfg(feature = "std")]
+            if sanitizers::ARE_TOLD {
+                let limits = self.settings.stack.limits();
+                self.fiber.prepare(limits.expect("there is one"));
+            }
             self.context
                 .prepare_settled(top, start, ptr::from_ref(self).cast_mut().cast());
         }

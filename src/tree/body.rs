@@ -188,9 +188,12 @@ unsafe extern "C" fn start<'e, I, P, F>(
 ) where
     F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown>,
 {
-    // SAFETY: a running greenlet's block is not freed.
-    let block = unsafe { &*argument.cast_const().cast::<Block>() };
-    block.fiber.arrive_at_bottom();
+    // SAFETY: a running greenlet's block is not freed, and this one has just been switched to.
+    let block = unsafe {
+        let block = &*argument.cast_const().cast::<Block>();
+        block.fiber.arrive_at_bottom();
+        block
+    };
     let outcome = host::catch(|| {
         // SAFETY: it was new, so its body is there.
         let body = unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) };
@@ -284,9 +287,9 @@ unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *
     // SAFETY: a root does not come here, and all others have a parent until they have died.
     unsafe { hint::assert_unchecked(block.parent().is_some()) };
     block.set_dead();
-    block.fiber.leave_for_ever(&receiver.fiber);
     // SAFETY: the caller's word; a killer waits in its switch, and a receiver is suspended.
     unsafe {
+        block.fiber.leave_for_ever(&receiver.fiber);
         departure.write(Departure {
             to: MaybeUninit::new(&receiver.context),
             message: MaybeUninit::new(switch::last_message(block, outcome)),

@@ -15,7 +15,7 @@ use crate::{
     arch::Departure,
     host,
     raw::{self, Context},
-    sanitizers::Fiber,
+    sanitizers::ToolsFiber,
     stack,
 };
 
@@ -31,7 +31,7 @@ pub(crate) enum Reach {
 /// The argument of [`start`].
 struct Inspection<'a> {
     asker: &'a Block,
-    fiber: &'a Fiber,
+    fiber: &'a ToolsFiber,
     capture: &'a mut dyn FnMut(),
 }
 
@@ -45,8 +45,7 @@ pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> 
     }
     let supply = stack::Supply::default();
     let stack = supply.realize().ok()?;
-    let fiber = Fiber::new();
-    fiber.prepare(|| supply.limits().expect("it is there"));
+    let fiber = ToolsFiber::new();
     let (mut capture, mut seen) = (Some(capture), None);
     root::with_current(|asker| {
         let mut inspection = Inspection {
@@ -67,6 +66,7 @@ pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> 
                 bottom.set_parent(raw::END);
             }
             context.prepare(stack, start, (&raw mut inspection).cast());
+            fiber.prepare(supply.limits().expect("it is there"));
             asker.fiber.leave(&fiber);
             asker.context.switch(&context, message::NOTHING_SENT);
             asker.fiber.arrive();
@@ -93,11 +93,12 @@ unsafe extern "C" fn start(
 ) {
     // SAFETY: the caller's word.
     let inspection = unsafe { &mut *inspection.cast::<Inspection<'_>>() };
-    inspection.fiber.arrive_at_bottom();
+    // SAFETY: this has just been switched to.
+    unsafe { inspection.fiber.arrive_at_bottom() };
     host::contain(|| (inspection.capture)());
-    inspection.fiber.leave_for_ever(&inspection.asker.fiber);
     // SAFETY: valid for a write; the asker waits in `inspect`.
     unsafe {
+        inspection.fiber.leave_for_ever(&inspection.asker.fiber);
         departure.write(Departure {
             to: MaybeUninit::new(&inspection.asker.context),
             message: MaybeUninit::new(message::NOTHING_SENT),

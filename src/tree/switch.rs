@@ -29,11 +29,13 @@ use crate::{Thrown, arch::Message, diagnostics::trace, host};
 /// `me` runs, and `target` is suspended or ready to start.
 #[inline(always)]
 unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
-    me.fiber.leave(&target.fiber);
     // SAFETY: the caller's word.
-    let message = unsafe { me.context.switch(&target.context, message) };
-    me.fiber.arrive();
-    message
+    unsafe {
+        me.fiber.leave(&target.fiber);
+        let message = me.context.switch(&target.context, message);
+        me.fiber.arrive();
+        message
+    }
 }
 
 /// What [`switch_if_fast`] returns: what has arrived; or, if nothing was sent, the message and its
