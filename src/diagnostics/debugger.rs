@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// To be changed with the layout of anything here, or with what the offsets mean.
-const VERSION: usize = 2;
+const VERSION: usize = 3;
 
 /// Where the greenlets' threads are listed, and how to read what lies there.
 #[repr(C)]
 struct Anchor {
     magic: [u8; 8],
     /// Offsets of fields, and sizes, bytes.
-    layout: [u16; 12],
+    layout: [u16; 13],
     first: AtomicPtr<Place>,
 }
 
@@ -47,6 +47,7 @@ static ANCHOR: Anchor = Anchor {
         Block::DEBUGGED[2],
         Block::DEBUGGED[3],
         Block::DEBUGGED[4],
+        Block::DEBUGGED[5],
     ]),
     first: AtomicPtr::new(ptr::null_mut()),
 };

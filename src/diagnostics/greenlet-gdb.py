@@ -57,10 +57,10 @@ class Anchor:
         def short(index):
             return number(address + 8 + 2 * index, 2)
 
-        if short(0) != 2:
+        if short(0) != 3:
             raise gdb.GdbError("this greenlet-gdb.py is for another version of the crate")
-        (self.size, self.first, self.parent, self.unscoped, self.member, self.registry, self.state,
-         self.waits_for, self.next, self.number, self.name) = map(short, range(1, 12))
+        (self.size, self.first, self.parent, self.unscoped, self.member, self.root, self.state,
+         self.waits_for, self.next, self.number, self.name, self.home) = map(short, range(1, 13))
         self.address = address
 
     @staticmethod
@@ -109,11 +109,17 @@ class Thread:
 
     def greenlets(self):
         anchor = self.anchor
-        registries = chain(self.address + anchor.unscoped, lambda at: number(at + anchor.registry))
-        blocks = [Greenlet(anchor, block, self) for registry in registries
-                  for block in chain(number(registry + anchor.member),
-                                     lambda at: number(at + anchor.next))]
-        return sorted(blocks, key=lambda block: block.number)
+
+        def members(registry):
+            return chain(number(registry + anchor.member), lambda at: number(at + anchor.next))
+
+        blocks = list(members(self.address + anchor.unscoped))
+        homes = [(block, number(block + anchor.home)) for block in blocks]
+        for block, home in homes:
+            if home and number(home + anchor.root) == block:
+                blocks += members(home)
+        return sorted((Greenlet(anchor, block, self) for block in blocks),
+                      key=lambda block: block.number)
 
 
 class Greenlet:

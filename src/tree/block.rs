@@ -171,15 +171,16 @@ const_assert_eq!(State::Active as usize, arch::core_layout::ACTIVE);
 
 #[cfg(feature = "std")]
 impl Block {
-    /// Where a debugger finds state, whom it waits for, the next in its registry, number and name.
-    /// It begins with its context; a name is a pointer, or null, and a length.
-    pub(crate) const DEBUGGED: [usize; 5] = {
+    /// Where a debugger finds state, whom it waits for, the next in its registry, number, name and
+    /// registry of its `enter`. It begins with its context; a name is a pointer, or null, and a length.
+    pub(crate) const DEBUGGED: [usize; 6] = {
         [
             offset_of!(Fields, state),
             offset_of!(Fields, waits_for),
             offset_of!(Fields, membership) + Membership::DEBUGGED,
             offset_of!(Fields, id),
             offset_of!(Fields, settings) + offset_of!(Settings, name),
+            offset_of!(Fields, home),
         ]
     };
 }

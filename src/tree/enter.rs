@@ -1,12 +1,15 @@
 //! `enter`: lends a root to a closure, and afterwards kills the greenlets that were made (rule s20).
 
-use core::{convert::Infallible, ptr};
+use core::{
+    convert::Infallible,
+    ptr,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use super::{
     Block, Registry,
     kill::{self, Killed},
     root::{RootKind, with_root},
-    thread,
 };
 use crate::{Current, host};
 
@@ -17,7 +20,7 @@ where
     F: for<'e> FnOnce(&crate::Root<'e, 'env, I>) -> R,
 {
     with_root(&RootKind::<I>::STATIC, |root| {
-        let registry = Registry::new();
+        let registry = Registry::new(root);
         let _end = EndOfEnter::begin(&registry, root);
         // SAFETY: the block's inbox type is I, its greenlet runs, and `'env` outlives this call.
         body(unsafe { crate::Root::of(root) })
@@ -68,9 +71,8 @@ struct EndOfEnter<'a> {
 
 impl<'a> EndOfEnter<'a> {
     fn begin(registry: &'a Registry, root: &'a Block) -> Self {
-        // SAFETY: it stays where it is until this is dropped, which unlists it.
-        unsafe { thread::list(registry) };
-        registry.set_root(root);
+        // A signal handler that finds it here finds it whole.
+        compiler_fence(Ordering::Release);
         root.set_home(registry);
         Self { registry, root }
     }
@@ -93,6 +95,6 @@ impl Drop for EndOfEnter<'_> {
     fn drop(&mut self) {
         self.kill_all();
         self.root.set_home(ptr::null());
-        self.registry.unlist();
+        compiler_fence(Ordering::Release);
     }
 }

@@ -1,4 +1,5 @@
 //! The live greenlets of an `enter`, or those of a thread that no `enter` ends: an intrusive list.
+//! Roots are in that of the thread, and the one of an `enter` is found by its root.
 //!
 //! A stack may overflow inside the functions here, and the signal handler that names the greenlet walks
 //! the lists. So a list can be walked forwards at every step: a new member has its `next` before
@@ -19,12 +20,8 @@ use super::Block;
 /// * Every member is valid: a block leaves its registry when it dies, before it can be freed.
 pub(crate) struct Registry {
     first: Cell<*const Block>,
-    /// The next in the thread's list of registries. The first is that of greenlets without an `enter`.
-    next: Cell<*const Registry>,
-    /// The registry before in that list; null for the first, and for one that is in no list.
-    previous: Cell<*const Registry>,
     /// The root of the `enter`; null for the thread's.
-    root: Cell<*const Block>,
+    root: *const Block,
 }
 
 /// A block's place in a registry.
@@ -38,60 +35,19 @@ pub(crate) struct Membership {
 }
 
 impl Registry {
-    /// Where a debugger finds the first member, and the next registry.
+    /// Where a debugger finds the first member, and the root.
     #[cfg(feature = "std")]
     pub(crate) const DEBUGGED: [usize; 2] = [
         core::mem::offset_of!(Self, first),
-        core::mem::offset_of!(Self, next),
+        core::mem::offset_of!(Self, root),
     ];
 
-    pub(crate) const fn new() -> Self {
+    /// Of the `enter` with this root, or null.
+    pub(crate) const fn new(root: *const Block) -> Self {
         Self {
             first: Cell::new(ptr::null()),
-            next: Cell::new(ptr::null()),
-            previous: Cell::new(ptr::null()),
-            root: Cell::new(ptr::null()),
+            root,
         }
-    }
-
-    /// Inserts this registry into the list after `before`.
-    ///
-    /// # Safety
-    /// This registry is in no list, and both stay where they are until it leaves.
-    pub(crate) unsafe fn list_after(&self, before: &Registry) {
-        let next = before.next.get();
-        self.previous.set(before);
-        self.next.set(next);
-        compiler_fence(Ordering::Release);
-        before.next.set(self);
-        // SAFETY: null, or a registry in the list.
-        if let Some(next) = unsafe { next.as_ref() } {
-            next.previous.set(self);
-        }
-    }
-
-    /// Leaves the list.
-    pub(crate) fn unlist(&self) {
-        let next = self.next.get();
-        let previous = self.previous.replace(ptr::null());
-        // SAFETY: null, or registries in the list.
-        unsafe {
-            if let Some(previous) = previous.as_ref() {
-                previous.next.set(next);
-            }
-            if let Some(next) = next.as_ref() {
-                next.previous.set(previous);
-            }
-        }
-        compiler_fence(Ordering::Release);
-        self.next.set(ptr::null());
-    }
-
-    /// The next registry in the list.
-    #[cfg(feature = "std")]
-    pub(crate) fn next(&self) -> Option<&Registry> {
-        // SAFETY: null, or a registry in the list.
-        unsafe { self.next.get().as_ref() }
     }
 
     /// Calls `look` with each member. `look` must neither add nor remove any.
@@ -122,12 +78,8 @@ impl Registry {
         }
     }
 
-    pub(crate) fn set_root(&self, root: &Block) {
-        self.root.set(root);
-    }
-
     pub(crate) fn root(&self) -> *const Block {
-        self.root.get()
+        self.root
     }
 
     /// The member that was added last.

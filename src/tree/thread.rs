@@ -50,7 +50,7 @@ per_thread! {
             departed: Cell::new(ptr::null()),
             main: Cell::new(ptr::null()),
             kill: Cell::new(ptr::null()),
-            unscoped: Registry::new(),
+            unscoped: Registry::new(ptr::null()),
             last_id: Cell::new(0),
             #[cfg(feature = "std")]
             inspects: Cell::new(false),
@@ -164,24 +164,18 @@ pub(crate) fn register(block: &Block) {
     THREAD.with(|thread| unsafe { thread.unscoped.add(block) });
 }
 
-/// Adds the registry of an `enter` to the thread's list of them.
-///
-/// # Safety
-/// It stays where it is until it is unlisted.
-pub(crate) unsafe fn list(registry: &Registry) {
-    // SAFETY: the caller's word; the thread's own registry is there as long as code runs on it.
-    THREAD.with(|thread| unsafe { registry.list_after(&thread.unscoped) });
-}
-
 /// Calls `look` with every live greenlet of the thread. `look` must make and end none.
 #[cfg(feature = "std")]
 pub(crate) fn for_each_greenlet(mut look: impl FnMut(&Block)) {
     THREAD.with(|thread| {
-        let mut registry = Some(&thread.unscoped);
-        while let Some(listed) = registry {
-            listed.for_each(&mut look);
-            registry = listed.next();
-        }
+        thread.unscoped.for_each(|block| {
+            look(block);
+            // SAFETY: null, or a registry whose `enter` has not ended.
+            let home = unsafe { block.home().as_ref() };
+            if let Some(own) = home.filter(|home| ptr::eq(home.root(), block)) {
+                own.for_each(&mut look);
+            }
+        });
     });
 }
 
