@@ -63,7 +63,7 @@ impl<Y> Resumer<Y> {
             let answer = tree::switch_if_fast_unless_unwinding(me, target.block(), sent);
             self.end(me);
             if answer.is_value() {
-                Ok(tree::take_value(answer.message()))
+                Ok(tree::take_value(answer.message))
             } else {
                 self.resumed_otherwise::<I>(me, answer)
             }

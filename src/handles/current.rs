@@ -147,11 +147,11 @@ impl<'e, I> Current<'e, I> {
         // what has arrived is opened at once.
         unsafe {
             let answer = tree::switch_if_fast_unless_unwinding(&self.block, target, sent);
-            let mut received = answer.message();
+            let mut received = answer.message;
             let mut room = MaybeUninit::uninit();
             if !answer.is_value() {
                 let Message { word, kind } = received;
-                received = self.receive::<J>(word, kind, answer.target(), &mut room);
+                received = self.receive::<J>(word, kind, answer.target, &mut room);
             }
             tree::open_settled(received)
         }
@@ -372,7 +372,8 @@ impl<'e, I> Current<'e, I> {
         target: *const Block,
         room: &mut MaybeUninit<ManuallyDrop<I>>,
     ) -> Message {
-        let answer = tree::Answer::new(Message { word, kind }, target);
+        let message = Message { word, kind };
+        let answer = tree::Answer { message, target };
         // SAFETY: the caller's word; what has arrived has done so just now, and `self` has inbox type I.
         unsafe {
             match answer.arrived() {
@@ -397,7 +398,8 @@ impl<'e, I> Current<'e, I> {
         target: *const Block,
         room: &mut MaybeUninit<ManuallyDrop<I>>,
     ) -> Message {
-        let answer = tree::Answer::new(Message { word, kind }, target);
+        let message = Message { word, kind };
+        let answer = tree::Answer { message, target };
         let (sent, target) = answer.unsent();
         // SAFETY: the message's target, which its caller still has.
         let target = unsafe { &*target };

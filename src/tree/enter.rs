@@ -21,7 +21,10 @@ where
 {
     with_root(&RootKind::<I>::STATIC, |root| {
         let registry = Registry::new(root);
-        let _end = EndOfEnter::begin(&registry, root);
+        // A signal handler that finds it by the root finds it whole.
+        compiler_fence(Ordering::Release);
+        root.set_home(&registry);
+        let _end = EndOfEnter(&registry, root);
         // SAFETY: the block's inbox type is I, its greenlet runs, and `'env` outlives this call.
         body(unsafe { crate::Root::of(root) })
     })
@@ -56,29 +59,20 @@ pub(crate) fn with_ancestor<'e, R>(
     make: impl FnOnce(&Current<'e, Infallible>) -> R,
 ) -> R {
     // SAFETY: null, or the registry of an `enter` that has not ended, and its root.
-    match unsafe { member.home().as_ref().map(|home| &*home.root()) } {
+    match unsafe { member.home().as_ref().map(|home| &*home.root) } {
         // SAFETY: nobody switches by it.
         Some(root) => make(unsafe { Current::of(root) }),
         None => with_inbox(member, make),
     }
 }
 
-/// Kills the members that are alive when an `enter` ends.
-struct EndOfEnter<'a> {
-    registry: &'a Registry,
-    root: &'a Block,
-}
+/// Kills the members that are alive when an `enter` ends. Dropped in its root.
+struct EndOfEnter<'a>(&'a Registry, &'a Block);
 
-impl<'a> EndOfEnter<'a> {
-    fn begin(registry: &'a Registry, root: &'a Block) -> Self {
-        // A signal handler that finds it here finds it whole.
-        compiler_fence(Ordering::Release);
-        root.set_home(registry);
-        Self { registry, root }
-    }
-
-    fn kill_all(&self) {
-        while let Some(member) = self.registry.first() {
+impl Drop for EndOfEnter<'_> {
+    fn drop(&mut self) {
+        let Self(registry, root) = self;
+        while let Some(member) = registry.first() {
             match kill::end(member) {
                 // After an interruption by a destructor of the member: try again.
                 Killed::Dead | Killed::Interrupted => {}
@@ -88,13 +82,7 @@ impl<'a> EndOfEnter<'a> {
                 }
             }
         }
-    }
-}
-
-impl Drop for EndOfEnter<'_> {
-    fn drop(&mut self) {
-        self.kill_all();
-        self.root.set_home(ptr::null());
+        root.set_home(ptr::null());
         compiler_fence(Ordering::Release);
     }
 }

@@ -21,7 +21,7 @@ use super::Block;
 pub(crate) struct Registry {
     first: Cell<*const Block>,
     /// The root of the `enter`; null for the thread's.
-    root: *const Block,
+    pub(super) root: *const Block,
 }
 
 /// A block's place in a registry.
@@ -76,10 +76,6 @@ impl Registry {
         if let Some(next) = unsafe { next.as_ref() } {
             next.membership.referrer.set(&raw const membership.next);
         }
-    }
-
-    pub(crate) fn root(&self) -> *const Block {
-        self.root
     }
 
     /// The member that was added last.

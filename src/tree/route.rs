@@ -117,7 +117,7 @@ pub(crate) fn ancestor(block: &Block) -> Option<&Block> {
         // root that lives while anything runs on the thread's stack.
         unsafe {
             match block.home().as_ref() {
-                Some(home) => home.root().as_ref(),
+                Some(home) => home.root.as_ref(),
                 None => thread::main().as_ref(),
             }
         }

@@ -42,15 +42,11 @@ unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
 /// target. One type for both, so that the usual case is one test, after the switch.
 #[derive(Clone, Copy)]
 pub(crate) struct Answer {
-    message: Message,
-    target: *const Block,
+    pub(crate) message: Message,
+    pub(crate) target: *const Block,
 }
 
 impl Answer {
-    pub(crate) fn new(message: Message, target: *const Block) -> Self {
-        Self { message, target }
-    }
-
     #[inline(always)]
     fn refused(message: Message, target: &Block, kind: usize) -> Self {
         let message = Message { kind, ..message };
@@ -85,18 +81,6 @@ impl Answer {
         let Self { message, target } = self;
         let kind = VALUE;
         (Message { kind, ..message }, target)
-    }
-
-    /// Returns what has arrived, if something has.
-    #[inline(always)]
-    pub(crate) fn message(self) -> Message {
-        self.message
-    }
-
-    /// Returns the target, if nothing was sent.
-    #[inline(always)]
-    pub(crate) fn target(self) -> *const Block {
-        self.target
     }
 }
 

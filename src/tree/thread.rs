@@ -172,7 +172,7 @@ pub(crate) fn for_each_greenlet(mut look: impl FnMut(&Block)) {
             look(block);
             // SAFETY: null, or a registry whose `enter` has not ended.
             let home = unsafe { block.home().as_ref() };
-            if let Some(own) = home.filter(|home| ptr::eq(home.root(), block)) {
+            if let Some(own) = home.filter(|home| ptr::eq(home.root, block)) {
                 own.for_each(&mut look);
             }
         });
