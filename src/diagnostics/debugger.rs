@@ -23,7 +23,7 @@ const VERSION: usize = 3;
 struct Anchor {
     magic: [u8; 8],
     /// Offsets of fields, and sizes, bytes.
-    layout: [u16; 13],
+    layout: [usize; 13],
     first: AtomicPtr<Place>,
 }
 
@@ -34,7 +34,7 @@ struct Anchor {
 #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".greenlet"))]
 static ANCHOR: Anchor = Anchor {
     magic: *b"greenlet",
-    layout: shorten([
+    layout: [
         VERSION,
         size_of::<Anchor>(),
         offset_of!(Anchor, first),
@@ -48,20 +48,9 @@ static ANCHOR: Anchor = Anchor {
         Block::DEBUGGED[3],
         Block::DEBUGGED[4],
         Block::DEBUGGED[5],
-    ]),
+    ],
     first: AtomicPtr::new(ptr::null_mut()),
 };
-
-const fn shorten<const N: usize>(numbers: [usize; N]) -> [u16; N] {
-    let mut short = [0; N];
-    let mut index = 0;
-    while index < N {
-        assert!(numbers[index] <= u16::MAX as usize);
-        short[index] = numbers[index] as u16;
-        index += 1;
-    }
-    short
-}
 
 /// One thread's place in the list. It stays there for ever and serves one thread after the
 /// other, so that neither a lock is needed nor anything is in disorder after a fork.

@@ -54,13 +54,13 @@ class Anchor:
     """Where src/diagnostics/debugger.rs keeps the list of threads, and the layout of what hangs on it."""
 
     def __init__(self, address):
-        def short(index):
-            return number(address + 8 + 2 * index, 2)
+        def field(index):
+            return number(address + 8 + index * CONTEXTS[architecture()][0])
 
-        if short(0) != 3:
+        if field(0) != 3:
             raise gdb.GdbError("this greenlet-gdb.py is for another version of the crate")
         (self.size, self.first, self.parent, self.unscoped, self.member, self.root, self.state,
-         self.waits_for, self.next, self.number, self.name, self.home) = map(short, range(1, 13))
+         self.waits_for, self.next, self.number, self.name, self.home) = map(field, range(1, 13))
         self.address = address
 
     @staticmethod

@@ -2,16 +2,14 @@
 
 use core::{
     fmt::{self, Write as _},
-    mem,
-    ptr::{self, NonNull},
+    mem, ptr,
 };
 use std::{backtrace::Backtrace, collections::HashMap, sync::Arc};
 
 use crate::{
-    Greenlet,
+    Greenlet, WeakGreenlet,
     diagnostics::unwind,
-    stack::StackLimits,
-    tree::{self, Block, Reach, State, Status, thread},
+    tree::{self, Block, Reach, Status, thread},
 };
 
 /// How many of the innermost frames a printed snapshot shows of each greenlet.
@@ -116,12 +114,12 @@ impl Snapshot {
                 greenlets: Vec::new(),
             };
         }
-        let blocks = Kept::all();
+        let all = all_greenlets();
         let mut places = Places::default();
-        let mut greenlets: Vec<_> = blocks
+        let infos = all
             .iter()
-            .map(|block| info(block, &mut places))
-            .collect();
+            .map(|greenlet| info(greenlet.block(), &mut places));
+        let mut greenlets: Vec<_> = infos.collect();
         greenlets.sort_by_key(|greenlet| greenlet.id);
         Self { greenlets }
     }
@@ -286,43 +284,21 @@ impl fmt::Write for OwnFrames {
     }
 }
 
-/// Blocks with a weak count each. Whatever the allocator does while they are inspected, they are
-/// there.
-struct Kept(Vec<NonNull<Block>>);
-
-impl Kept {
-    /// All greenlets of the thread.
-    fn all() -> Self {
-        let mut blocks = Self(Vec::new());
-        // Nothing may be allocated while the list is walked: the allocator could change it.
-        loop {
-            let mut count = 0;
-            thread::for_each_greenlet(|_| count += 1);
-            if count <= blocks.0.capacity() {
-                break;
-            }
-            blocks.0.reserve_exact(count);
+/// Handles of all greenlets of the thread, of whatever inbox. Whatever the allocator does while they are
+/// inspected, they are there.
+fn all_greenlets() -> Vec<WeakGreenlet<'static, ()>> {
+    let mut all = Vec::new();
+    // Nothing may be allocated while the list is walked: the allocator could change it.
+    loop {
+        let mut count = 0;
+        thread::for_each_greenlet(|_| count += 1);
+        if count <= all.capacity() {
+            break;
         }
-        thread::for_each_greenlet(|block| {
-            block.retain_weakly();
-            blocks.0.push(block.into());
-        });
-        blocks
+        all.reserve_exact(count);
     }
-
-    fn iter(&self) -> impl Iterator<Item = &Block> {
-        // SAFETY: counted.
-        self.0.iter().map(|block| unsafe { block.as_ref() })
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        for block in &self.0 {
-            // SAFETY: the count that `all` has taken.
-            unsafe { tree::release_weakly(block.as_ptr()) };
-        }
-    }
+    thread::for_each_greenlet(|block| all.push(WeakGreenlet::of(block)));
+    all
 }
 
 /// Backtraces by the addresses of their frames, so that of many greenlets that wait at the same
@@ -337,7 +313,7 @@ struct Places {
 
 impl Places {
     fn of(&mut self, block: &Block) -> Option<Arc<Backtrace>> {
-        if matches!(block.state(), State::New | State::Dead) {
+        if !block.is_active() {
             return None;
         }
         let stack = ptr::from_ref(tree::top_of_stack(block));
@@ -398,16 +374,6 @@ fn info(block: &Block, places: &mut Places) -> GreenletInfo {
 }
 
 fn stack_usage(block: &Block) -> Option<StackUsage> {
-    let (limits, in_use) = stack_in_use(block)?;
-    Some(StackUsage {
-        size: limits.size(),
-        in_use,
-        peak: limits.peak().max(in_use),
-    })
-}
-
-/// Where its stack lies, and how many bytes of it are in use.
-fn stack_in_use(block: &Block) -> Option<(StackLimits, usize)> {
     // What the innermost root on its stack has saved is where the stack ends now.
     let top_block = tree::top_of_stack(block);
     let limits = block.stack_limits()?;
@@ -423,5 +389,10 @@ fn stack_in_use(block: &Block) -> Option<(StackLimits, usize)> {
         // Another stack was begun on this one, and where this one ends meanwhile is not known.
         return None;
     }
-    Some((limits, top.addr() - lowest))
+    let in_use = top.addr() - lowest;
+    Some(StackUsage {
+        size: limits.size(),
+        in_use,
+        peak: limits.peak().max(in_use),
+    })
 }

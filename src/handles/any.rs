@@ -2,7 +2,7 @@
 
 use core::{fmt, ptr};
 
-use crate::tree::{Block, State};
+use crate::tree::Block;
 
 /// A greenlet of whatever inbox: it can be looked at, not switched to. With the feature `trace`,
 /// whose [`Event`](crate::trace::Event)s have them.
@@ -23,13 +23,13 @@ impl<'a> AnyGreenlet<'a> {
     /// Returns `true` if it has started and not finished.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        matches!(self.0.state(), State::Active | State::Busy)
+        self.0.is_active()
     }
 
     /// Returns `true` if it has finished, or was killed.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.0.state() == State::Dead
+        self.0.is_dead()
     }
 }
 

@@ -318,7 +318,7 @@ impl<'e, I> Current<'e, I> {
     /// [`KillError`] if the target cannot be dead on return.
     pub fn kill<J>(&self, target: &Greenlet<'_, J>) -> Result<(), KillError> {
         let target = target.block();
-        if target.is_root() && target.state() != State::Dead {
+        if target.is_root() && !target.is_dead() {
             return Err(KillError::Root);
         }
         match tree::kill(target) {

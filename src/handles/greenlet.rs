@@ -6,7 +6,7 @@ use core::{fmt, marker::PhantomData};
 use crate::{Child, Thrown, tree::Settings};
 use crate::{
     Current, Invariant, ParentError, Status, WeakGreenlet,
-    tree::{self, Block, Own, State},
+    tree::{self, Block, Own},
 };
 
 /// A handle to a greenlet that receives messages of type `I`.
@@ -129,13 +129,13 @@ impl<'e, I> Greenlet<'e, I> {
     /// [s5](crate::guide::rules#s5)).
     #[must_use]
     pub fn is_active(&self) -> bool {
-        matches!(self.block().state(), State::Active | State::Busy)
+        self.block().is_active()
     }
 
     /// Returns `true` if it has finished or was killed. It stays so.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.block().state() == State::Dead
+        self.block().is_dead()
     }
 
     /// Returns what it is doing.

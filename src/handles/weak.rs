@@ -37,7 +37,7 @@ impl<'e, I> WeakGreenlet<'e, I> {
         }
     }
 
-    fn block(&self) -> &Block {
+    pub(crate) fn block(&self) -> &Block {
         // SAFETY: counted, so it is there.
         unsafe { self.block.as_ref() }
     }

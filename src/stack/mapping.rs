@@ -62,10 +62,19 @@ pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackErro
         return Ok(());
     }
     // SAFETY: the caller's word.
-    unsafe { guard_range(start, bytes) }.map_err(|error| StackError::Guard {
-        bytes,
-        errno: errno(&error),
-    })
+    unsafe {
+        #[cfg(target_os = "linux")]
+        if advice_guards(start) && advise_guard(start, bytes) {
+            return Ok(());
+        }
+        match libc::mprotect(start.cast(), bytes, libc::PROT_NONE) {
+            0 => Ok(()),
+            _ => Err(StackError::Guard {
+                bytes,
+                errno: errno(&io::Error::last_os_error()),
+            }),
+        }
+    }
 }
 
 /// Gives whole pages back to the system, which takes them at once, or (Apple's) when it needs them;
@@ -146,22 +155,7 @@ pub(super) unsafe fn guard_at_once(
 }
 
 /// # Safety
-/// The range is whole mapped pages that are not in use.
-unsafe fn guard_range(start: *mut u8, bytes: usize) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    // SAFETY: the caller's word.
-    if advice_guards(start) && unsafe { advise_guard(start, bytes) } {
-        return Ok(());
-    }
-    // SAFETY: the caller's word.
-    match unsafe { libc::mprotect(start.cast(), bytes, libc::PROT_NONE) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// # Safety
-/// As for [`guard_range`].
+/// As for [`guard`].
 #[cfg(target_os = "linux")]
 unsafe fn advise_guard(start: *mut u8, bytes: usize) -> bool {
     // Refused by older kernels, and on locked memory.

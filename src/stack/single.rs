@@ -66,10 +66,6 @@ impl Stack {
 
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stack")
-            .field("bottom", &self.bottom())
-            .field("size", &self.size())
-            .field("guard_size", &self.guard_size())
-            .finish()
+        f.debug_tuple("Stack").field(&self.limits()).finish()
     }
 }

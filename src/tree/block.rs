@@ -237,6 +237,15 @@ impl Block {
         self.state.get()
     }
 
+    /// Returns `true` if it has started and not finished.
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self.state(), State::Active | State::Busy)
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state() == State::Dead
+    }
+
     pub(crate) fn set_state(&self, state: State) {
         self.state.set(state);
     }
@@ -344,7 +353,7 @@ impl Block {
     #[cfg(feature = "std")]
     pub(crate) fn stack_limits(&self) -> Option<StackLimits> {
         // First: a signal handler may come while a new one's is being made.
-        if matches!(self.state(), State::New | State::Dead) {
+        if !self.is_active() {
             return None;
         }
         self.settings.stack.limits()
@@ -478,7 +487,7 @@ impl fmt::Debug for Block {
             write!(f, "{name:?} ")?;
         }
         write!(f, "#{} {}", self.id, self.status())?;
-        if self.is_root() && self.state() != State::Dead {
+        if self.is_root() && !self.is_dead() {
             f.write_str(" main")?;
         }
         f.write_str(">")

@@ -330,7 +330,7 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
                     let undeliverable = unsafe { (block.kind.undeliverable_value)(block, refusal) };
                     content = Content::Thrown(undeliverable);
                     // One that could not be started is left as it was.
-                    if matches!(refusal, Refusal::Stack(_)) || at.state() == State::Dead {
+                    if matches!(refusal, Refusal::Stack(_)) || at.is_dead() {
                         ancestor(at)
                     } else {
                         at

@@ -10,7 +10,7 @@
 
 use core::{mem::MaybeUninit, ptr};
 
-use super::{Block, State, kill, message, root, thread};
+use super::{Block, kill, message, root, thread};
 use crate::{
     arch::Departure,
     host,
@@ -40,7 +40,7 @@ struct Inspection<'a> {
 /// Returns `None` if `block` has no frames, if there is no memory for a stack, or inside another
 /// inspection.
 pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> R) -> Option<R> {
-    if matches!(block.state(), State::New | State::Dead) || thread::inspects() {
+    if !block.is_active() || thread::inspects() {
         return None;
     }
     let supply = stack::Supply::default();

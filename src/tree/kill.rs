@@ -90,7 +90,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         // waits in a kill whose victim no longer returns to it.
         unsafe { switch::wait_in_kill(killer, victim, end, told) };
     });
-    if victim.state() == State::Dead {
+    if victim.is_dead() {
         Killed::Dead
     } else {
         Killed::Interrupted

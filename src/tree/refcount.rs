@@ -40,11 +40,6 @@ impl Block {
             .is_some_and(|parent| parent.counts.strong.get() > 1)
     }
 
-    /// Returns `true` if the counts are those of a new block.
-    pub(crate) fn is_held_once(&self) -> bool {
-        (self.counts.strong.get(), self.counts.weak.get()) == (1, 1)
-    }
-
     #[inline]
     pub(crate) fn retain(&self) {
         count_up(&self.counts.strong);

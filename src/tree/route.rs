@@ -71,7 +71,7 @@ pub(crate) fn receiver(first: &Block, delivery: Delivery) -> Result<&Block, (Ref
                 let Delivery::Value(identity) = delivery else {
                     continue;
                 };
-                let lives = block.state() != State::Dead;
+                let lives = !block.is_dead();
                 let identity = identity();
                 if lives && (identity.is_none() || identity != (block.kind.inbox)()) {
                     return Err((Refusal::Dead, block));
