@@ -1,7 +1,10 @@
 //! Sets the name, stack and guard of a new greenlet.
 
 use alloc::boxed::Box;
+use core::fmt;
 
+#[cfg(feature = "std")]
+use crate::stack::{DEFAULT_GUARD, DEFAULT_SIZE, Shape};
 use crate::{
     BuildError, Child, Current, Greenlet, StackMemory, Thrown,
     stack::{Brought, Source},
@@ -28,7 +31,48 @@ use crate::{
 #[derive(Debug, Default)]
 #[must_use = "a builder makes nothing until `build`"]
 pub struct Builder {
-    settings: Settings,
+    name: Option<Box<str>>,
+    stack: Wanted,
+}
+
+/// What its greenlet is to run on.
+enum Wanted {
+    #[cfg(not(feature = "std"))]
+    Nothing,
+    /// One from the thread's pool.
+    #[cfg(feature = "std")]
+    Pooled {
+        /// Usable bytes of stack.
+        size: usize,
+        /// Bytes of guard below it.
+        guard: usize,
+    },
+    /// The user's.
+    Own(Box<Brought<dyn StackMemory>>),
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        #[cfg(feature = "std")]
+        return Self::Pooled {
+            size: DEFAULT_SIZE,
+            guard: DEFAULT_GUARD,
+        };
+        #[cfg(not(feature = "std"))]
+        return Self::Nothing;
+    }
+}
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            #[cfg(not(feature = "std"))]
+            Self::Nothing => f.write_str("none"),
+            #[cfg(feature = "std")]
+            Self::Pooled { size, guard } => write!(f, "{size} bytes over {guard} of guard"),
+            Self::Own(_) => f.write_str("the user's own"),
+        }
+    }
 }
 
 impl Builder {
@@ -51,7 +95,7 @@ impl Builder {
 
     /// The name, for debuggers and messages. Checked by [`build`](Self::build).
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
-        self.settings.name = Some(name.into());
+        self.name = Some(name.into());
         self
     }
 
@@ -81,20 +125,19 @@ impl Builder {
 
     /// Memory of the user's own for the stack, instead of one from the pool.
     pub fn stack(mut self, memory: impl StackMemory + 'static) -> Self {
-        *self.settings.stack.source_mut() = Source::Own(Brought::new(memory));
+        self.stack = Wanted::Own(Brought::new(memory));
         self
     }
 
     /// Size and guard of a stack from the pool.
     #[cfg(feature = "std")]
     fn pooled(&mut self) -> (&mut usize, &mut usize) {
-        let source = self.settings.stack.source_mut();
-        if let Source::Own(_) = source {
-            *source = Source::default();
+        if let Wanted::Own(_) = self.stack {
+            self.stack = Wanted::default();
         }
-        match source {
-            Source::Pool { size, guard } => (size, guard),
-            _ => unreachable!("just replaced by the default"),
+        match &mut self.stack {
+            Wanted::Pooled { size, guard } => (size, guard),
+            Wanted::Own(_) => unreachable!("just replaced by the default"),
         }
     }
 
@@ -130,16 +173,19 @@ impl Builder {
         Ok(Greenlet::of(own))
     }
 
-    pub(crate) fn checked_settings(mut self) -> Result<Settings, BuildError> {
-        let Settings { name, stack } = &mut self.settings;
+    /// Inlined, because the shape of a stack whose size is a constant is one.
+    #[inline]
+    pub(crate) fn checked_settings(self) -> Result<Settings, BuildError> {
+        let Self { name, stack } = self;
         if name.as_deref().is_some_and(|name| name.contains('\0')) {
             return Err(BuildError::NameContainsNul);
         }
-        let (bytes, guard) = match stack.source_mut() {
+        let (bytes, guard) = match &stack {
             #[cfg(feature = "std")]
-            Source::Pool { size, guard } => (*size, *guard),
-            Source::Own(memory) => (memory.size(), 0),
-            _ => return Err(BuildError::NoStack),
+            Wanted::Pooled { size, guard } => (*size, *guard),
+            Wanted::Own(memory) => (memory.size(), 0),
+            #[cfg(not(feature = "std"))]
+            Wanted::Nothing => return Err(BuildError::NoStack),
         };
         if bytes < Self::MIN_STACK_SIZE {
             return Err(BuildError::StackTooSmall { bytes });
@@ -150,6 +196,18 @@ impl Builder {
         {
             return Err(BuildError::StackTooLarge { bytes });
         }
-        Ok(self.settings)
+        let source = match stack {
+            #[cfg(feature = "std")]
+            Wanted::Pooled { size, guard } => Source::Pool(
+                Shape::of(size, guard, 0).map_err(|_| BuildError::StackTooLarge { bytes })?,
+            ),
+            Wanted::Own(memory) => Source::Own(memory),
+            #[cfg(not(feature = "std"))]
+            Wanted::Nothing => Source::Nothing,
+        };
+        Ok(Settings {
+            name,
+            stack: source.into(),
+        })
     }
 }

@@ -23,9 +23,6 @@ struct Local {
     /// instructions.
     spare: Spare,
     pool: RefCell<ManuallyDrop<Pool>>,
-    /// What was last asked of the pool: size and guard, bytes, and the shape that they have.
-    /// Rounding them takes longer than comparing.
-    asked: Cell<((usize, usize), Option<Shape>)>,
     /// The spare stack is one of these.
     idle: Cell<usize>,
     is_ending: Cell<bool>,
@@ -35,40 +32,54 @@ struct Local {
 /// then not loaded as one, for which the processor would wait until both are in the cache.
 #[repr(C)]
 struct Spare {
-    top: Cell<Option<NonNull<u8>>>,
+    top: Cell<NonNull<u8>>,
     _between: usize,
+    /// `None` if there is no stack, and then `top` says nothing; [`Shape::NONE`] if there is to be none.
     shape: Cell<Option<Shape>>,
 }
 
 impl Spare {
     const fn none() -> Self {
         Self {
-            top: Cell::new(None),
+            top: Cell::new(NonNull::dangling()),
             _between: 0,
             shape: Cell::new(None),
         }
     }
 
     #[inline(always)]
-    fn take(&self) -> Option<ManuallyDrop<Lease>> {
-        let top = self.top.take()?;
-        let shape = self.shape.get()?;
-        Some(ManuallyDrop::new(Lease(PooledStack::from_parts(
-            top, shape,
-        ))))
+    fn is_none(&self) -> bool {
+        self.shape.get().is_none()
+    }
+
+    /// Takes the stack if it has that shape.
+    #[inline(always)]
+    fn take_of(&self, shape: Shape) -> Option<Lease> {
+        if self.shape.get() != Some(shape) {
+            return None;
+        }
+        self.shape.set(None);
+        Some(Lease(PooledStack::from_parts(self.top.get(), shape)))
+    }
+
+    fn take(&self) -> Option<Lease> {
+        match self.shape.get() {
+            Some(shape) if shape != Shape::NONE => self.take_of(shape),
+            _ => None,
+        }
     }
 
     #[inline(always)]
     fn set(&self, stack: &PooledStack) {
         let (top, shape) = stack.parts();
         self.shape.set(Some(shape));
-        self.top.set(Some(top));
+        self.top.set(top);
     }
 
-    fn replace(&self, lease: ManuallyDrop<Lease>) -> Option<ManuallyDrop<Lease>> {
-        let before = self.take();
-        self.set(&lease.0);
-        before
+    /// There will be none, or may be one.
+    fn set_closed(&self, is_closed: bool) {
+        debug_assert!(self.take().is_none());
+        self.shape.set(is_closed.then_some(Shape::NONE));
     }
 }
 
@@ -76,7 +87,6 @@ per_thread! {
     static LOCAL: Local = Local {
         pool: RefCell::new(ManuallyDrop::new(Pool::new())),
         spare: Spare::none(),
-        asked: Cell::new(((0, 0), None)),
         idle: Cell::new(DEFAULT_IDLE),
         is_ending: Cell::new(false),
     };
@@ -101,9 +111,8 @@ impl Local {
 
     fn set_idle(&self, count: usize) {
         self.idle.set(count);
-        if count == 0 {
-            self.put_spare_into_pool();
-        }
+        self.put_spare_into_pool();
+        self.spare.set_closed(count == 0);
         self.pool.borrow_mut().keep_warm(count.saturating_sub(1));
     }
 
@@ -112,7 +121,7 @@ impl Local {
         let spare = self.spare.take();
         let is_some = spare.is_some();
         if let Some(spare) = spare {
-            self.put(ManuallyDrop::into_inner(spare));
+            self.put(spare);
         }
         is_some
     }
@@ -128,12 +137,11 @@ impl Local {
         }
     }
 
-    #[inline(never)]
-    fn acquire(&self, size: usize, guard: usize) -> Result<Lease, StackError> {
+    fn acquire(&self, shape: Shape) -> Result<Lease, StackError> {
         if AT_END.try_with(|_| ()).is_err() && !self.is_ending.get() {
             self.end();
         }
-        let take = || self.pool.borrow_mut().take(size, guard);
+        let take = || self.pool.borrow_mut().take_shaped(shape);
         let stack = match take() {
             Err(StackError::Map { .. } | StackError::Guard { .. })
                 if self.put_spare_into_pool() =>
@@ -141,9 +149,8 @@ impl Local {
                 take()
             }
             result => result,
-        }?;
-        self.asked.set(((size, guard), Some(stack.shape())));
-        Ok(Lease(stack))
+        };
+        stack.map(Lease)
     }
 }
 
@@ -170,8 +177,10 @@ impl Lease {
             if local.idle.get() == 0 {
                 return local.put(self);
             }
-            if let Some(before) = local.spare.replace(ManuallyDrop::new(self)) {
-                local.put(ManuallyDrop::into_inner(before));
+            let before = local.spare.take();
+            local.spare.set(&ManuallyDrop::new(self).0);
+            if let Some(before) = before {
+                local.put(before);
             }
         });
     }
@@ -185,34 +194,25 @@ impl Lease {
     #[inline(always)]
     pub(crate) unsafe fn become_spare(&self) -> bool {
         LOCAL.with(|local| {
-            if local.idle.get() == 0 {
-                return false;
+            let becomes = local.spare.is_none();
+            if becomes {
+                local.spare.set(&self.0);
             }
-            if local.spare.top.get().is_some() {
-                return false;
-            }
-            local.spare.set(&self.0);
-            true
+            becomes
         })
     }
 }
 
-/// The spare stack, if there is one and of this size and guard.
-#[inline]
-pub(crate) fn take_spare(size: usize, guard: usize) -> Option<Lease> {
-    LOCAL.with(|local| {
-        let lease = local.spare.take()?;
-        if local.asked.get() == ((size, guard), Some(lease.0.shape())) {
-            return Some(ManuallyDrop::into_inner(lease));
-        }
-        local.spare.set(&lease.0);
-        None
-    })
+/// The spare stack, if there is one and of this shape.
+#[inline(always)]
+pub(crate) fn take_spare(shape: Shape) -> Option<Lease> {
+    LOCAL.with(|local| local.spare.take_of(shape))
 }
 
-/// A stack of at least `size` usable bytes over at least `guard` bytes of guard.
-pub(crate) fn acquire(size: usize, guard: usize) -> Result<Lease, StackError> {
-    LOCAL.with(|local| local.acquire(size, guard))
+/// A stack of this shape.
+#[inline(never)]
+pub(crate) fn acquire(shape: Shape) -> Result<Lease, StackError> {
+    LOCAL.with(|local| local.acquire(shape))
 }
 
 /// Sets how many idle stacks this thread keeps with their memory, all sizes together, and returns

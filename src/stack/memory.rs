@@ -4,13 +4,14 @@
 use alloc::boxed::Box;
 #[cfg(feature = "std")]
 use core::sync::atomic;
-use core::{cell::UnsafeCell, fmt, ptr};
+use core::{cell::UnsafeCell, ptr};
 
 use super::StackError;
 #[cfg(feature = "std")]
 use super::{
     StackLimits,
     local_pool::{self, Lease},
+    shape::Shape,
 };
 
 /// Memory that a user brings for one greenlet to run on. Dropped when the greenlet finishes.
@@ -73,12 +74,7 @@ pub(crate) enum Source {
     Nothing,
     /// From the thread's pool, at the first switch.
     #[cfg(feature = "std")]
-    Pool {
-        /// Usable bytes of stack.
-        size: usize,
-        /// Bytes of guard below it.
-        guard: usize,
-    },
+    Pool(Shape),
     /// Had from the pool.
     #[cfg(feature = "std")]
     Lease(Lease),
@@ -134,13 +130,16 @@ pub(crate) const DEFAULT_GUARD: usize = if crate::arch::STACK_PROBES {
     64 * 1024
 };
 
+#[cfg(feature = "std")]
+const DEFAULT_SHAPE: Shape = match Shape::of(DEFAULT_SIZE, DEFAULT_GUARD, 0) {
+    Ok(shape) => shape,
+    Err(_) => panic!("a few hundred kilobytes"),
+};
+
 impl Default for Source {
     fn default() -> Self {
         #[cfg(feature = "std")]
-        return Self::Pool {
-            size: DEFAULT_SIZE,
-            guard: DEFAULT_GUARD,
-        };
+        return Self::Pool(DEFAULT_SHAPE);
         #[cfg(not(feature = "std"))]
         return Self::Nothing;
     }
@@ -148,16 +147,17 @@ impl Default for Source {
 
 impl Default for Supply {
     fn default() -> Self {
-        Self(UnsafeCell::new(Source::default()))
+        Source::default().into()
+    }
+}
+
+impl From<Source> for Supply {
+    fn from(source: Source) -> Self {
+        Self(UnsafeCell::new(source))
     }
 }
 
 impl Supply {
-    /// What was asked for.
-    pub(crate) fn source_mut(&mut self) -> &mut Source {
-        self.0.get_mut()
-    }
-
     fn source(&self) -> &Source {
         // SAFETY: it is written in `put` and `give_back` only, whose callers use no such reference
         // any more.
@@ -178,7 +178,7 @@ impl Supply {
         match self.source() {
             Source::Nothing => true,
             #[cfg(feature = "std")]
-            Source::Pool { .. } => true,
+            Source::Pool(_) => true,
             _ => false,
         }
     }
@@ -189,13 +189,13 @@ impl Supply {
     pub(crate) fn realize(&self) -> Result<*mut u8, StackError> {
         match self.source() {
             #[cfg(feature = "std")]
-            &Source::Pool { size, guard } => {
-                let lease = match local_pool::take_spare(size, guard) {
+            &Source::Pool(shape) => {
+                let lease = match local_pool::take_spare(shape) {
                     Some(lease) => lease,
-                    None => local_pool::acquire(size, guard)?,
+                    None => local_pool::acquire(shape)?,
                 };
                 let top = lease.top();
-                // SAFETY: two numbers were there, and they have been copied.
+                // SAFETY: a number was there, and it has been copied.
                 unsafe { self.put(Source::Lease(lease)) };
                 // The state that tells a signal handler that there is a stack comes after it.
                 atomic::compiler_fence(atomic::Ordering::Release);
@@ -210,7 +210,7 @@ impl Supply {
     #[cfg(feature = "std")]
     pub(crate) fn limits(&self) -> Option<StackLimits> {
         match self.source() {
-            Source::Nothing | Source::Pool { .. } => None,
+            Source::Nothing | Source::Pool(_) => None,
             Source::Lease(lease) => Some(lease.limits()),
             Source::Own(memory) => Some(StackLimits::new(memory.bottom, memory.bottom, memory.top)),
         }
@@ -246,18 +246,5 @@ impl Supply {
             }
         }
         false
-    }
-}
-
-impl fmt::Debug for Supply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.source() {
-            #[cfg(feature = "std")]
-            Source::Pool { size, guard } => write!(f, "{size} bytes over {guard} of guard"),
-            #[cfg(feature = "std")]
-            Source::Lease(_) => f.write_str("from the pool"),
-            Source::Nothing => f.write_str("none"),
-            Source::Own(_) => f.write_str("the user's own"),
-        }
     }
 }

@@ -30,3 +30,7 @@ pub use single::Stack;
 pub use unguarded::UnguardedStack;
 
 pub(crate) use memory::{Brought, Source, Supply};
+#[cfg(feature = "std")]
+pub(crate) use memory::{DEFAULT_GUARD, DEFAULT_SIZE};
+#[cfg(feature = "std")]
+pub(crate) use shape::Shape;

@@ -156,10 +156,6 @@ impl PooledStack {
     pub(super) fn from_parts(top: NonNull<u8>, shape: Shape) -> Self {
         Self { top, shape }
     }
-
-    pub(super) fn shape(&self) -> Shape {
-        self.shape
-    }
 }
 
 impl fmt::Debug for PooledStack {
@@ -214,16 +210,20 @@ impl Pool {
     /// [`StackError`] when the sizes do not fit the address space, or the system refuses even
     /// after stacks of other sizes that lie idle have been unmapped.
     pub fn take(&mut self, size: usize, guard: usize) -> Result<PooledStack, StackError> {
-        let shape = Shape::of(size, guard, self.above)?;
-        match self.take_shaped(shape) {
+        self.take_shaped(Shape::of(size, guard, self.above)?)
+    }
+
+    /// As [`take`](Self::take), of a shape with as many bytes above a stack as this pool has.
+    pub(super) fn take_shaped(&mut self, shape: Shape) -> Result<PooledStack, StackError> {
+        match self.take_from_shelf(shape) {
             Err(StackError::Map { .. } | StackError::Guard { .. }) if self.release_idle() => {
-                self.take_shaped(shape)
+                self.take_from_shelf(shape)
             }
             result => result,
         }
     }
 
-    fn take_shaped(&mut self, shape: Shape) -> Result<PooledStack, StackError> {
+    fn take_from_shelf(&mut self, shape: Shape) -> Result<PooledStack, StackError> {
         let shelf = match self.position(shape) {
             Some(shelf) => shelf,
             None => self.add_shelf(shape)?,

@@ -14,6 +14,7 @@ const UNIT: usize = 4096;
 
 impl Step {
     /// `None` if the address space does not have so many bytes.
+    #[inline]
     const fn of(bytes: usize) -> Option<Self> {
         let units = bytes.div_ceil(UNIT);
         if units <= 8 {
@@ -38,11 +39,15 @@ impl Step {
 /// one instruction: from the lowest bits up a byte that is 1, the steps of the usable bytes and of the
 /// guard, 8 bits each, and the bytes above the stack, 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape(NonZeroU64);
+pub(crate) struct Shape(NonZeroU64);
 
 impl Shape {
+    /// That of no stack.
+    pub(super) const NONE: Self = Self(NonZeroU64::MAX);
+
     /// At least `size` usable bytes over at least `guard` bytes of guard, below `above` bytes.
-    pub(super) fn of(size: usize, guard: usize, above: u32) -> Result<Self, StackError> {
+    #[inline]
+    pub(crate) const fn of(size: usize, guard: usize, above: u32) -> Result<Self, StackError> {
         match (Step::of(size), Step::of(guard)) {
             (Some(usable), Some(guard)) => {
                 let [a, b, c, d] = above.to_le_bytes();

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// What a builder sets.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
     pub(crate) stack: Supply,
