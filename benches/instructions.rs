@@ -72,7 +72,7 @@ const PATHS: &[Path] = &[
     },
     Path {
         name: "create, run, finish",
-        bound: 300,
+        bound: 274,
         run: life,
     },
     Path {
@@ -82,18 +82,18 @@ const PATHS: &[Path] = &[
     },
     Path {
         name: "create, start, kill",
-        bound: 655,
+        bound: 635,
         run: kill,
     },
     Path {
         name: "create and start, on a new stack",
-        bound: 688,
+        bound: 650,
         run: start_on_new_stacks,
     },
     // Of them 57 for the registry of what is to end with it.
     Path {
         name: "enter and leave",
-        bound: 256,
+        bound: 255,
         run: enter_and_leave,
     },
     // A switch to and fro, and a root for the one that asks.

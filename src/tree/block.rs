@@ -147,7 +147,7 @@ pub(crate) struct Fields {
     unwound: Cell<bool>,
     /// Has it, dead and without handles, given up what it counted ([`RefCounts`])? Here, because
     /// there it would take a word.
-    gave_up_counts: Cell<bool>,
+    pub(super) gave_up_counts: Cell<bool>,
     exiting: Cell<u32>,
     pub(super) counts: RefCounts,
     waits_for: Cell<*const Block>,
@@ -224,12 +224,6 @@ impl Block {
     /// To be called once the block lies where it stays, before anything else.
     pub(crate) fn settle_in(&self) {
         self.context.lead_to_parent();
-    }
-
-    /// Notes that it has given up what it counted; returns whether it had before.
-    #[inline(always)]
-    pub(super) fn give_up_counts(&self) -> bool {
-        self.gave_up_counts.replace(true)
     }
 
     #[inline(always)]

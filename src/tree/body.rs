@@ -226,6 +226,8 @@ unsafe extern "C" fn start<'e, I, P, F>(
 /// As for [`die`].
 #[inline(never)]
 unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Departure) {
+    // SAFETY: a root does not come here, and all others have a parent until they have died.
+    unsafe { hint::assert_unchecked(block.parent().is_some()) };
     let receiver = block.parent().filter(|parent| {
         thread::runs_on_fast_path(block)
             && parent.state() == State::Active

@@ -24,8 +24,8 @@ const KEPT: u32 = 64;
 #[derive(Clone, Copy)]
 pub(super) struct SizeClass {
     layout: Layout,
-    /// Its size in units, if it is kept.
-    units: Option<usize>,
+    /// Its size in units; 0 if it is not kept.
+    units: usize,
 }
 
 impl SizeClass {
@@ -37,20 +37,17 @@ impl SizeClass {
         if keeps && layout.align() <= ALIGN && units < SIZES {
             Self {
                 layout: piece(units),
-                units: Some(units),
+                units,
             }
         } else {
-            Self {
-                layout,
-                units: None,
-            }
+            Self { layout, units: 0 }
         }
     }
 }
 
 // A block with a small body is kept.
 #[cfg(all(feature = "std", not(miri)))]
-const_assert!(SizeClass::of::<super::Block>().units.is_some());
+const_assert!(SizeClass::of::<super::Block>().units > 0);
 
 /// The layout of so many units.
 const fn piece(units: usize) -> Layout {
@@ -76,7 +73,7 @@ impl OutOfMemory {
 #[inline(always)]
 pub(super) fn allocate<T>() -> Result<NonNull<T>, OutOfMemory> {
     let size_class = const { SizeClass::of::<T>() };
-    let memory = match size_class.units.and_then(spare::take) {
+    let memory = match spare::take(size_class.units) {
         Some(memory) => memory,
         None => from_allocator(size_class.layout)?,
     };
@@ -105,10 +102,7 @@ fn from_allocator(layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
 /// freed once.
 #[inline]
 pub(super) unsafe fn free(memory: *mut u8, size_class: SizeClass) {
-    if size_class
-        .units
-        .is_some_and(|units| spare::keep(units, memory))
-    {
+    if spare::keep(size_class.units, memory) {
         return;
     }
     // SAFETY: `allocate` has used the same layout (contract).
@@ -129,11 +123,15 @@ mod spare {
 
     per_thread! {
         /// It has no destructor, so that reading it is a plain load. [`FreeAtExit`] has one for it.
-        static SPARE: Spare = Spare(UnsafeCell::new([Pieces::NONE; SIZES]));
+        static SPARE: Spare = Spare(UnsafeCell::new({
+            let mut pieces = [Pieces::NONE; SIZES];
+            pieces[0] = Pieces::FULL;
+            pieces
+        }));
         static FREE_AT_EXIT: FreeAtExit = FreeAtExit;
     }
 
-    /// Pieces of memory, by their size in units.
+    /// Pieces of memory, by their size in units. There is no room for those of 0, which are not kept.
     ///
     /// # Invariants
     /// `first` is null or begins a list of pieces that came from the allocator with
@@ -157,13 +155,18 @@ mod spare {
             first: ptr::null_mut(),
             count: 0,
         };
+        /// Without pieces, and without room for any.
+        const FULL: Self = Self {
+            count: KEPT,
+            ..Self::NONE
+        };
     }
 
     #[inline]
     pub(super) fn take(units: usize) -> Option<NonNull<u8>> {
         SPARE.with(|spare| {
             // SAFETY: the only reference (invariant).
-            let pieces = unsafe { &mut (*spare.0.get())[units] };
+            let pieces = unsafe { &mut (*spare.0.get())[units % SIZES] };
             let first = NonNull::new(pieces.first)?;
             // SAFETY: a piece in the list (invariant).
             pieces.first = unsafe { first.as_ref().next };
@@ -177,7 +180,7 @@ mod spare {
     pub(super) fn keep(units: usize, memory: *mut u8) -> bool {
         SPARE.with(|spare| {
             // SAFETY: the only reference (invariant).
-            let pieces = unsafe { &mut (*spare.0.get())[units] };
+            let pieces = unsafe { &mut (*spare.0.get())[units % SIZES] };
             if pieces.count == KEPT {
                 return false;
             }
@@ -201,12 +204,8 @@ mod spare {
 
     impl Drop for FreeAtExit {
         fn drop(&mut self) {
-            let full = Pieces {
-                count: KEPT,
-                ..Pieces::NONE
-            };
             // SAFETY: the only reference (invariant).
-            let kept = SPARE.with(|spare| unsafe { spare.0.get().replace([full; SIZES]) });
+            let kept = SPARE.with(|spare| unsafe { spare.0.get().replace([Pieces::FULL; SIZES]) });
             for (units, pieces) in kept.into_iter().enumerate() {
                 let mut next = pieces.first;
                 // SAFETY: null, or a piece in the list (invariant).

@@ -103,33 +103,37 @@ impl Drop for Own {
         strong.set(strong.get() - 1);
         if block.is_abandoned() {
             // SAFETY: the last strong count has just been given up.
-            unsafe { abandoned(self.0.as_ptr()) };
+            unsafe { last_handle_dropped(self.0.as_ptr()) };
         }
     }
 }
 
-/// Ends and frees a greenlet whose last handle is gone, as far as that is possible now. Then does the
-/// same for its parent, if only this greenlet held it.
+/// As [`abandoned`], for a greenlet whose last strong count has just been given up. The usual cases are
+/// separate, so that they are short.
 ///
 /// # Safety
-/// `block` has no strong count any more, and is there.
+/// `block` has had a strong count until now, and is there.
 #[inline(never)]
-pub(crate) unsafe fn abandoned(block: *const Block) {
+unsafe fn last_handle_dropped(block: *const Block) {
     // SAFETY: the caller's word.
     unsafe {
-        // The usual case is separate, so that it ends in one tail call.
-        if (*block).state() == State::Dead && (*block).shares_its_parent() {
-            give_up_counts(block);
-        } else if (*block).state() == State::Dead && (*block).parent_link().is_null() {
+        if (*block).state() != State::Dead {
+            abandoned(block);
+        } else if (&*block).counts.weak.get() == 1 && (*block).shares_its_parent() {
+            // The one weak count is that of the strong ones: nobody else knows the block.
+            debug_assert!(!(&*block).gave_up_counts.get());
+            release_parent((*block).parent_link());
+            free(memory::whole(block.addr()));
+        } else if (*block).parent_link().is_null() {
             root_abandoned(block);
         } else {
-            all_abandoned(block);
+            abandoned(block);
         }
     }
 }
 
-/// As [`abandoned`], for one without a parent. A function of its own, because the other case is
-/// shorter without it.
+/// As [`abandoned`], for one that is dead and has no parent. A function of its own, because the other
+/// case is shorter without it.
 ///
 /// # Safety
 /// As for [`abandoned`]; and it is dead.
@@ -139,12 +143,13 @@ unsafe fn root_abandoned(block: *const Block) {
     unsafe { give_up_counts(block) };
 }
 
-/// As [`abandoned`], in a loop, because a chain of parents may be long.
+/// Ends and frees a greenlet whose last handle is gone, as far as that is possible now. Then does the
+/// same for its parent, if only this greenlet held it; in a loop, because a chain of parents may be long.
 ///
 /// # Safety
-/// As for [`abandoned`].
+/// `block` has no strong count any more, and is there.
 #[cold]
-unsafe fn all_abandoned(block: *const Block) {
+pub(crate) unsafe fn abandoned(block: *const Block) {
     let mut next = block;
     while !next.is_null() {
         // SAFETY: by the function's contract for the first. Each parent is valid and has no strong
@@ -203,7 +208,7 @@ unsafe fn give_up_counts(block: *const Block) -> *const Block {
     unsafe {
         // Two callers may get here: the one that waited for the death, and the one that dropped the
         // last handle while the first was still waiting.
-        if (*block).give_up_counts() {
+        if (&*block).gave_up_counts.replace(true) {
             return ptr::null();
         }
         let parent = if (&*block).counts.weak.get() == 1 {

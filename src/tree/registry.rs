@@ -3,7 +3,7 @@
 //!
 //! A stack may overflow inside the functions here, and the signal handler that names the greenlet walks
 //! the lists. So a list can be walked forwards at every step: a new member has its `next` before
-//! anything points to it, and a removed member keeps its `next` until nothing points to it.
+//! anything points to it, and a removed member keeps its `next`.
 
 use core::{
     cell::Cell,
@@ -28,7 +28,8 @@ pub(crate) struct Registry {
 ///
 /// # Invariants
 /// `referrer` is null (in no registry), or the address of the cell that holds this block's
-/// address: the registry's `first`, or the `next` of the member before.
+/// address: the registry's `first`, or the `next` of the member before. `next` is then null, or the
+/// next member.
 pub(crate) struct Membership {
     next: Cell<*const Block>,
     referrer: Cell<*const Cell<*const Block>>,
@@ -110,7 +111,5 @@ impl Membership {
         if let Some(next) = unsafe { next.as_ref() } {
             next.membership.referrer.set(referrer);
         }
-        compiler_fence(Ordering::Release);
-        self.next.set(ptr::null());
     }
 }
