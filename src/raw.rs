@@ -60,6 +60,29 @@ pub use crate::{
 /// * They are meaningful while the context is suspended or prepared.
 /// * `parent` is null or the address of a context that lives as long as this one is unwound
 ///   through.
+///
+/// ```
+/// use core::{mem::MaybeUninit, ptr};
+/// use greenlet::raw::{self, Context, Departure, Message, Stack};
+///
+/// unsafe extern "C" fn start(to: *mut (), word: MaybeUninit<usize>, kind: usize, out: *mut Departure) {
+///     let to = MaybeUninit::new(to.cast::<Context>().cast_const());
+///     let message = MaybeUninit::new(Message { word, kind });
+///     // SAFETY: the core lends it, and `to` waits in the switch to this context.
+///     unsafe { out.write(Departure { to, message }) };
+/// }
+///
+/// let (stack, main, echo) = (Stack::map(16 * 1024, 4096)?, Context::new(), Context::new());
+/// let sent = Message { word: MaybeUninit::new(7), kind: 0 };
+/// // SAFETY: the three live until `echo` has finished, which is when the switch returns.
+/// let received = unsafe {
+///     echo.set_parent(&main);
+///     echo.prepare(stack.top(), start, (&raw const main).cast_mut().cast());
+///     main.switch(&echo, sent).word.assume_init()
+/// };
+/// assert_eq!(received, 7);
+/// # Ok::<(), greenlet::StackError>(())
+/// ```
 #[derive(Debug)]
 #[repr(C)]
 pub struct Context {

@@ -167,3 +167,40 @@ fn every_test_that_is_named_among_greenlets_cases_and_broken_rules_exists() {
     }
     assert!(named > 150, "{named} tests are named");
 }
+
+/// The name and the documentation of each public type of the crate.
+fn public_types() -> Vec<(String, String)> {
+    let mut types = Vec::new();
+    for path in all_files(&repository().join("src")) {
+        if path.extension().is_none_or(|end| end != "rs") {
+            continue;
+        }
+        let mut documentation = String::new();
+        for line in read(&path).lines().map(str::trim_start) {
+            let kinds = ["pub struct ", "pub enum ", "pub union ", "pub trait "];
+            if let Some(comment) = line.strip_prefix("///") {
+                documentation.push_str(comment);
+                documentation.push('\n');
+            } else if let Some(rest) = kinds.iter().find_map(|kind| line.strip_prefix(kind)) {
+                let end = rest.find(|c: char| !c.is_alphanumeric()).expect("more");
+                types.push((rest[..end].to_owned(), documentation.clone()));
+                documentation.clear();
+            } else if line.is_empty() || line.ends_with([';', '{', '}']) {
+                documentation.clear();
+            }
+        }
+    }
+    types
+}
+
+#[test]
+fn every_public_type_has_an_example() {
+    let types = public_types();
+    assert!(types.len() > 35, "{} types", types.len());
+    for (name, documentation) in types {
+        // Nobody names these two: they tell the ways of `OrThrow` apart.
+        if name != "ByBox" && name != "BySendBox" {
+            assert!(documentation.contains("```"), "{name} has no example");
+        }
+    }
+}

@@ -127,6 +127,16 @@ impl Registers {
 }
 
 /// What a switch carries, in two registers. The core does not look at it.
+///
+/// ```
+/// use core::mem::MaybeUninit;
+/// use greenlet::raw::Message;
+///
+/// // Two sides that agree on it: kind 0 is a number, kind 1 the end.
+/// let number = Message { word: MaybeUninit::new(7), kind: 0 };
+/// let end = Message { word: MaybeUninit::uninit(), kind: 1 };
+/// # let _ = (number, end);
+/// ```
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Message {
@@ -138,6 +148,24 @@ pub struct Message {
 
 /// Which context goes on when a greenlet finishes, and with what: filled in by its [`Start`]
 /// function.
+///
+/// ```
+/// use core::mem::MaybeUninit;
+/// use greenlet::raw::{Context, Departure, Message};
+///
+/// /// Finishes at once: sends what it was sent to the context whose address is the argument.
+/// unsafe extern "C" fn start(
+///     to: *mut (),
+///     word: MaybeUninit<usize>,
+///     kind: usize,
+///     departure: *mut Departure,
+/// ) {
+///     let to = MaybeUninit::new(to.cast::<Context>().cast_const());
+///     let message = MaybeUninit::new(Message { word, kind });
+///     // SAFETY: the core lends it, and the one that `to` leads to waits.
+///     unsafe { departure.write(Departure { to, message }) };
+/// }
+/// ```
 #[repr(C)]
 pub struct Departure {
     /// The context that is resumed, which is suspended.

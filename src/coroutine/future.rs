@@ -88,7 +88,18 @@ pub struct Awaiter<'a, 'e> {
     side: &'a Side<'a, 'e, (), (), RefCell<Waker>>,
 }
 
-/// The [`Stackful`] was dropped: return. Said by [`Awaiter::try_wait`], which has an example.
+/// The [`Stackful`] was dropped: return. Said by [`Awaiter::try_wait`].
+///
+/// ```
+/// use greenlet::{Awaiter, Cancelled};
+///
+/// /// Has a way of its own to say that it has not finished.
+/// fn read(awaiter: &Awaiter<'_, '_>, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+///     let byte = awaiter.try_wait(async { 7 });
+///     buffer.push(byte.map_err(|Cancelled| std::io::ErrorKind::Interrupted)?);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cancelled;
 

@@ -70,6 +70,25 @@ pub struct Generator<'e, T, I = ()> {
 ///
 /// It derefs to the function's [`Current`], under which further generators can be made. A generator
 /// yields only in its own greenlet.
+///
+/// ```
+/// use greenlet::{Generator, Root, Thrown, Yielder, enter};
+///
+/// /// Yields from inside a callback that knows nothing of generators.
+/// fn each(yielder: &Yielder<char>, text: &str) -> Result<(), Thrown> {
+///     text.chars().try_for_each(|letter| yielder.give(letter))
+/// }
+///
+/// enter(|me: &Root<()>| {
+///     let letters = Generator::new(me, |yielder, ()| {
+///         each(yielder, "ab")?;
+///         // A second generator under the first.
+///         let numbers = Generator::new(yielder, |yielder, ()| yielder.give('1'));
+///         numbers.map(|number| yielder.give(number)).collect()
+///     });
+///     assert_eq!(letters.collect::<String>(), "ab1");
+/// });
+/// ```
 pub struct Yielder<'a, 'e, T, I = ()> {
     side: &'a Side<'a, 'e, I, T, ()>,
 }

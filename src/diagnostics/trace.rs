@@ -39,6 +39,18 @@ mod on {
     };
 
     /// What a tracer is called with, in the greenlet that was switched to.
+    ///
+    /// ```
+    /// use greenlet::trace::{Event, EventKind};
+    ///
+    /// fn line(event: &Event<'_>) -> String {
+    ///     let verb = match event.kind {
+    ///         EventKind::Switch => "switches to",
+    ///         EventKind::Throw => "throws at",
+    ///     };
+    ///     format!("{:?} {verb} {:?}", event.from, event.to)
+    /// }
+    /// ```
     #[derive(Debug)]
     #[non_exhaustive]
     pub struct Event<'a> {
@@ -51,6 +63,26 @@ mod on {
     }
 
     /// What a switch delivered.
+    ///
+    /// ```
+    /// use std::{cell::Cell, rc::Rc};
+    /// use greenlet::{Greenlet, GreenletExit, enter, trace::{self, EventKind, Tracer}};
+    ///
+    /// let errors = Rc::new(Cell::new(0));
+    /// let count = Rc::clone(&errors);
+    /// trace::set(Some(Tracer::new(move |event| {
+    ///     if event.kind == EventKind::Throw {
+    ///         count.set(count.get() + 1);
+    ///     }
+    /// })));
+    /// enter(|me| {
+    ///     let child = Greenlet::new(me, |me, ()| me.switch_to_parent(()));
+    ///     me.switch(&child, ()).unwrap();
+    ///     me.throw(&child, GreenletExit).unwrap_err(); // there, and what came of it here
+    /// });
+    /// assert_eq!(errors.get(), 2);
+    /// # trace::set(None);
+    /// ```
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum EventKind {
         /// A value, or nothing.
@@ -60,6 +92,14 @@ mod on {
     }
 
     /// A callback for every switch of its thread.
+    ///
+    /// ```
+    /// use greenlet::trace::{self, Tracer};
+    ///
+    /// let outer = trace::set(Some(Tracer::new(|event| println!("{event:?}"))));
+    /// // …
+    /// trace::set(outer);
+    /// ```
     #[derive(Clone)]
     pub struct Tracer(Rc<dyn Fn(&Event<'_>)>);
 

@@ -6,6 +6,24 @@ use crate::tree::Block;
 
 /// A greenlet of whatever inbox: it can be looked at, not switched to. With the feature `trace`,
 /// whose [`Event`](crate::trace::Event)s have them.
+///
+/// ```
+/// use greenlet::{AnyGreenlet, Builder, enter, trace};
+///
+/// fn name_of(greenlet: AnyGreenlet<'_>) -> &str {
+///     greenlet.name().unwrap_or("main")
+/// }
+///
+/// enter(|me| {
+///     trace::set(Some(trace::Tracer::new(|event| {
+///         assert_ne!(event.from, event.to);
+///         println!("{} -> {}", name_of(event.from), name_of(event.to));
+///     })));
+///     let child = Builder::new().name("child").build(me, |_, ()| Ok(())).unwrap();
+///     me.switch(&child, ()).unwrap(); // main -> child, child -> main
+///     trace::set(None);
+/// });
+/// ```
 #[derive(Clone, Copy)]
 pub struct AnyGreenlet<'a>(&'a Block);
 

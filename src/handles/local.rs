@@ -38,6 +38,25 @@ macro_rules! local {
 ///
 /// A new greenlet has none; the value is made when it is first asked for and dropped when the
 /// greenlet ends, on its own stack. A root (see [`enter`](crate::enter)) is a greenlet too.
+///
+/// ```
+/// use std::cell::Cell;
+/// use greenlet::{LocalKey, enter};
+///
+/// greenlet::local! {
+///     static REQUESTS: Cell<u32> = Cell::new(0);
+///     static ERRORS: Cell<u32> = Cell::new(0);
+/// }
+///
+/// fn count(counter: &'static LocalKey<Cell<u32>>) -> u32 {
+///     counter.with(|count| count.replace(count.get() + 1))
+/// }
+///
+/// enter(|_me: &greenlet::Root<()>| {
+///     assert_eq!((count(&REQUESTS), count(&REQUESTS), count(&ERRORS)), (0, 1, 0));
+/// });
+/// assert!(REQUESTS.try_with(Cell::get).is_none());
+/// ```
 #[derive(Debug)]
 pub struct LocalKey<T: 'static> {
     initial: fn() -> T,

@@ -77,6 +77,20 @@ use crate::{
 
 /// The root greenlet as the closure of [`enter`](crate::enter) is lent it: a [`Current`] whose
 /// greenlets may borrow what lives for `'env`, outside the closure.
+///
+/// ```
+/// use greenlet::{Generator, Root, enter};
+///
+/// let text = String::from("to be");
+/// let lengths: Vec<_> = enter(|me: &Root<()>| {
+///     // `text` outlives the closure, so what is made under the root may borrow it.
+///     let lengths = Generator::new(me, |yielder, ()| {
+///         text.split(' ').try_for_each(|word| yielder.give(word.len()))
+///     });
+///     lengths.collect()
+/// });
+/// assert_eq!(lengths, [2, 2]);
+/// ```
 #[repr(transparent)]
 pub struct Root<'e, 'env: 'e, I> {
     current: Current<'e, I>,

@@ -431,6 +431,19 @@ impl From<Thrown> for Box<dyn Error + Send + Sync> {
 }
 
 /// A [`Thrown`] as an error that other threads may have: see [`Thrown::into_send`].
+///
+/// ```
+/// use greenlet::{Greenlet, enter};
+///
+/// let worker = std::thread::spawn(|| {
+///     enter(|me| {
+///         let parser = Greenlet::new(me, |_, text: &str| Ok(text.parse::<u8>()?));
+///         me.switch(&parser, "x").map_err(|thrown| thrown.into_send())
+///     })
+/// });
+/// let error = worker.join().unwrap().unwrap_err();
+/// assert_eq!(error.to_string(), "invalid digit found in string");
+/// ```
 pub struct SendError(SendBox);
 
 impl SendError {

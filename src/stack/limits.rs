@@ -5,6 +5,17 @@ use super::mapping::{self, first_resident_page, page_size};
 /// Where a stack lies: from the guard up to its top.
 ///
 /// Plain addresses: it says nothing of whether the stack is still there.
+///
+/// ```
+/// use greenlet::raw::Stack;
+///
+/// let stack = Stack::map(64 * 1024, 4096)?;
+/// let limits = stack.limits();
+/// assert_eq!(limits.top().addr() - limits.bottom().addr(), limits.size());
+/// assert!(limits.is_guard(limits.bottom().wrapping_sub(1)));
+/// assert_eq!(limits.peak(), 0);
+/// # Ok::<(), greenlet::StackError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StackLimits {
     guard: *mut u8,

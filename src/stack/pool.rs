@@ -114,6 +114,20 @@ struct Slot(NonNull<u8>);
 
 /// A stack on loan from a [`Pool`]. It is to be given back to that; one that is dropped instead
 /// stays mapped for ever.
+///
+/// ```
+/// use greenlet::raw::Pool;
+///
+/// let mut pool = Pool::new();
+/// let (first, second) = (pool.take(16 * 1024, 4096)?, pool.take(16 * 1024, 4096)?);
+/// assert!(!first.limits().is_guard(second.top()));
+/// assert_eq!(pool.in_use(), 2);
+/// for stack in [first, second] {
+///     // SAFETY: nothing runs on it.
+///     unsafe { pool.give_back(stack) };
+/// }
+/// # Ok::<(), greenlet::StackError>(())
+/// ```
 #[must_use = "a stack that is dropped stays mapped for ever: give it back to its pool"]
 pub struct PooledStack {
     top: NonNull<u8>,

@@ -8,6 +8,15 @@ use super::{
 };
 
 /// A stack with its guard, unmapped when dropped.
+///
+/// ```
+/// use greenlet::raw::Stack;
+///
+/// let stack = Stack::map(10_000, 1)?;
+/// assert!(stack.size() >= 10_000);
+/// assert!(stack.guard_size() >= 1);
+/// # Ok::<(), greenlet::StackError>(())
+/// ```
 pub struct Stack {
     mapping: Mapping,
     /// Bytes at the low end that fault when touched.

@@ -56,6 +56,20 @@ pub(crate) enum State {
 
 /// What a greenlet is doing, as it is seen from outside (rule s5). Prints itself in the words of
 /// greenlet's `repr`.
+///
+/// ```
+/// use greenlet::{Greenlet, Status, enter};
+///
+/// enter(|me| {
+///     let child = Greenlet::new(me, |me, ()| me.switch_to_parent(()));
+///     assert_eq!(child.status(), Status::New);
+///     me.switch(&child, ()).unwrap();
+///     assert_eq!(child.status(), Status::Suspended);
+///     me.switch(&child, ()).unwrap();
+///     assert_eq!(child.status(), Status::Dead);
+///     assert_eq!(me.handle().status().to_string(), "current active started");
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Status {
