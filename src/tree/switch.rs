@@ -103,9 +103,14 @@ unsafe fn switch_if_fast(me: &Block, target: &Block, message: Message) -> Answer
     {
         if thread::runs_on_fast_path(me) && target.state() == State::Active && !ptr::eq(me, target)
         {
+            // A pointer: the target may have died and been freed when this goes on.
+            let left_for = ptr::from_ref(target);
             // SAFETY: `me` runs. `target` is active and does not run: it is suspended or prepared.
             let message = unsafe { switch_to_active(me, target, message) };
-            return Answer { message, target };
+            return Answer {
+                message,
+                target: left_for,
+            };
         }
         Answer::refused(message, target, REFUSED)
     }
