@@ -122,7 +122,13 @@ pub(crate) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     if let Some(current) = unsafe { thread::current().as_ref() } {
         return body(current);
     }
-    // Nobody is lent its `Current`, so it has neither handles nor children that could outlive this.
+    with_root_on_stack(body)
+}
+
+/// `body` lends nobody its `Current`, so it has neither handles nor children that could outlive this.
+#[cold]
+#[inline(never)]
+fn with_root_on_stack<R>(body: impl FnOnce(&Block) -> R) -> R {
     let block = Block::new(&RootKind::<()>::STATIC, Settings::default, None);
     run(&block, body)
 }
