@@ -336,3 +336,138 @@ fn is_dropped_while_the_thread_unwinds() {
     assert!(caught.is_err());
     assert_eq!(log.take(), ["dropped"]);
 }
+
+/// A handle to a generator's own greenlet, which the function gives away.
+type Handle<'e, I> = std::cell::RefCell<Option<Greenlet<'e, I>>>;
+
+#[test]
+fn one_that_another_greenlet_switches_to_yields_to_who_waits_or_to_nobody() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let (log, handle) = (&log, &*Box::leak(Box::new(Handle::<()>::default())));
+        let main = me.handle();
+        let consumer = Greenlet::new(me, move |me, ()| {
+            let mut numbers = Generator::new(me, move |yielder, ()| {
+                handle.replace(Some(yielder.handle()));
+                yielder.switch(&main, ())?;
+                yielder.give(1)?;
+                // Nobody waits for this one.
+                log.add(yielder.give(2).unwrap_err().to_string());
+                log.add(yielder.give(3).is_err().to_string());
+                Ok(())
+            });
+            log.add(format!("{:?}", numbers.next()));
+            me.switch_to_parent(())?;
+            log.add(format!("{:?}", catch(|| numbers.next()).is_err()));
+            Ok(())
+        });
+        me.switch(&consumer, ()).unwrap();
+        let generator = handle.take().unwrap();
+        assert!(generator.is_active() && consumer.status() == greenlet::Status::Busy);
+        me.switch(&generator, ()).unwrap();
+        assert_eq!(consumer.status(), greenlet::Status::Suspended);
+        // It ends in its parent, the root.
+        let lost = me.switch(&generator, ()).unwrap_err();
+        assert!(lost.to_string().contains("is dead"), "{lost}");
+        me.switch(&consumer, ()).unwrap();
+    });
+    let gone = "cannot switch: the greenlet is dead";
+    assert_eq!(log.take(), ["Some(1)", gone, "true", "false"]);
+}
+
+#[test]
+fn a_consumer_that_its_generator_kills_ends_first() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let log = &log;
+        let consumer = Greenlet::new(me, move |me, ()| {
+            let _dropped = log.at_drop("consumer");
+            let consumer = me.handle();
+            let mut numbers = Generator::new(me, move |yielder, ()| {
+                let _dropped = log.at_drop("generator");
+                yielder.kill(&consumer).unwrap();
+                log.add("killed");
+                yielder.give(1)
+            });
+            assert_eq!(numbers.next(), None);
+            assert!(me.is_exiting());
+            me.switch_to_parent(())
+        });
+        let _lost = me.switch(&consumer, ());
+        assert!(consumer.is_dead());
+    });
+    assert_eq!(log.take(), ["consumer", "killed", "generator"]);
+}
+
+#[test]
+fn an_error_for_its_consumer_ends_the_wait_and_the_generator() {
+    let log = Log::new();
+    enter(|me: &Root<u32>| {
+        let log = &log;
+        let consumer = Greenlet::new(me, move |me: &greenlet::Child<u32, u32>, _| {
+            let child = Greenlet::new(me, |_, ()| Err(Number(7).into()));
+            let mut numbers = Generator::new(me, move |yielder, ()| {
+                let _dropped = log.at_drop("generator");
+                // It ends, and its parent, the consumer, waits for an item.
+                yielder.with_inbox(|me: &Current<()>| me.switch(&child, ()))?;
+                yielder.give(1_u64)
+            });
+            let error = numbers.resume(()).unwrap_err();
+            assert_eq!(number(Err::<(), _>(error)), 7);
+            assert_eq!(numbers.next(), None);
+            Ok(1)
+        });
+        assert_eq!(me.switch(&consumer, 0).unwrap(), 1);
+    });
+    assert_eq!(log.take(), ["generator"]);
+}
+
+#[test]
+fn items_and_inputs_may_be_large_and_are_dropped_once() {
+    let census = crate::support::census::Census::new();
+    enter(|me: &Root<()>| {
+        let token = || (census.token(), [7_u64; 100]);
+        let mut echoes = Generator::new(me, |yielder, mut input| {
+            loop {
+                input = yielder.give(input)?;
+            }
+        });
+        for _ in 0..3 {
+            let (_token, numbers) = echoes.resume(token()).unwrap().unwrap();
+            assert_eq!(numbers, [7; 100]);
+        }
+        drop(echoes);
+        let mut refused = Generator::new(me, move |yielder, _| yielder.give(token()).map(drop));
+        refused.resume(token()).unwrap();
+        refused.resume(token()).unwrap();
+        assert!(refused.resume(token()).unwrap().is_none());
+    });
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn a_yielder_yields_in_its_own_greenlet_only() {
+    enter(|me: &Root<()>| {
+        let mut numbers = Generator::new(me, |yielder: &Yielder<u32>, ()| {
+            enter(|inner: &Root<()>| {
+                assert!(yielder.give(1).is_err());
+                let other = Greenlet::new(inner, |_, ()| {
+                    assert!(yielder.give(2).is_err());
+                    Ok(())
+                });
+                inner.switch(&other, ())
+            })?;
+            yielder.give(3)
+        });
+        assert!(numbers.by_ref().eq([3]));
+    });
+}
+
+#[test]
+fn is_consumed_outside_every_greenlet() {
+    let unscoped = crate::support::unscoped();
+    let mut numbers = unscoped.enter(|me: &Current<()>| count(me, 3));
+    assert_eq!(numbers.next(), Some(0));
+    enter(|_: &Root<()>| assert_eq!(numbers.next(), Some(1)));
+    assert!(numbers.eq([2]));
+}

@@ -155,7 +155,12 @@ impl<'e, T: 'e> Future for Stackful<'e, T> {
     /// younger than the future (rule [s15](crate::guide::rules#s15)).
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         if let Some(waker) = self.coroutine.state() {
-            waker.borrow_mut().clone_from(context.waker());
+            let will_wake = waker.borrow().will_wake(context.waker());
+            if !will_wake {
+                // Nothing is borrowed while a waker is cloned or dropped, which may run any code.
+                let new = context.waker().clone();
+                drop(waker.replace(new));
+            }
         }
         match self.coroutine.resume(()) {
             Ok(Resumed::Yielded(())) => Poll::Pending,

@@ -32,7 +32,8 @@ pub enum SwitchError<M> {
     /// [s9](crate::guide::rules#s9)).
     Dead(M),
     /// The target waits for another greenlet to finish: it is inside a nested `enter` (rule
-    /// [s2](crate::guide::rules#s2)), or it is killing one. Or a kill is in progress and the target
+    /// [s2](crate::guide::rules#s2)), or it is killing one. Or it waits for a generator or future that
+    /// it has resumed. Or a kill is in progress and the target
     /// is older than it (rule [s15](crate::guide::rules#s15)). Retry when that has ended.
     Busy(M),
     /// The target's stack could not be had. The target stays new; try again when there is

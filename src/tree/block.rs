@@ -79,7 +79,8 @@ pub enum Status {
     Running,
     /// It waits in a switch of its own, and goes on when it is switched to.
     Suspended,
-    /// It waits for another greenlet to finish: it has entered again (rule s2), or kills somebody.
+    /// It waits for another greenlet to finish: it has entered again (rule s2), or kills somebody. Or
+    /// it waits for a generator or future that it has resumed.
     Busy,
     /// It has finished.
     Dead,
