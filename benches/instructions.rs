@@ -90,13 +90,12 @@ const PATHS: &[Path] = &[
         bound: 650,
         run: start_on_new_stacks,
     },
-    // Of them 57 for the registry of what is to end with it.
     Path {
         name: "enter and leave",
-        bound: 255,
+        bound: 230,
         run: enter_and_leave,
     },
-    // A switch to and fro, and a root for the one that asks.
+    // A switch to and fro, while the one that asks is busy.
     Path {
         name: "item of a generator",
         bound: 136,

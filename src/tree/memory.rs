@@ -10,8 +10,10 @@ use core::{
 #[cfg(all(feature = "std", not(miri)))]
 use static_assertions::const_assert;
 
-/// Memory is kept by its size in units of so many bytes …
+/// Memory is kept by its size in units of so many bytes, …
 const UNIT: usize = 32;
+/// … of which the allocator needs a word for itself (glibc, musl): a block of 184 bytes takes 192, …
+const OVERHEAD: usize = size_of::<usize>();
 /// … aligned like this, as blocks are, …
 const ALIGN: usize = align_of::<u64>();
 /// … up to so many units …
@@ -31,7 +33,7 @@ pub(super) struct SizeClass {
 impl SizeClass {
     pub(super) const fn of<T>() -> Self {
         let layout = Layout::new::<T>();
-        let units = layout.size().div_ceil(UNIT);
+        let units = (layout.size() + OVERHEAD).div_ceil(UNIT);
         // Miri notices the use of a freed piece, not of one that is kept.
         let keeps = cfg!(all(feature = "std", not(miri)));
         if keeps && layout.align() <= ALIGN && units < SIZES {
@@ -51,7 +53,7 @@ const_assert!(SizeClass::of::<super::Block>().units > 0);
 
 /// The layout of so many units.
 const fn piece(units: usize) -> Layout {
-    match Layout::from_size_align(units * UNIT, ALIGN) {
+    match Layout::from_size_align(units * UNIT - OVERHEAD, ALIGN) {
         Ok(layout) => layout,
         Err(_) => panic!("a few hundred bytes"),
     }
