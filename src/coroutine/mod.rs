@@ -65,7 +65,7 @@ impl<'e, I: 'e, Y: 'e, S: 'e, R: 'e> Coroutine<'e, I, Y, S, R> {
         let theirs = Rc::clone(&shared);
         // Its parent is not the greenlet that makes it: that may be suspended with this in its hands,
         // and a child would keep it.
-        let own = tree::with_ancestor(member, |parent: &Current<'e, Infallible>| {
+        let own = with_ancestor(member, |parent: &Current<'e, Infallible>| {
             let body = move |me: &Child<'e, I, Infallible>, first| {
                 let common = &theirs.common;
                 let end = host::catch(|| body(&Side { me, common }, first));
@@ -82,6 +82,19 @@ impl<'e, I: 'e, Y: 'e, S: 'e, R: 'e> Coroutine<'e, I, Y, S, R> {
         })?;
         let greenlet = Greenlet::of(own);
         Ok(Self(Some(Unfinished { greenlet, shared })))
+    }
+}
+
+/// Calls `make` with a parent for a greenlet that must not hold the greenlet that makes it: the root of
+/// the `enter` of `member`, or else a new root that is dead afterwards.
+///
+/// That parent need not be the running greenlet, and receives nothing: there is no message of its type.
+fn with_ancestor<'e, R>(member: &Block, make: impl FnOnce(&Current<'e, Infallible>) -> R) -> R {
+    // SAFETY: null, or the registry of an `enter` that has not ended, and its root.
+    match unsafe { member.home().as_ref().map(|home| &*home.root) } {
+        // SAFETY: nobody switches by it.
+        Some(root) => make(unsafe { Current::of(root) }),
+        None => tree::with_inbox(member, make),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `enter`: lends a root to a closure, and afterwards kills the greenlets that were made (rule s20).
 
 use core::{
-    convert::Infallible,
     ptr,
     sync::atomic::{Ordering, compiler_fence},
 };
@@ -48,22 +47,6 @@ pub(crate) fn with_inbox<'e, J: 'e, R>(
         // SAFETY: the block's inbox type is J, and its greenlet runs.
         body(unsafe { Current::of(root) })
     })
-}
-
-/// Calls `make` with a parent for a greenlet that must not hold the greenlet that makes it: the root of
-/// the `enter` of `member`, or else a new root that is dead afterwards.
-///
-/// That parent need not be the running greenlet, and receives nothing: there is no message of its type.
-pub(crate) fn with_ancestor<'e, R>(
-    member: &Block,
-    make: impl FnOnce(&Current<'e, Infallible>) -> R,
-) -> R {
-    // SAFETY: null, or the registry of an `enter` that has not ended, and its root.
-    match unsafe { member.home().as_ref().map(|home| &*home.root) } {
-        // SAFETY: nobody switches by it.
-        Some(root) => make(unsafe { Current::of(root) }),
-        None => with_inbox(member, make),
-    }
 }
 
 /// Kills the members that are alive when an `enter` ends. Dropped in its root.

@@ -47,7 +47,7 @@ pub(crate) mod thread;
 pub use block::Status;
 pub(crate) use block::{Block, Settings, State};
 pub(crate) use body::{new_borrowing_greenlet, new_greenlet};
-pub(crate) use enter::{enter, enter_unscoped, with_ancestor, with_inbox};
+pub(crate) use enter::{enter, enter_unscoped, with_inbox};
 #[cfg(feature = "std")]
 pub(crate) use inspect::{Reach, inspect};
 #[cfg(feature = "std")]

@@ -21,7 +21,7 @@ use super::Block;
 pub(crate) struct Registry {
     first: Cell<*const Block>,
     /// The root of the `enter`; null for the thread's.
-    pub(super) root: *const Block,
+    pub(crate) root: *const Block,
 }
 
 /// A block's place in a registry.
