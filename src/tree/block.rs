@@ -20,17 +20,12 @@ use super::{
 };
 #[cfg(thread_words)]
 use crate::arch;
-#[cfg(feature = "std")]
-use crate::stack::StackLimits;
 use crate::stack::Supply;
 use crate::{
-    StackError, Thrown,
-    arch::Start,
-    diagnostics::trace,
-    host,
-    raw::Context,
-    sanitizers::{self, ToolsFiber},
+    StackError, Thrown, arch::Start, diagnostics::trace, host, raw::Context, sanitizers::ToolsFiber,
 };
+#[cfg(feature = "std")]
+use crate::{sanitizers, stack::StackLimits};
 
 /// What a builder sets.
 #[derive(Default)]

@@ -114,11 +114,9 @@ fn of_panic(payload: host::Panic) -> Message {
 /// # Safety
 /// The message was made by [`of_panic`]; its `kind` may have flags since. The payload has not been
 /// taken.
-unsafe fn take_panic(message: Message) -> host::Panic {
+unsafe fn take_panic(message: Message) -> Box<host::Panic> {
     // SAFETY: the word is a box's raw pointer, and is taken once (contract).
-    *unsafe {
-        Box::<host::Panic>::from_raw(ptr::with_exposed_provenance_mut(message.word.assume_init()))
-    }
+    unsafe { Box::from_raw(ptr::with_exposed_provenance_mut(message.word.assume_init())) }
 }
 
 /// Returns a message with any content. A value is in a message already.
@@ -140,7 +138,7 @@ pub(super) unsafe fn take_content<T>(message: Message) -> Content<T> {
         match message.kind & CONTENT {
             VALUE => Content::Value(take_value(message)),
             THROWN => Content::Thrown(take_thrown(message)),
-            PANIC => Content::Panic(take_panic(message)),
+            PANIC => Content::Panic(*take_panic(message)),
             _ => unreachable!("only a killer receives nothing"),
         }
     }
