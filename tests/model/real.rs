@@ -24,9 +24,9 @@ use crate::{
     shared_by_greenlets,
 };
 
-/// Bytes. What 64-bit targets have by default: programs nest, and frames that were not optimized are
-/// large.
-const STACK_SIZE: usize = 256 * 1024;
+/// Bytes. Programs nest, in the drops of new greenlets as well, and frames that were not optimized are
+/// large, those of AddressSanitizer several times.
+const STACK_SIZE: usize = 1024 * 1024;
 
 /// All events of the program.
 pub fn run(program: &Program) -> Vec<Event> {
