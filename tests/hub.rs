@@ -489,23 +489,43 @@ fn says_what_everybody_is_doing() {
     assert!(server.child.wait().unwrap().success());
 }
 
-#[test]
-fn help_is_output_and_misuse_is_an_error_that_names_it() {
-    let help = example::run("hub", &["--help"]);
+/// `example` prints its help, and after each error in what it was given.
+#[track_caller]
+fn explains_misuse(example: &str, misuse: &[(&[&str], &str)]) {
+    let help = example::run(example, &["--help"]);
     assert!(help.status.success(), "{help:?}");
-    assert!(example::stdout(&help).starts_with("Usage: hub "));
-    for (arguments, error) in [
-        (&["--http"][..], "missing argument for option '--http'"),
-        (&["--http", "x"], "--http takes a port, not \"x\""),
-        (&["--timeout=-1"], "--timeout takes seconds, not \"-1\""),
-        (&["--all"], "invalid option '--all'"),
-    ] {
-        let output = example::run("hub", arguments);
+    assert!(example::stdout(&help).starts_with(&format!("Usage: {example} ")));
+    for (arguments, error) in misuse {
+        let output = example::run(example, arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert_eq!(example::stdout(&output), "");
-        let expected = format!("hub: {error}\n\n{}", example::stdout(&help));
+        let expected = format!("{example}: {error}\n\n{}", example::stdout(&help));
         assert_eq!(example::stderr(&output), expected);
     }
+}
+
+#[test]
+fn help_is_output_and_misuse_is_an_error_that_names_it() {
+    explains_misuse(
+        "hub",
+        &[
+            (&["--http"], "missing argument for option '--http'"),
+            (&["--http", "x"], "--http takes a port, not \"x\""),
+            (&["--timeout=-1"], "--timeout takes seconds, not \"-1\""),
+            (&["--all"], "invalid option '--all'"),
+        ],
+    );
+    explains_misuse(
+        "fetch",
+        &[
+            (&["127.0.0.1:80"], "an address and a path are needed"),
+            (
+                &["localhost", "/"],
+                "cannot parse argument \"localhost\": invalid socket address syntax",
+            ),
+            (&["--all"], "invalid option '--all'"),
+        ],
+    );
 }
 
 #[test]
@@ -516,4 +536,46 @@ fn a_port_that_is_taken_is_named() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let error = example::stderr(&output);
     assert!(error.starts_with(&format!("hub: port {port}: ")), "{error}");
+}
+
+/// What `fetch` prints of these pages, which status it ends with, and what it complains about.
+fn fetch(server: &str, paths: &[&str]) -> (String, Option<i32>, String) {
+    let output = example::run("fetch", &[&["--timeout", "60", server], paths].concat());
+    (
+        example::stdout(&output).to_owned(),
+        output.status.code(),
+        example::stderr(&output).to_owned(),
+    )
+}
+
+#[test]
+fn fetch_joins_its_tasks_in_the_order_of_the_pages() {
+    let server = Server::start(&[]);
+    // The first one is the last to come.
+    let printed = fetch(&server.http.to_string(), &["/sleep/200", "/", "/nowhere"]);
+    let pages = "200       6 /sleep/200\n200      13 /\n404      17 /nowhere\n";
+    assert_eq!(printed, (pages.into(), Some(0), String::new()));
+    let summary = server.drain();
+    assert!(
+        summary.starts_with("3 connections, 3 requests"),
+        "{summary}"
+    );
+}
+
+#[test]
+fn fetch_tells_which_page_did_not_come_and_why() {
+    let server = Server::start(&[]);
+    let (pages, status, complaints) = fetch(&server.http.to_string(), &["/panic", "/"]);
+    assert_eq!((&*pages, status), ("200      13 /\n", Some(1)));
+    assert_eq!(complaints, "fetch: /panic: this is not HTTP/1.1\n");
+
+    let address = server.http.to_string();
+    server.signal(libc::SIGINT);
+    assert!(server.end().0.success());
+    let (pages, status, complaints) = fetch(&address, &["/"]);
+    assert_eq!((&*pages, status), ("", Some(1)));
+    assert!(
+        complaints.starts_with("fetch: /: Connection refused"),
+        "{complaints}"
+    );
 }

@@ -19,6 +19,7 @@ use std::{
 
 use greenlet::{Builder, Current, Greenlet, GreenletExit, Thrown, WeakGreenlet, enter};
 use polling::{Event, Events, PollMode, Poller};
+use socket2::{Domain, Type};
 
 /// So many events are taken from the system at a time.
 const EVENTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -143,25 +144,34 @@ pub struct Task<'a, 'e> {
 
 impl<'e> Task<'_, 'e> {
     /// A new task, to run when this one waits.
-    pub fn spawn(
+    pub fn spawn<T: 'e>(
         self,
         name: impl Into<Box<str>>,
-        body: impl FnOnce(Task<'_, 'e>) -> Result<(), Thrown> + 'e,
-    ) -> Result<Greenlet<'e, ()>, Thrown> {
-        /// Takes a task off the list when it finishes, in whatever way.
-        struct Listed<'e>(Rc<Hub<'e>>, u64);
-        impl Drop for Listed<'_> {
-            fn drop(&mut self) {
-                let task = self.0.tasks.borrow_mut().remove(&self.1);
-                drop(task);
+        body: impl FnOnce(Task<'_, 'e>) -> Result<T, Thrown> + 'e,
+    ) -> Result<JoinHandle<'e, T>, Thrown> {
+        let listed = Listed {
+            hub: Rc::clone(self.hub),
+            number: self.hub.next_number(),
+            ended: Rc::new(Condition::new(self)),
+        };
+        let (number, ended) = (listed.number, Rc::clone(&listed.ended));
+        let outcome = Rc::new(Outcome {
+            name: name.into(),
+            result: RefCell::new(None),
+        });
+        let greenlet = Builder::new().name(&*outcome.name).build(self.me, {
+            let outcome = Rc::clone(&outcome);
+            move |me, ()| {
+                let result = body(Task {
+                    me,
+                    hub: &listed.hub,
+                });
+                if !me.is_exiting() {
+                    outcome.result.replace(Some(result));
+                }
+                Ok(())
             }
-        }
-
-        let number = self.hub.next_number();
-        let listed = Listed(Rc::clone(self.hub), number);
-        let greenlet = Builder::new()
-            .name(name)
-            .build(self.me, move |me, ()| body(Task { me, hub: &listed.0 }))?;
+        })?;
         let hub = self.hub.greenlet.get().expect("set before tasks run");
         greenlet.set_parent(hub)?;
         self.hub
@@ -170,13 +180,17 @@ impl<'e> Task<'_, 'e> {
             .push_back(greenlet.downgrade());
         let mut tasks = self.hub.tasks.borrow_mut();
         tasks.insert(number, greenlet.clone());
-        Ok(greenlet)
+        Ok(JoinHandle {
+            greenlet,
+            ended,
+            outcome,
+        })
     }
 
     /// Ends another task: what it waits for fails, its locals are dropped, its sockets closed.
-    pub fn kill(self, task: &Greenlet<'e, ()>) {
-        if let Err(error) = self.me.kill(task) {
-            eprintln!("{}: {error}", task.name().unwrap_or("main"));
+    pub fn kill<T>(self, task: &JoinHandle<'e, T>) {
+        if let Err(error) = self.me.kill(&task.greenlet) {
+            eprintln!("{}: {error}", task.outcome.name);
         }
     }
 
@@ -215,6 +229,57 @@ impl<'e> Task<'_, 'e> {
                 Ok(())
             }
         }
+    }
+}
+
+/// Takes a task off the list when it ends, in whatever way, and wakes who waits for that.
+struct Listed<'e> {
+    hub: Rc<Hub<'e>>,
+    number: u64,
+    ended: Rc<Condition<'e>>,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        let task = self.hub.tasks.borrow_mut().remove(&self.number);
+        drop(task);
+        self.ended.wake_all();
+    }
+}
+
+/// What a task has returned, until another one asks for it.
+struct Outcome<T> {
+    name: Box<str>,
+    result: RefCell<Option<Result<T, Thrown>>>,
+}
+
+impl<T> Drop for Outcome<T> {
+    /// Prints an error that nobody has asked for.
+    fn drop(&mut self) {
+        if let Some(Err(thrown)) = self.result.take() {
+            eprintln!("{}: {thrown}", self.name);
+        }
+    }
+}
+
+/// A task that was spawned. Dropping it neither ends the task nor waits for it.
+pub struct JoinHandle<'e, T> {
+    greenlet: Greenlet<'e, ()>,
+    ended: Rc<Condition<'e>>,
+    outcome: Rc<Outcome<T>>,
+}
+
+impl<'e, T> JoinHandle<'e, T> {
+    /// Waits until the task has ended. Returns what it returned; an error also if it was killed or has
+    /// panicked.
+    pub fn join(self, task: Task<'_, 'e>) -> Result<T, Thrown> {
+        while !self.greenlet.is_dead() {
+            self.ended.wait(task)?;
+        }
+        self.outcome.result.take().unwrap_or_else(|| {
+            let words = format!("{} was killed or has panicked", self.outcome.name);
+            Err(io::Error::other(words).into())
+        })
     }
 }
 
@@ -389,6 +454,36 @@ where
 impl Socket<'_, '_, TcpStream> {
     pub fn shut_down_writing(&self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
+    }
+}
+
+impl<'t, 'e> Socket<'t, 'e, TcpStream> {
+    /// Connects to a server; that takes until `deadline` at most, which is then the socket's.
+    pub fn connect(
+        task: Task<'t, 'e>,
+        server: SocketAddr,
+        deadline: Option<Instant>,
+    ) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&server.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            other => other?,
+        }
+        let mut connected = Self::new(task, Rc::new(socket.into()))?;
+        connected.set_deadline(deadline);
+        connected.when_ready(Direction::Write, |stream| {
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+            match stream.peer_addr() {
+                Err(error) if error.kind() == ErrorKind::NotConnected => {
+                    Err(ErrorKind::WouldBlock.into())
+                }
+                other => other.map(drop),
+            }
+        })?;
+        Ok(connected)
     }
 }
 

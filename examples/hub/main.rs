@@ -12,7 +12,6 @@
 //! nobody new is let in, requests that are there are answered; the second one kills.
 
 mod http;
-mod hub;
 
 use std::{
     borrow::Cow,
@@ -31,9 +30,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use greenlet::{Greenlet, Snapshot, Thrown};
+use greenlet::{Snapshot, Thrown};
 use http::Parsed;
-use hub::{Condition, Socket, Task};
+use hub::{Condition, JoinHandle, Socket, Task};
 use lexopt::{Arg, Parser};
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGUSR1},
@@ -176,7 +175,7 @@ struct Server<'e> {
 
 struct Connection<'e> {
     socket: Rc<TcpStream>,
-    task: Greenlet<'e, ()>,
+    task: JoinHandle<'e, ()>,
 }
 
 #[derive(Default)]
@@ -282,7 +281,7 @@ fn start_accepting<'e>(
     listener: TcpListener,
     server: &Rc<Server<'e>>,
     handler: Handler,
-) -> Result<Greenlet<'e, ()>, Thrown> {
+) -> Result<JoinHandle<'e, ()>, Thrown> {
     let server = Rc::clone(server);
     task.spawn(name, move |task| {
         let listener = Rc::new(listener);
@@ -346,7 +345,7 @@ impl<'e> Server<'e> {
             server: Rc::clone(self),
             id,
         };
-        let greenlet = task.spawn(name, {
+        let handle = task.spawn(name, {
             let socket = Rc::clone(&socket);
             move |task| {
                 let end = end;
@@ -355,7 +354,7 @@ impl<'e> Server<'e> {
         })?;
         let connection = Connection {
             socket,
-            task: greenlet,
+            task: handle,
         };
         self.connections.borrow_mut().insert(id, connection);
         Ok(())
