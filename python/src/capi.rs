@@ -65,15 +65,7 @@ unsafe fn checked<'a>(object: *mut PyObject) -> Option<&'a Green> {
 
 unsafe extern "C" fn new(run: *mut PyObject, parent: *mut PyObject) -> *mut PyObject {
     // SAFETY: the contract.
-    unsafe {
-        let Some(made) = object::make(greenlet_type()) else {
-            return ptr::null_mut();
-        };
-        if object::initialize(made.as_ptr(), run, parent) < 0 {
-            return ptr::null_mut();
-        }
-        made.into_ptr()
-    }
+    unsafe { into_nullable(object::make_with(greenlet_type(), run, parent)) }
 }
 
 unsafe extern "C" fn get_current() -> *mut PyObject {

@@ -1,7 +1,8 @@
 //! What happens when the last reference to a greenlet goes.
 //!
 //! One that is suspended receives `GreenletExit`: in its own thread at once, from another thread
-//! when its own comes to it (`Thread::doom`). If its thread has ended it is abandoned.
+//! when its own next asks for the running greenlet or makes one (`Thread::doom`). If its thread has
+//! ended it is abandoned.
 
 use pyo3_ffi::{
     self as ffi, Py_INCREF, Py_REFCNT, Py_TPFLAGS_HEAPTYPE, Py_TYPE, Py_XDECREF,
@@ -52,7 +53,7 @@ enum Fate {
     Lives,
 }
 
-/// Kills one that nobody has a reference to. It lives on if it gets one meanwhile.
+/// Kills a suspended greenlet to which there is no reference. It lives on if there is one afterwards.
 unsafe fn kill(green: &Green) -> Fate {
     let object = green.object;
     // SAFETY: the GIL is held, the reference count is zero.
@@ -96,8 +97,8 @@ unsafe fn throw_exit(green: &Green) {
         if !its_thread.is_running() {
             return its_thread.doom(green.object);
         }
-        // A parent in the meantime: it cannot be an ancestor of the running greenlet, or that
-        // would have a reference to it.
+        // The running greenlet is its parent meanwhile. That makes no cycle: an ancestor of the
+        // running greenlet has a reference.
         let parent = green
             .parent
             .replace(Some(Owned::from_borrowed(its_thread.current.get())));
@@ -116,7 +117,7 @@ unsafe fn throw_exit(green: &Green) {
     }
 }
 
-/// It has caught `GreenletExit` and is suspended again. It is leaked.
+/// Reports a greenlet that has caught `GreenletExit` and is suspended again, and leaks it.
 unsafe fn complain(object: *mut PyObject) {
     // SAFETY: the GIL is held.
     unsafe {

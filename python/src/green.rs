@@ -24,7 +24,7 @@ use crate::{
 
 /// All of a greenlet that Python code does not see directly; owned by its [`PyGreenlet`].
 ///
-/// Its fields are cells, because whatever runs Python code may come back to any of them.
+/// Its fields are cells, because any call that runs Python code may change them.
 #[repr(C)]
 pub(crate) struct Green {
     /// Where it is suspended.
@@ -46,12 +46,12 @@ pub(crate) struct Green {
     /// What it will run or, from the start to the end, what it runs.
     pub(crate) run: Slot,
     /// At the start: what it will run, until it runs. At the end: the parent that it switches to,
-    /// until that one has been resumed.
+    /// until that parent has been resumed.
     pub(crate) held: Slot,
     /// From the start to the end.
     pub(crate) stack: Cell<Option<Stack>>,
     /// In a main greenlet: its thread, null once that has ended. The thread itself stores the
-    /// null, without the GIL; only who holds the GIL frees the [`Thread`].
+    /// null, without the GIL; the [`Thread`] is freed with the GIL.
     pub(crate) thread: AtomicPtr<Thread>,
     /// Of an `UnswitchableGreenlet`: what it is to fail at.
     pub(crate) fails: Cell<Fails>,
@@ -126,7 +126,7 @@ impl Green {
     /// The object is a greenlet's, alive as long as the result is used.
     #[inline(always)]
     pub(crate) unsafe fn of<'a>(object: *mut PyObject) -> &'a Green {
-        // SAFETY: the caller's word; the pointer is set when the object is made.
+        // SAFETY: the object is alive (contract), and its pointer was set when it was made.
         unsafe { &*(*object.cast::<PyGreenlet>()).green }
     }
 
@@ -139,7 +139,7 @@ impl Green {
         if object.is_null() {
             return None;
         }
-        // SAFETY: the caller's word.
+        // SAFETY: the object is alive (contract).
         unsafe { (*object.cast::<PyGreenlet>()).green.as_ref() }
     }
 
@@ -200,10 +200,7 @@ impl Green {
         self.is_active() && !self.is_running()
     }
 
-    /// The same question as `not g.dead`. Ends one whose thread has ended.
-    ///
-    /// # Safety
-    /// The GIL is held. May run Python code.
+    /// Returns `not g.dead`. Abandons one whose thread has ended. May run Python code.
     pub(crate) unsafe fn is_alive(&self) -> bool {
         if self.is_of_dead_thread() {
             // SAFETY: its thread has ended, so it will not run again.
@@ -213,18 +210,18 @@ impl Green {
         self.state.get() != State::Dead
     }
 
-    /// Makes an active one dead without a word to it. What its frames hold is leaked, apart from
-    /// what CPython lets us reach.
+    /// Makes an active one dead without running it again. What its frames hold is leaked, apart from
+    /// what CPython lets us reach. May run Python code.
     ///
     /// # Safety
-    /// The GIL is held; it is not running and nobody resumes it. May run Python code.
+    /// It is not running, and is not resumed.
     pub(crate) unsafe fn abandon(&self) {
         if !self.is_active() {
             return;
         }
         self.state.set(State::Dead);
         if self.is_main() {
-            // Its frames and its stack are CPython's matter.
+            // CPython frees its frames and its stack.
             // SAFETY: the GIL is held.
             return unsafe { self.saved.clear(false) };
         }
@@ -232,10 +229,11 @@ impl Green {
         unsafe { self.discard_stack() };
     }
 
-    /// Gives back a stack with frames, unless somebody has one of them.
+    /// Gives back a stack with frames, unless there is another reference to one of them. May run
+    /// Python code.
     ///
     /// # Safety
-    /// The GIL is held; it is dead and not running. May run Python code.
+    /// It is dead and not running.
     unsafe fn discard_stack(&self) {
         // SAFETY: it does not run again.
         unsafe {
@@ -278,7 +276,7 @@ impl Green {
     /// Gives back its stack.
     ///
     /// # Safety
-    /// The GIL is held, and nothing runs on the stack any more.
+    /// Nothing runs on the stack any more.
     #[inline]
     pub(crate) unsafe fn release_stack(&self) {
         if let Some(stack) = self.stack.take() {
@@ -297,7 +295,7 @@ impl Drop for Green {
         if self.is_main() {
             object::count_main(-1);
         }
-        // SAFETY: its object is gone, so it is not running and nobody resumes it; the GIL is held.
+        // SAFETY: its object is gone, so it is not running and is not resumed; the GIL is held.
         unsafe {
             self.abandon();
             if self.stack_limits().is_some() {

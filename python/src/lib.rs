@@ -21,6 +21,16 @@
 //!
 //! All of it runs under the GIL, but for what a thread does when it ends (`thread.rs`). A build of
 //! CPython without the GIL is refused when the module is compiled.
+//!
+//! # Contract
+//!
+//! Whoever calls an `unsafe fn` of this crate holds the GIL. Each object that it passes is of the
+//! type that the function's name or documentation says, and stays alive until the function
+//! returns. It may be null only where the documentation says what null stands for. A function that
+//! returns null, -1 or `None` for an error has set an exception. `SAFETY: the contract` refers to
+//! these lines; what else a function wants is below its own `# Safety`.
+//!
+//! CPython keeps the same contract with the functions that it calls.
 
 use core::{ffi::CStr, mem, ptr};
 

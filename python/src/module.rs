@@ -109,11 +109,8 @@ const fn function(
 }
 
 /// A reference to the running greenlet. `None`: with an exception.
-///
-/// # Safety
-/// The GIL is held.
 pub(crate) unsafe fn current() -> Option<Owned> {
-    // SAFETY: the caller's word.
+    // SAFETY: the contract.
     unsafe {
         if shim::is_finalizing() {
             exceptions::raise(PyExc_RuntimeError, c"greenlet is being finalized");

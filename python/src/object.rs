@@ -116,25 +116,25 @@ const TYPE_DOC: &CStr = c"greenlet(run=None, parent=None)
 
 A function that can be suspended in the middle of any call that it makes.
 
-It does not run before the first switch to it. Without `run` a subclass has a method of that
-name. Without `parent` it is the running greenlet: where an end, or an exception that nobody
-catches, leads to.";
+It starts at the first switch to it. `run` is what it calls then; a subclass may have a method of
+that name instead. `parent` is resumed with the result when it ends, or receives the exception that
+ended it; without the argument it is the running greenlet.";
 const SWITCH_DOC: &CStr = c"switch(*args, **kwargs)
 
 Suspends the running greenlet and resumes this one.
 
-A new greenlet calls run(*args, **kwargs). In one that is suspended, the call that suspended it
-returns the argument; several of them as a tuple, keyword arguments as a dictionary, both as a pair
-of these. A dead one passes on what it was sent to its parent.
+A new greenlet calls run(*args, **kwargs). In a suspended one, the call that suspended it returns
+the argument: several as a tuple, keyword arguments as a dictionary, both as a pair of these. A dead
+one passes the arguments on to its parent.
 
-Returns, in the same way, what this greenlet is sent when it is resumed.";
+Returns, in the same way, what the caller is resumed with.";
 const THROW_DOC: &CStr = c"throw(typ=GreenletExit, val=None, tb=None)
 
 Resumes this greenlet as switch() does, and raises an exception there.
 
-A new greenlet dies of it, and does not run. If nobody catches a GreenletExit, it ends the greenlet
-and is returned to the parent.";
-const RUN_DOC: &CStr = c"What it will run. There is none once it has been started.";
+A new greenlet ends without having run. A GreenletExit that is not caught ends the greenlet, and
+its parent is resumed with it as a value.";
+const RUN_DOC: &CStr = c"What it calls when it starts. Once started it has no such attribute.";
 const PARENT_DOC: &CStr = c"The greenlet that is resumed when this one ends.";
 const FRAME_DOC: &CStr = c"The innermost frame of a suspended greenlet; otherwise None.";
 const CONTEXT_DOC: &CStr = c"The contextvars.Context in which it runs, or None if that is empty.";
@@ -228,8 +228,8 @@ pub(crate) fn count_main(change: isize) -> isize {
     MAINS.fetch_add(change, Ordering::Relaxed) + change
 }
 
-/// Gives an object its `Green`. Returns whether there was memory for it; otherwise there is an
-/// exception, and what was to be in it is dropped.
+/// Gives a new object its `Green`. Returns `false`, with an exception, if there is no memory for it;
+/// then `green` is dropped.
 unsafe fn give_green(object: *mut PyObject, green: Green) -> bool {
     // SAFETY: a new object, whose pointer is null; memory for a `Green`.
     unsafe {
@@ -257,7 +257,7 @@ pub(crate) unsafe fn free_green(this: *mut PyGreenlet) {
     }
 }
 
-/// The main greenlet of a thread, which does not know it yet. `None`: with an exception.
+/// A main greenlet, for a thread that does not know it yet. `None`: with an exception.
 pub(crate) unsafe fn new_main() -> Option<Owned> {
     // SAFETY: the GIL is held.
     unsafe {
@@ -278,13 +278,13 @@ pub(crate) unsafe extern "C" fn new(
 }
 
 /// A new greenlet under the running one. `None`: with an exception.
-pub(crate) unsafe fn make(kind: *mut PyTypeObject) -> Option<Owned> {
+unsafe fn make(kind: *mut PyTypeObject) -> Option<Owned> {
     // SAFETY: the GIL is held; the type is this one or derived from it.
     unsafe {
         let object = if (*kind).tp_flags & Py_TPFLAGS_IS_ABSTRACT == 0 {
             ((*kind).tp_alloc.unwrap_unchecked())(kind, 0)
         } else {
-            // It says what is abstract.
+            // Its error names the abstract methods.
             let nothing = names::empty_tuple();
             let base = (*ptr::addr_of_mut!(PyBaseObject_Type)).tp_new;
             (base.unwrap_unchecked())(kind, nothing.as_ptr(), ptr::null_mut())
@@ -294,6 +294,19 @@ pub(crate) unsafe fn make(kind: *mut PyTypeObject) -> Option<Owned> {
         thread.end_doomed();
         let parent = Owned::from_borrowed(thread.current.get());
         give_green(object.as_ptr(), Green::new(object.as_ptr(), parent)).then_some(object)
+    }
+}
+
+/// A new greenlet with what was given; null stands for what was not. `None`: with an exception.
+pub(crate) unsafe fn make_with(
+    kind: *mut PyTypeObject,
+    run: *mut PyObject,
+    parent: *mut PyObject,
+) -> Option<Owned> {
+    // SAFETY: the contract.
+    unsafe {
+        let made = make(kind)?;
+        (initialize(made.as_ptr(), run, parent) == 0).then_some(made)
     }
 }
 
@@ -344,17 +357,11 @@ unsafe extern "C" fn call_type(
             return call_type_by_name(kind, arguments, count, names);
         }
         let argument = |index| argument_or(ptr::null_mut(), arguments, count, index);
-        let Some(made) = make(kind.cast()) else {
-            return ptr::null_mut();
-        };
-        if initialize(made.as_ptr(), argument(0), argument(1)) < 0 {
-            return ptr::null_mut();
-        }
-        made.into_ptr()
+        into_nullable(make_with(kind.cast(), argument(0), argument(1)))
     }
 }
 
-/// The same by `tp_new` and `tp_init`, for arguments that have names or are wrong.
+/// [`call_type`] by `tp_new` and `tp_init`, for keyword arguments and for too many.
 #[cold]
 unsafe fn call_type_by_name(
     kind: *mut PyObject,
@@ -362,7 +369,7 @@ unsafe fn call_type_by_name(
     count: Py_ssize_t,
     names: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: the caller's arguments; what has a metaclass has a way to be called.
+    // SAFETY: the contract; `type` has a `tp_call`.
     unsafe {
         let Some((positional, keywords)) = pack_call(arguments, count, names) else {
             return ptr::null_mut();
@@ -373,10 +380,10 @@ unsafe fn call_type_by_name(
     }
 }
 
-/// Of `count` arguments the one with this index, or else the default.
+/// Returns the argument with this index, or `default` if there are not so many.
 ///
 /// # Safety
-/// There are so many.
+/// `arguments` points to `count` objects.
 #[inline(always)]
 unsafe fn argument_or(
     default: *mut PyObject,
@@ -385,19 +392,15 @@ unsafe fn argument_or(
     index: Py_ssize_t,
 ) -> *mut PyObject {
     if index < count {
-        // SAFETY: the caller's word.
+        // SAFETY: it is one of `count` (contract).
         unsafe { *arguments.offset(index) }
     } else {
         default
     }
 }
 
-/// Sets what was given; null stands for what was not.
-pub(crate) unsafe fn initialize(
-    this: *mut PyObject,
-    run: *mut PyObject,
-    parent: *mut PyObject,
-) -> c_int {
+/// Sets `run` and `parent`; null stands for one that was not given. Returns -1 with an exception.
+unsafe fn initialize(this: *mut PyObject, run: *mut PyObject, parent: *mut PyObject) -> c_int {
     // SAFETY: the GIL is held; live objects or null.
     unsafe {
         if !run.is_null() && set_run(this, run, ptr::null_mut()) < 0 {
@@ -468,8 +471,8 @@ pub(crate) unsafe extern "C" fn clear(this: *mut PyObject) -> c_int {
     0
 }
 
-/// Not the collector's matter: what the frames of a suspended greenlet hold cannot be visited,
-/// and what is found to be garbage must not run.
+/// `tp_is_gc`. Exempts a greenlet with frames of its own from collection: what they hold cannot be
+/// visited, and what is found to be garbage must not run.
 unsafe extern "C" fn is_gc(this: *mut PyObject) -> c_int {
     // SAFETY: CPython's call.
     let Some(green) = (unsafe { Green::of_nullable(this) }) else {

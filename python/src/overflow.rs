@@ -9,9 +9,6 @@ use crate::{refs::Owned, thread::Thread};
 
 /// Installs the report, and gives the calling thread a stack for it if it has none. Null: with an
 /// exception.
-///
-/// # Safety
-/// The GIL is held.
 pub(crate) unsafe fn install() -> *mut PyObject {
     // SAFETY: the hook keeps to what hooks may do.
     unsafe { set_overflow_hook(Some(describe)) };

@@ -34,7 +34,7 @@ impl Content {
     /// The arguments of a call by the vector call protocol. `None`: with an exception.
     ///
     /// # Safety
-    /// The GIL is held; the pointers are what CPython passes to a `METH_FASTCALL | METH_KEYWORDS`
+    /// The pointers and the count are what CPython passes to a `METH_FASTCALL | METH_KEYWORDS`
     /// function.
     #[inline(always)]
     pub(crate) unsafe fn of_call(
@@ -42,7 +42,7 @@ impl Content {
         count: isize,
         names: *mut PyObject,
     ) -> Option<Self> {
-        // SAFETY: the caller's word.
+        // SAFETY: `arguments` points to `count` objects and those with names (contract).
         unsafe {
             match (names.is_null(), count) {
                 (true, 0) => Some(Self::Empty),
@@ -52,13 +52,14 @@ impl Content {
         }
     }
 
+    /// [`of_call`](Self::of_call) for several arguments or such as have names.
     #[inline(never)]
     unsafe fn of_many(
         arguments: *const *mut PyObject,
         count: isize,
         names: *mut PyObject,
     ) -> Option<Self> {
-        // SAFETY: the caller's word.
+        // SAFETY: the contract of `of_call`.
         unsafe {
             let (positional, keywords) = pack_call(arguments, count, names)?;
             match keywords {
@@ -69,9 +70,6 @@ impl Content {
     }
 
     /// Those of a call of the C API. `None`: with an exception.
-    ///
-    /// # Safety
-    /// The GIL is held.
     pub(crate) unsafe fn both(positional: &Owned, keywords: &Owned) -> Option<Self> {
         // SAFETY: live objects.
         let pair = unsafe { PyTuple_Pack(2, positional.as_ptr(), keywords.as_ptr()) };
@@ -85,12 +83,9 @@ impl Content {
 
     /// What a suspended greenlet's `switch()` returns. Null: with an exception, which it may be that
     /// is thrown.
-    ///
-    /// # Safety
-    /// The GIL is held.
     #[inline(always)]
     pub(crate) unsafe fn into_value(self) -> *mut PyObject {
-        // SAFETY: the caller's word.
+        // SAFETY: the contract.
         unsafe {
             match self {
                 Self::Nothing => ptr::null_mut(),
@@ -105,9 +100,9 @@ impl Content {
     /// Calls what a new greenlet is to run. Null: with an exception.
     ///
     /// # Safety
-    /// The GIL is held; it is not [`Nothing`](Self::Nothing); `run` is alive until this returns.
+    /// It is not [`Nothing`](Self::Nothing).
     pub(crate) unsafe fn call(&self, run: *mut PyObject) -> *mut PyObject {
-        // SAFETY: the caller's word.
+        // SAFETY: the contract.
         unsafe {
             let (positional, keywords) = match self {
                 Self::Nothing | Self::Empty => return PyObject_CallNoArgs(run),
@@ -176,7 +171,8 @@ pub(crate) unsafe fn pack_call(
     count: isize,
     names: *mut PyObject,
 ) -> Option<(Owned, Option<Owned>)> {
-    // SAFETY: the caller's word; the tuple has room for `count`.
+    // SAFETY: `arguments` points to `count` objects and those with names (contract); the tuple has
+    // room for `count`.
     unsafe {
         let positional = Owned::from_new(PyTuple_New(count))?;
         for index in 0..count {

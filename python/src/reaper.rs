@@ -34,10 +34,10 @@ unsafe extern "C" {
     safe fn clock() -> clock_t;
 }
 
-/// Hands over the record of a thread that is ending. Without the GIL.
+/// Hands over the record of a thread that is ending.
 ///
 /// # Safety
-/// `thread` is a record that nobody uses any more, and that is handed over once.
+/// `thread` is a record that is not used any more, and is handed over once. The GIL is not needed.
 pub(crate) unsafe fn queue(thread: *mut Thread) {
     // SAFETY: reads a pointer of the runtime. There is a race with an interpreter that is being
     // finalized; upstream has it as well.
@@ -90,7 +90,7 @@ extern "C" fn reap(_: *mut c_void) -> c_int {
     ASKED.store(false, Ordering::Release);
     let mut thread = QUEUE.swap(ptr::null_mut(), Ordering::Acquire);
     while !thread.is_null() {
-        // SAFETY: what is in the queue is a record that nobody else uses; the GIL is held.
+        // SAFETY: what is in the queue is a record that nothing else uses; the GIL is held.
         unsafe {
             let next = (*thread).next.get();
             WAITING.fetch_sub(1, Ordering::Relaxed);

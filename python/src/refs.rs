@@ -25,7 +25,7 @@ impl Owned {
     /// # Safety
     /// `object` is a live object.
     pub(crate) unsafe fn from_borrowed(object: *mut PyObject) -> Self {
-        // SAFETY: the caller's word.
+        // SAFETY: it is alive (contract), so it is not null.
         unsafe {
             Py_INCREF(object);
             Self(NonNull::new_unchecked(object))

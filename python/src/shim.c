@@ -201,7 +201,7 @@ static inline void restore(PyThreadState *thread, struct saved *to)
     to->exc_state = (_PyErr_StackItem){0};
 #if HAS_CFRAME
 #    if !SINCE(12)
-    // Whether there is tracing is the thread's matter, though it is noted in here.
+    // Tracing belongs to the thread, though CPython keeps it in here.
     to->cframe->use_tracing = thread->cframe->use_tracing;
 #    endif
     thread->cframe = to->cframe;
@@ -431,14 +431,14 @@ bool greenlet_shim_has_frames(const struct saved *it)
 }
 
 // Drops the frame objects of a greenlet that will not run again. Returns false, and drops none, if
-// somebody else has one of them, which then has to find its frame where it is: the stack must not be
-// used again. To be called before `greenlet_shim_clear`.
+// there is another reference to one of them: that frame then has to stay where it is, and the stack
+// must not be used again. To be called before `greenlet_shim_clear`.
 bool greenlet_shim_drop_frames(struct saved *it)
 {
 #if SINCE(11)
     int enabled = PyGC_Disable();
     PyFrameObject *frame = (PyFrameObject *)greenlet_shim_frame(it);
-    // Without memory for a frame object nobody knows who has those further out.
+    // Without memory for a frame object it is unknown whether those further out are referenced.
     bool kept = !frame && greenlet_shim_has_frames(it);
     while (frame && !kept) {
         // One reference is this one, another the frame's own.
@@ -537,8 +537,8 @@ int greenlet_shim_trash_nesting(void)
     return nesting ? *nesting : -1;
 }
 
-// Whether a type may say that some of its objects are not the collector's matter. Otherwise
-// `greenlet_shim_traverse` and `greenlet_shim_clear` also see to what frames hold.
+// Returns whether a type may exempt some of its objects from collection, by `tp_is_gc`. Otherwise
+// `greenlet_shim_traverse` and `greenlet_shim_clear` also visit and drop what frames hold.
 int greenlet_shim_may_exempt(void)
 {
     return !SINCE(15);
@@ -556,7 +556,7 @@ int greenlet_shim_is_traceback(PyObject *object)
     return PyTraceBack_Check(object);
 }
 
-// Returns whether the interpreter is being finalized: no Python code may be begun then.
+// Returns whether the interpreter is being finalized: no Python code may start then.
 int greenlet_shim_is_finalizing(void)
 {
 #if SINCE(13)

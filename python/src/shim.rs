@@ -51,7 +51,7 @@ unsafe extern "C" {
     fn greenlet_shim_is_finalizing() -> c_int;
 }
 
-// Every call: the GIL is held, and what is passed is as `shim.c` says at the function.
+// SAFETY of all that follow: the contract, and `shim.c` at each function.
 
 impl Saved {
     pub(crate) const fn new() -> Self {

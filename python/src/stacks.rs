@@ -60,9 +60,6 @@ pub(crate) fn set_size(bytes: isize) -> Option<usize> {
 }
 
 /// Takes the size from the environment. `None`: with an exception.
-///
-/// # Safety
-/// The GIL is held.
 pub(crate) unsafe fn configure() -> Option<()> {
     let Some(given) = env::var_os(VARIABLE) else {
         return Some(());
@@ -87,9 +84,6 @@ pub(crate) unsafe fn configure() -> Option<()> {
 
 impl Stack {
     /// `None`: with an exception.
-    ///
-    /// # Safety
-    /// The GIL is held.
     pub(crate) unsafe fn take() -> Option<Self> {
         let size = size();
         // SAFETY: the GIL is held.
@@ -123,7 +117,7 @@ impl Stack {
     /// # Safety
     /// The GIL is held, and nothing uses the stack or the room any more.
     pub(crate) unsafe fn give_back(self) {
-        // SAFETY: it is of this pool; the rest is the caller's word.
+        // SAFETY: it is of this pool, and nothing uses it any more (contract).
         unsafe { (*POOL.0.get()).give_back(self.0) }
     }
 }

@@ -1,12 +1,9 @@
-//! The switch: to whom it goes, what it does to CPython's thread state, start and end of a
-//! greenlet.
-//!
-//! Contract of all functions: the GIL is held, and the objects that are passed live. Where a
-//! function returns an object, null says that an exception is pending.
+//! The switch: which greenlet it resumes, what it does to CPython's thread state, and how a greenlet
+//! starts and ends.
 //!
 //! No Python code runs from the moment a parcel is put into a greenlet until that greenlet has
-//! taken it out again, but for the lookup of `run`, around which the parcel is set aside. What was
-//! looked at before any Python code ran is looked at again after it.
+//! taken it out again. What was checked before Python code ran, as in the lookup of `run`, is
+//! checked again after it.
 
 use core::{
     mem::{self, MaybeUninit},
@@ -30,8 +27,8 @@ use crate::{
     trace,
 };
 
-/// Returns the thread, if `target` may be switched to: it belongs to the running thread, or would
-/// if it were started. `None`: with an exception.
+/// Returns the running thread if `target` may be switched to: if it belongs to that thread, or would
+/// once it is started. `None`: with an exception.
 #[inline(always)]
 pub(crate) unsafe fn check(target: &Green) -> Option<&Thread> {
     if let Some(main) = target.find_main()
@@ -92,7 +89,8 @@ pub(crate) unsafe fn switch(to: &Green, content: Content) -> *mut PyObject {
     }
 }
 
-/// [`switch`] to one that is not simply suspended. A dead one passes it on to its parent.
+/// [`switch`] to a greenlet that is not just suspended. A dead one passes the content on to its
+/// parent.
 #[inline(never)]
 unsafe fn route(thread: &Thread, to: &Green, content: Content) -> *mut PyObject {
     let mut green = to;
@@ -132,7 +130,8 @@ unsafe fn route(thread: &Thread, to: &Green, content: Content) -> *mut PyObject 
     }
 }
 
-/// Switches to a greenlet that Python code may have started, ended or lost meanwhile.
+/// Switches to a greenlet after Python code ran, which may have started or ended it, or dropped the
+/// last other reference to it.
 unsafe fn again(kept: Owned, content: Content) -> *mut PyObject {
     let pending = content.is_nothing().then(Exception::take);
     let green = kept.as_ptr();
@@ -154,7 +153,7 @@ unsafe fn again(kept: Owned, content: Content) -> *mut PyObject {
     }
 }
 
-/// To switch to oneself returns at once, and is traced.
+/// A switch of the running greenlet to itself: returns at once, and is traced.
 unsafe fn to_itself(thread: &Thread, me: &Green, content: Content) -> *mut PyObject {
     // SAFETY: the contract.
     unsafe {
@@ -167,7 +166,8 @@ unsafe fn to_itself(thread: &Thread, me: &Green, content: Content) -> *mut PyObj
     }
 }
 
-/// What an `UnswitchableGreenlet` does. Another that would have been its way dies of it.
+/// Refuses a switch to an `UnswitchableGreenlet`. With `murder`, which is for one that a dead
+/// greenlet passed the switch on to, it dies.
 unsafe fn fail(green: &Green, murder: bool, content: Content) -> *mut PyObject {
     let text = if green.is_started() {
         c"Failed to switch stacks into a running greenlet."
@@ -230,8 +230,8 @@ fn fail_stack_switch(fails: Fails) {
     }
 }
 
-/// The switch itself, from `me`, which runs, to `to`, which is suspended or prepared. Returns who
-/// resumes `me`.
+/// The switch itself, from `me`, which runs, to `to`, which is suspended or prepared. Returns the
+/// greenlet that resumes `me` later.
 #[inline(always)]
 unsafe fn leave(thread: &Thread, me: &Green, to: &Green) -> Origin {
     // SAFETY: `to` is suspended in this thread, on a stack of its own, or prepared by it (contract);
@@ -255,7 +255,7 @@ unsafe fn leave(thread: &Thread, me: &Green, to: &Green) -> Origin {
     }
 }
 
-/// Nothing without a tool's feature.
+/// Tells the tools of the switch that follows. Does nothing without the feature of one.
 #[inline(always)]
 unsafe fn tell_tools(me: &Green, to: &Green) {
     // SAFETY: the switch follows.
@@ -299,7 +299,7 @@ unsafe fn origin_of(word: MaybeUninit<usize>) -> Origin {
     }
 }
 
-/// What `me` does first when it is resumed.
+/// Takes what `me` was resumed with, and reports the switch to the trace function.
 #[inline(always)]
 unsafe fn arrive(thread: &Thread, me: &Green, origin: Origin) -> *mut PyObject {
     let content = me.parcel.take();
@@ -328,7 +328,7 @@ unsafe fn start(thread: &Thread, green: &Green, content: Content) -> Start {
     // SAFETY: the contract.
     unsafe {
         let pending = content.is_nothing().then(Exception::take);
-        // The lookup may be any Python code: it may switch, and drop who keeps the greenlet.
+        // The lookup may run any Python code: it may switch, and drop what keeps the greenlet.
         let kept = Owned::from_borrowed(green.object);
         let Some(run) = Owned::from_new(PyObject_GetAttr(green.object, names::run())) else {
             return FAILED;
@@ -349,7 +349,7 @@ unsafe fn start(thread: &Thread, green: &Green, content: Content) -> Start {
             );
             return FAILED;
         }
-        // This is no time for it to go, and it does not: there are other references.
+        // Not the last reference, so nothing ends here.
         drop(kept);
         let fails = green.fails.get();
         if fails.switch {
@@ -367,7 +367,7 @@ unsafe fn start(thread: &Thread, green: &Green, content: Content) -> Start {
         green.saved.prepare(low, top, end);
         let main = Green::of(thread.main.get());
         green.main.set(Some(Owned::from_borrowed(main.object)));
-        // Who gets its result may be another at each time: its stack is shown by itself.
+        // The parent may change at any time: a debugger sees the stack of this one only.
         green.context.set_parent(raw::END);
         green
             .context
@@ -403,14 +403,14 @@ unsafe extern "C" fn bottom(
     }
 }
 
-/// Calls `run`. Returns what is to be sent to the parent.
+/// Calls `run`. Returns what the parent is resumed with.
 #[inline(never)]
 unsafe fn body(thread: &Thread, me: &Green, origin: Origin) -> Content {
     // SAFETY: the contract.
     unsafe {
         let content = me.parcel.take();
         let thrown = content.is_nothing();
-        // It may be that nobody else has what was here, and that it switches as it goes.
+        // This may be the last reference to what was here, and to drop that may switch.
         let before = me.run.replace(me.held.take());
         if thrown {
             let pending = Exception::take();
@@ -450,7 +450,7 @@ pub(crate) unsafe fn exit_value() -> Content {
     Content::Single(Exception::take().into_value().unwrap_or_else(Owned::none))
 }
 
-/// Leaves for the parent, for ever.
+/// Switches to the parent and never returns.
 #[inline(never)]
 unsafe fn end(me: &Green, result: Content) -> ! {
     me.state.set(State::Dead);
@@ -460,10 +460,10 @@ unsafe fn end(me: &Green, result: Content) -> ! {
     unsafe {
         while let Some(it) = parent {
             let green = Green::of(it.as_ptr());
-            // This stack could not drop it.
+            // Dropped by whichever is resumed: this stack does not run again.
             me.held.set(Some(it));
             switch(green, mem::replace(&mut content, Content::Nothing));
-            // It returns only if it cannot be done; then that is thrown into the next.
+            // It returns only if it failed. The next ancestor receives that exception.
             parent = green.parent.to_owned();
         }
         PyErr_WriteUnraisable(me.object);

@@ -53,9 +53,6 @@ static RECENT: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 
 /// Sees to [`FORKS`]. `None`: with an exception.
-///
-/// # Safety
-/// The GIL is held.
 pub(crate) unsafe fn watch_forks() -> Option<()> {
     // SAFETY: the function stays where it is, as CPython unloads no extension.
     if unsafe { libc::pthread_atfork(None, None, Some(in_child)) } != 0 {
@@ -110,10 +107,10 @@ fn identity() -> pthread_t {
 }
 
 impl Thread {
-    /// That of the calling thread. `None`: with an exception.
+    /// Returns the calling thread's record. `None`: with an exception.
     ///
     /// # Safety
-    /// The GIL is held, as long as the result is used.
+    /// The GIL stays held as long as the result is used.
     #[inline(always)]
     pub(crate) unsafe fn running<'a>() -> Option<&'a Thread> {
         // SAFETY: a record is freed with the GIL, by which time it is not the recent one.
@@ -122,15 +119,17 @@ impl Thread {
         {
             return Some(recent);
         }
-        // SAFETY: the caller's word.
+        // SAFETY: the contract.
         unsafe { Self::find() }
     }
 
-    /// That of the calling thread, if it is the one that was used last; for a signal handler. A
-    /// thread that runs a greenlet has switched to it, and no other thread uses greenlet before
-    /// the interpreter lets it run: usually it is.
+    /// Returns the calling thread's record if that is the one which was used last. For the handler
+    /// of a fault, which may not touch a thread-local variable for the first time. While the thread
+    /// holds the GIL, the record that was used last usually is its own.
     pub(crate) fn of_fault<'a>() -> Option<&'a Thread> {
-        // SAFETY: a record is freed when its thread has ended; this one's has not.
+        // SAFETY: with the GIL, a record that is found here is not freed. Without it, as in C code
+        // that has released it, another thread's may be freed between the two lines: the look at it
+        // then reads freed memory, or faults in a process that a fault is about to end.
         let recent = unsafe { RECENT.load(Ordering::Relaxed).as_ref() };
         recent.filter(|thread| thread.is_running())
     }
@@ -141,6 +140,7 @@ impl Thread {
         self.ident == identity() && self.forks.get() == FORKS.load(Ordering::Relaxed)
     }
 
+    /// [`running`](Self::running) where the record that was used last is another thread's.
     #[cold]
     unsafe fn find<'a>() -> Option<&'a Thread> {
         let Ok(mut thread) = MINE.try_with(|mine| mine.0.get()) else {
@@ -169,7 +169,8 @@ impl Thread {
         Some(unsafe { &*thread })
     }
 
-    /// With a main greenlet that does not know its thread yet.
+    /// Makes the calling thread's record, with a main greenlet that does not know it yet. `None`: with
+    /// an exception.
     unsafe fn new() -> Option<Box<Thread>> {
         // SAFETY: the GIL is held.
         let main = unsafe { object::new_main() }?;
@@ -213,19 +214,16 @@ impl Thread {
     /// Python code. The pending exception stays.
     ///
     /// # Safety
-    /// The GIL is held, by this thread.
+    /// The calling thread is this one.
     #[inline(always)]
     pub(crate) unsafe fn end_doomed(&self) {
         if self.has_doomed.get() {
-            // SAFETY: the caller's word.
+            // SAFETY: the contract.
             unsafe { self.drop_doomed(|_| ()) }
         }
     }
 
-    /// Drops the list. `before` is called with each; what becomes of it is for `dealloc`.
-    ///
-    /// # Safety
-    /// The GIL is held.
+    /// Drops the list, and calls `before` with each greenlet first. `dealloc` ends them.
     #[cold]
     pub(crate) unsafe fn drop_doomed(&self, before: impl Fn(&Green)) {
         self.has_doomed.set(false);
@@ -252,7 +250,7 @@ impl Thread {
         pending.restore();
     }
 
-    /// Has the thread end a greenlet of its own, when it comes to it.
+    /// Has this thread end one of its greenlets, whose last reference went away in another thread.
     pub(crate) unsafe fn doom(&self, object: *mut PyObject) {
         // SAFETY: a live object; the GIL is held; see `drop_doomed`.
         unsafe {

@@ -15,9 +15,6 @@ use crate::{
 /// Reports that `origin` has switched to `target` with `result`, or with the pending exception if
 /// that is null. Returns `result`, or null if the callback has raised an exception, which takes the
 /// place of both.
-///
-/// # Safety
-/// The GIL is held; the two are alive.
 #[inline(never)]
 pub(crate) unsafe fn report(
     thread: &Thread,
@@ -25,7 +22,7 @@ pub(crate) unsafe fn report(
     target: *mut PyObject,
     result: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: the caller's word.
+    // SAFETY: the contract.
     unsafe {
         if !thread.trace.get().is_null()
             && !report_start(thread, origin, target, result.is_null())
@@ -40,9 +37,6 @@ pub(crate) unsafe fn report(
 
 /// The same for one that is resumed for the first time. Returns `false` if the callback has
 /// raised an exception.
-///
-/// # Safety
-/// The GIL is held; the two are alive.
 pub(crate) unsafe fn report_start(
     thread: &Thread,
     origin: *mut PyObject,
@@ -52,7 +46,7 @@ pub(crate) unsafe fn report_start(
     let Some(callback) = thread.trace.to_owned() else {
         return true;
     };
-    // SAFETY: the caller's word.
+    // SAFETY: the contract.
     unsafe {
         let pending = Exception::take();
         let event = if thrown {
