@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -272,6 +273,8 @@ def main():
     parser.add_argument("python")
     parser.add_argument("suites", nargs="*")
     given = parser.parse_args()
+    # A shell has what it starts by `&` ignore SIGINT, and a test of gevent's sends it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     work = given.work.resolve()
     ours = Setting("ours", work, given.python, given.wheel.resolve())
