@@ -1,10 +1,9 @@
-//! The control block of a greenlet: its state, parent, stack, counts and context.
+//! The control block of a greenlet: its context, state, parent and settings.
 
 use alloc::boxed::Box;
 #[cfg(feature = "std")]
 use core::mem::offset_of;
 use core::{
-    any::TypeId,
     cell::{Cell, UnsafeCell},
     fmt,
     ops::Deref,
@@ -15,15 +14,12 @@ use core::{
 use static_assertions::const_assert_eq;
 
 use super::{
-    Membership, Own, Refusal, Registry, kill_in_progress, locals::Locals, memory::SizeClass,
-    refcount::RefCounts, thread,
+    Membership, Own, Registry, State, Status, exit::Exit, kill_in_progress, kind::Kind,
+    locals::Locals, refcount::RefCounts, thread, waits::Waits,
 };
 #[cfg(thread_words)]
 use crate::arch;
-use crate::stack::Supply;
-use crate::{
-    StackError, Thrown, arch::Start, diagnostics::trace, host, raw::Context, sanitizers::ToolsFiber,
-};
+use crate::{StackError, diagnostics::trace, raw::Context, sanitizers::ToolsFiber, stack::Supply};
 #[cfg(feature = "std")]
 use crate::{sanitizers, stack::StackLimits};
 
@@ -32,83 +28,6 @@ use crate::{sanitizers, stack::StackLimits};
 pub(crate) struct Settings {
     pub(crate) name: Option<Box<str>>,
     pub(crate) stack: Supply,
-}
-
-/// Where a greenlet is in its life. (`greenlet-gdb.py` knows the states by their numbers.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum State {
-    /// Not started: it has a body and no stack.
-    New,
-    /// Started: running if it is the thread's current one, else suspended in a switch.
-    Active,
-    /// Started, and waiting for another to finish (`waits_for`), or for one that it has resumed
-    /// (`coroutine/resumer.rs`), before it goes on: nobody else may switch to it.
-    Busy,
-    /// Over. It has no stack, and that never changes.
-    Dead,
-}
-
-/// What a greenlet is doing, as it is seen from outside (rule s5). Prints itself in the words of
-/// greenlet's `repr`.
-///
-/// ```
-/// use greenlet::{Greenlet, Status, enter};
-///
-/// enter(|me| {
-///     let child = Greenlet::new(me, |me, ()| me.switch_to_parent(()));
-///     assert_eq!(child.status(), Status::New);
-///     me.switch(&child, ()).unwrap();
-///     assert_eq!(child.status(), Status::Suspended);
-///     me.switch(&child, ()).unwrap();
-///     assert_eq!(child.status(), Status::Dead);
-///     assert_eq!(me.handle().status().to_string(), "current active started");
-/// });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Status {
-    /// It has not started.
-    New,
-    /// It is the one that runs.
-    Running,
-    /// It waits in a switch of its own, and goes on when it is switched to.
-    Suspended,
-    /// It waits for another greenlet to finish: it has entered again (rule s2), or kills somebody. Or
-    /// it waits for a generator or future that it has resumed.
-    Busy,
-    /// It has finished.
-    Dead,
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::New => "pending",
-            Self::Running => "current active started",
-            Self::Suspended => "suspended active started",
-            Self::Busy => "busy active started",
-            Self::Dead => "dead",
-        })
-    }
-}
-
-/// What a block does not say itself: fixed for each combination of message types and body.
-pub(crate) struct Kind {
-    /// The inbox type, if the type is `'static` and so has an identity.
-    pub(crate) inbox: fn() -> Option<TypeId>,
-    /// The type that the body returns, likewise; `None` for a root.
-    pub(crate) returns: fn() -> Option<TypeId>,
-    /// The function at the bottom of the stack; `None` for a root, which has no stack of its own.
-    pub(crate) start: Option<Start>,
-    /// Drops the body of a new greenlet. To be called once, on a block of this kind.
-    pub(crate) drop_body: unsafe fn(&Block),
-    /// Drops the value that a greenlet of this kind has left in its block.
-    pub(crate) discard_value: unsafe fn(&Block),
-    /// Makes an error of that value, which no receiver takes, for the given reason.
-    pub(crate) undeliverable_value: unsafe fn(&Block, Refusal) -> Thrown,
-    /// Of the allocation that begins with the block.
-    pub(super) size_class: SizeClass,
 }
 
 /// The whole block lies in an `UnsafeCell`, also the fields that never change. A function may be
@@ -128,40 +47,31 @@ impl Deref for Block {
     }
 }
 
+/// What a block has. [`Exit`], [`RefCounts`], [`Waits`] and [`Membership`] have invariants of their own.
+///
 /// # Invariants
-/// * `context` comes first: a pointer to a block is a pointer to its context, and a parent
-///   link leads from one to the other.
-/// * New and dead: `context` leads an unwinder through to the parent, or ends there without one;
-///   and while a root runs on the same stack, to that root. Otherwise suspended or busy: it has the
-///   saved registers.
-/// * `settings.stack` is given back when the greenlet has died, if not before then by the one that
-///   arrives after the death; a root has none.
-/// * The parent is counted by this block, as [`RefCounts`] says; null for a root, and when the counts
-///   are given up.
-/// * The type that the body returns is the inbox type of `parent`.
-/// * `waits_for` is not null exactly while the state is busy, except in a resume. Following it from a
-///   busy greenlet leads to one that is suspended, also in a resume, or runs.
-/// * `killer` is not null exactly while somebody waits in a kill for this greenlet's death; of a
-///   root it is the greenlet on whose stack it was entered, which waits as well.
+/// * `context` comes first: a pointer to a block is a pointer to its context, and the parent link of a
+///   context is a pointer to the parent's block.
+/// * While the greenlet is suspended or busy, `context` has its registers. While it is new or dead,
+///   `context` leads an unwinder to the parent; without a parent, unwinding ends there. While a root runs
+///   on the same stack, `context` leads to that root.
+/// * The block counts its parent, as [`RefCounts`] says. The parent link is null for a root, and when the
+///   counts are given up.
+/// * The type that the body returns is the inbox type of the parent.
+/// * A greenlet gives back `settings.stack` when it dies. If it cannot, the greenlet that arrives next
+///   does. A root has no stack in its settings.
 /// * `home` is the parent's, now and after each change of the parent.
-/// * A greenlet that is being killed (`exiting` is not zero) runs or is busy: it is never
-///   suspended where it could be switched to.
 #[repr(C)]
 pub(crate) struct Fields {
     pub(crate) context: Context,
     /// Right behind the context, where the switch core reads it.
     state: Cell<State>,
-    /// Was the thread unwinding a panic of another stack when this greenlet was killed?
-    told_in_unwinding: Cell<bool>,
-    /// Has the crate begun to unwind it?
-    unwound: Cell<bool>,
-    /// Has it, dead and without handles, given up what it counted ([`RefCounts`])? Here, because
-    /// there it would take a word.
+    /// `true` once it is dead, has no handle, and has given up what it counted ([`RefCounts`]). Here,
+    /// because in `RefCounts` it would take a word.
     pub(super) gave_up_counts: Cell<bool>,
-    exiting: Cell<u32>,
+    pub(super) exit: Exit,
     pub(super) counts: RefCounts,
-    waits_for: Cell<*const Block>,
-    killer: Cell<*const Block>,
+    pub(super) waits: Waits,
     pub(super) membership: Membership,
     /// A number that no other greenlet of the thread has; later ones have larger ones.
     pub(crate) id: u64,
@@ -181,12 +91,13 @@ const_assert_eq!(State::Active as usize, arch::core_layout::ACTIVE);
 
 #[cfg(feature = "std")]
 impl Block {
-    /// Where a debugger finds state, whom it waits for, the next in its registry, number, name and
-    /// registry of its `enter`. It begins with its context; a name is a pointer, or null, and a length.
+    /// The offsets at which a debugger finds the state, the greenlet waited for, the next in the registry,
+    /// the number, the name, and the registry of the `enter`. A block starts with its context. A name is a
+    /// pointer, or null, and a length.
     pub(crate) const DEBUGGED: [usize; 6] = {
         [
             offset_of!(Fields, state),
-            offset_of!(Fields, waits_for),
+            offset_of!(Fields, waits) + Waits::DEBUGGED,
             offset_of!(Fields, membership) + Membership::DEBUGGED,
             offset_of!(Fields, id),
             offset_of!(Fields, settings) + offset_of!(Settings, name),
@@ -196,16 +107,16 @@ impl Block {
 }
 
 impl Block {
-    /// A block in state new, with one strong count, which the caller owns. Inlined, and made in
-    /// one expression, so that it is written right where it is to lie.
+    /// Returns a new block with one strong count, which the caller owns. It is inlined and made in one
+    /// expression, so that the compiler writes it to its place directly.
     #[inline(always)]
     pub(crate) fn new(
         kind: &'static Kind,
         settings: impl FnOnce() -> Settings,
         parent: Option<&Block>,
     ) -> Self {
-        // This may unwind, so the settings are made after it: else they would be kept in memory
-        // where a destructor could find them, and copied from there.
+        // Before the settings are made: this may unwind, and settings that exist then must be kept where
+        // a destructor finds them, which costs a copy.
         if let Some(parent) = parent {
             parent.retain();
         }
@@ -214,13 +125,10 @@ impl Block {
                 parent.map_or(ptr::null(), |parent| ptr::from_ref(parent).cast()),
             ),
             state: Cell::new(State::New),
-            exiting: Cell::new(0),
-            told_in_unwinding: Cell::new(false),
-            unwound: Cell::new(false),
             gave_up_counts: Cell::new(false),
+            exit: Exit::new(),
             counts: RefCounts::new(),
-            waits_for: Cell::new(ptr::null()),
-            killer: Cell::new(ptr::null()),
+            waits: Waits::new(),
             membership: Membership::none(),
             locals: Locals::new(),
             id: thread::next_id(),
@@ -231,7 +139,7 @@ impl Block {
         }))
     }
 
-    /// To be called once the block lies where it stays, before anything else.
+    /// Completes a block that lies where it stays. Called once, before anything else.
     pub(crate) fn settle_in(&self) {
         self.context.lead_to_parent();
     }
@@ -254,13 +162,13 @@ impl Block {
         self.state.set(state);
     }
 
-    /// A root runs on a stack that was there before it.
+    /// Returns `true` for a root, which runs on a stack that was there before it.
     pub(crate) fn is_root(&self) -> bool {
         self.kind.start.is_none()
     }
 
     pub(crate) fn parent(&self) -> Option<&Block> {
-        // SAFETY: null, or a block that this one's count keeps (invariant of `parent`).
+        // SAFETY: null, or a block that this one counts (invariant).
         unsafe { self.parent_link().as_ref() }
     }
 
@@ -275,8 +183,8 @@ impl Block {
         self.context.parent().cast()
     }
 
-    /// Cuts this greenlet, which is dead, off from its parent: unwinders go no further. Returns
-    /// the parent, or null; the count of it goes to the caller.
+    /// Takes the parent, or null, from a dead greenlet: unwinders go no further. The caller owns the count
+    /// of it from then on.
     #[inline(always)]
     pub(super) fn take_parent(&self) -> *const Block {
         let parent = self.parent_link();
@@ -285,8 +193,8 @@ impl Block {
         parent
     }
 
-    /// Where an unwinder goes on when it is done with this one's own frames: in the parent; from
-    /// a root on the stack on which it was entered.
+    /// Returns the greenlet whose frames an unwinder visits after this one's: the parent; or for a root,
+    /// the greenlet on whose stack it was entered.
     fn unwinds_to(&self) -> Option<&Block> {
         if self.is_root() {
             self.killer()
@@ -295,8 +203,8 @@ impl Block {
         }
     }
 
-    /// Changes the parent. Returns the count of the old one, or nothing if an unwinder would come
-    /// from the new one to this greenlet, and nothing was changed.
+    /// Changes the parent and returns the count of the old one. Changes nothing and returns `None` if an
+    /// unwinder would get from the new parent to this greenlet.
     pub(crate) fn replace_parent(&self, parent: &Block) -> Option<Own> {
         #[cfg(feature = "std")]
         thread::refuse_while_inspecting();
@@ -314,13 +222,13 @@ impl Block {
         Some(unsafe { Own::from_counted(old) })
     }
 
-    /// The registry of the `enter` that it belongs to; null if nothing ends it, and for the root
-    /// of an `enter` that has ended.
+    /// Returns the registry of its `enter`; null if no `enter` ends it, and for the root of an `enter` that
+    /// has ended.
     pub(crate) fn home(&self) -> *const Registry {
         self.home.get()
     }
 
-    /// Only a root's changes; the others have that of their parents.
+    /// Sets the registry of a root. All other greenlets have that of their parents.
     pub(super) fn set_home(&self, home: *const Registry) {
         self.home.set(home);
     }
@@ -373,102 +281,7 @@ impl Block {
         }
     }
 
-    /// Who must finish before this one goes on; `None` unless it is busy.
-    pub(crate) fn waits_for(&self) -> Option<&Block> {
-        // SAFETY: null, or a block that cannot be freed before this one's wait ends.
-        unsafe { self.waits_for.get().as_ref() }
-    }
-
-    /// Makes this (busy) greenlet wait for `other` instead.
-    pub(crate) fn wait_instead_for(&self, other: &Block) {
-        debug_assert_eq!(self.state(), State::Busy);
-        self.waits_for.set(other);
-    }
-
-    /// Makes this (active) greenlet wait for `other`.
-    pub(crate) fn begin_waiting_for(&self, other: &Block) {
-        debug_assert_eq!(self.state(), State::Active);
-        self.waits_for.set(other);
-        self.state.set(State::Busy);
-    }
-
-    /// Makes this greenlet, which runs, wait for a root that is entered on its stack. Where the
-    /// stack goes on is where that root is, so an unwinder passes through to it.
-    pub(crate) fn begin_waiting_for_root(&self, root: &Block) {
-        self.begin_waiting_for(root);
-        let link: *const Cell<*const Block> = &raw const self.waits_for;
-        self.context.lead_to(link.cast());
-    }
-
-    pub(crate) fn end_waiting(&self) {
-        debug_assert_eq!(self.state(), State::Busy);
-        self.waits_for.set(ptr::null());
-        self.state.set(State::Active);
-    }
-
-    /// The one at the end of the chain of waits that begins here: it is suspended, or runs.
-    pub(crate) fn end_of_waits(&self) -> &Block {
-        let mut block = self;
-        while let Some(next) = block.waits_for() {
-            block = next;
-        }
-        block
-    }
-
-    /// The one at the other end of the chain of waits: nobody waits for it.
-    pub(crate) fn last_waiter(&self) -> &Block {
-        let mut block = self;
-        while let Some(next) = block.killer() {
-            block = next;
-        }
-        block
-    }
-
-    pub(crate) fn killer(&self) -> Option<&Block> {
-        // SAFETY: null, or a block that is busy until this greenlet is dead.
-        unsafe { self.killer.get().as_ref() }
-    }
-
-    pub(crate) fn set_killer(&self, killer: Option<&Block>) {
-        self.killer.set(killer.map_or(ptr::null(), ptr::from_ref));
-    }
-
-    /// Has it been killed?
-    pub(crate) fn is_exiting(&self) -> bool {
-        self.exiting.get() != 0
-    }
-
-    /// Tells it to exit, if it has not been told yet.
-    /// `asleep`: its stack is suspended in a switch, and so does not unwind (rule s19).
-    pub(crate) fn tell_to_exit(&self, asleep: bool) {
-        if !self.is_exiting() {
-            self.exiting.set(1);
-            self.told_in_unwinding.set(asleep && host::is_unwinding());
-        }
-    }
-
-    /// Does its own stack unwind, as far as can be known? It runs and is being killed.
-    pub(crate) fn unwinds(&self) -> bool {
-        if self.told_in_unwinding.get() {
-            self.unwound.get()
-        } else {
-            host::is_unwinding()
-        }
-    }
-
-    /// To be called before it is unwound.
-    pub(crate) fn set_unwound(&self) {
-        self.unwound.set(true);
-    }
-
-    /// Counts a switch that was refused because of that; the first refusal returns 1.
-    pub(crate) fn count_refusal(&self) -> u32 {
-        let refusals = self.exiting.get();
-        self.exiting.set(refusals.saturating_add(1));
-        refusals
-    }
-
-    /// Must its next switch take the slow path?
+    /// Returns `true` if its next switch must take the slow path.
     pub(crate) fn needs_slow_path(&self) -> bool {
         self.is_exiting()
             || self.last_waiter().is_abandoned()
@@ -476,7 +289,7 @@ impl Block {
             || trace::is_on()
     }
 
-    /// Would its destructor have anything to do?
+    /// Returns `true` if its destructor has something to do.
     pub(super) fn owns_memory(&self) -> bool {
         debug_assert!(self.settings.stack.owns_nothing());
         !self.locals.are_none() || self.settings.name.is_some()

@@ -1,5 +1,5 @@
 //! The function at the bottom of a greenlet's stack. It takes the first message, runs the body, and sends
-//! the outcome to the greenlet that is to receive it (rules s6, s7, s11, s13, s16).
+//! the outcome to its receiver (rules s6, s7, s11, s13, s16).
 
 use alloc::boxed::Box;
 use core::{
@@ -12,9 +12,8 @@ use core::{
 };
 
 use super::{
-    Block, Own, Refusal, Settings,
-    block::{Kind, State},
-    kill_in_progress,
+    Block, Own, Refusal, Settings, State, kill_in_progress,
+    kind::Kind,
     memory::{self, OutOfMemory, SizeClass},
     message::{self, Content},
     refcount,
@@ -27,15 +26,16 @@ use crate::{
     host,
 };
 
-/// A block with its body; after the body has been moved out to run, with what it returned.
+/// A block, with its body or with what the body has returned.
 #[repr(C)]
 struct Greenlet<P, F> {
     block: Block,
     body_or_result: UnsafeCell<BodyOrResult<P, F>>,
 }
 
-/// Which one it is: the body while the greenlet is new, nothing while the body runs, and what the
-/// body has returned until the receiver takes it.
+/// # Invariants
+/// It holds the body while the greenlet is new. It holds nothing while the body runs. When the body has
+/// returned a value, it holds the value until the receiver takes it.
 #[repr(C)]
 union BodyOrResult<P, F> {
     body: ManuallyDrop<F>,
@@ -48,7 +48,7 @@ impl<'e, I, P, F> BodyKind<'e, I, P, F>
 where
     F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown>,
 {
-    /// Of a greenlet whose types may borrow and so have no identity: a value that its parent
+    /// The kind of a greenlet whose types may borrow, and so have no identity. A value that its parent
     /// cannot take is dropped, and an error says so.
     const BORROWING: Kind = Kind {
         inbox: || None,
@@ -71,8 +71,8 @@ where
     P: 'static,
     F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown>,
 {
-    /// Of a greenlet whose types have an identity: its value can go on to an ancestor that
-    /// takes it, or travel in an error.
+    /// The kind of a greenlet whose types have an identity. A value that its parent cannot take goes on
+    /// to an ancestor of the same inbox type, or travels in an error.
     const STATIC: Kind = Kind {
         inbox: || Some(TypeId::of::<I>()),
         returns: || Some(TypeId::of::<P>()),
@@ -85,7 +85,7 @@ where
     };
 }
 
-/// A new greenlet under `parent`. Without memory for it `settings` and `body` are dropped.
+/// Returns a new greenlet under `parent`. If there is no memory for it, `settings` and `body` are dropped.
 pub(crate) fn new_greenlet<'e, I, P, F>(
     parent: &Current<'e, P>,
     settings: impl FnOnce() -> Settings,
@@ -99,7 +99,7 @@ where
     allocate(&BodyKind::<'e, I, P, F>::STATIC, parent, settings, body)
 }
 
-/// As [`new_greenlet`], for messages without an identity.
+/// As [`new_greenlet`], for types that may borrow.
 pub(crate) fn new_borrowing_greenlet<'e, I, P, F>(
     parent: &Current<'e, P>,
     settings: impl FnOnce() -> Settings,
@@ -133,8 +133,8 @@ where
             }),
         });
     }
-    // SAFETY: a fresh block's one strong count, owned by nobody else. The pointer is one to
-    // the whole allocation, so that it leads to the body or result as well.
+    // SAFETY: a fresh block's one strong count, which nothing else owns. The pointer has the provenance of
+    // the whole allocation, so it also leads to the body or result.
     let own = unsafe { Own::from_counted(greenlet.cast()) };
     let block = own.block();
     block.settle_in();
@@ -150,7 +150,7 @@ where
 }
 
 /// # Safety
-/// `block` begins a `Greenlet<P, F>`, and nobody else uses its body or result meanwhile.
+/// `block` is that of a `Greenlet<P, F>`, and nothing else uses its body or result meanwhile.
 #[expect(
     clippy::mut_from_ref,
     reason = "what it refers to lies in an UnsafeCell"
@@ -162,16 +162,16 @@ unsafe fn body_or_result<P, F>(block: &Block) -> &mut BodyOrResult<P, F> {
 }
 
 /// # Safety
-/// `block` begins a `Greenlet<P, F>` that was new until now.
+/// `block` is that of a `Greenlet<P, F>` that was new until now.
 unsafe fn drop_body<P, F>(block: &Block) {
-    // SAFETY: what a new greenlet holds is its body, and a greenlet ceases to be new once.
+    // SAFETY: a new greenlet holds its body (invariant), and ceases to be new only once.
     drop(unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) });
 }
 
 /// # Safety
-/// `block` begins a `Greenlet<P, F>` whose body has left its value.
+/// `block` is that of a `Greenlet<P, F>` which holds a value that is not used after this.
 unsafe fn discard_value<P, F>(block: &Block) {
-    // SAFETY: it is (contract).
+    // SAFETY: the caller's word.
     drop(unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).value) });
 }
 
@@ -195,21 +195,20 @@ unsafe extern "C" fn start<'e, I, P, F>(
         block
     };
     let outcome = host::catch(|| {
-        // SAFETY: it was new, so its body is there.
+        // SAFETY: it was new, so it holds its body (invariant).
         let body = unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) };
         // SAFETY: the message has just arrived, and the inbox type is I.
         let first = unsafe { switch::open::<I>(Message { word, kind }) }?;
         // SAFETY: the block's inbox type is I, and its greenlet runs.
         let value = body(unsafe { Child::of(block) }, first)?;
-        // SAFETY: the body is gone, so its place is free.
+        // SAFETY: it holds nothing while the body runs (invariant).
         unsafe { body_or_result::<P, F>(block).value = ManuallyDrop::new(value) };
         Ok(())
     });
-    // SAFETY: valid for a write, and filled in as the last act (contract).
+    // SAFETY: valid for a write (contract). The greenlet leaves as soon as this function returns.
     unsafe {
         match outcome {
             Ok(Ok(())) => {
-                // The body has returned it, so it lies there.
                 let value = message::of_value(&body_or_result::<P, F>(block).value);
                 finish_with_value(block, value, departure);
             }
@@ -219,8 +218,8 @@ unsafe extern "C" fn start<'e, I, P, F>(
     }
 }
 
-/// As [`die`], for a value. Usually the parent is suspended, there is nothing to be told to this one,
-/// and nothing is left to be dropped: then the parent has the value at once, as in a switch to it.
+/// As [`die`], for a value. Usually the parent is suspended, this greenlet may leave by the fast path, and
+/// it has nothing to drop: then the parent receives the value as in a switch to it.
 ///
 /// # Safety
 /// As for [`die`].
@@ -247,8 +246,8 @@ unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Depar
     }
 }
 
-/// Decides who is to have the outcome of the running `block` and marks it dead. Once that is
-/// decided no destructor runs any more.
+/// Finds the receiver of the outcome of `block`, which runs, and marks it dead. After the receiver is
+/// found no destructor runs.
 ///
 /// # Safety
 /// `departure` is valid for a write, and the greenlet leaves with it before anything else can
@@ -259,7 +258,7 @@ unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Depa
     if matches!(&content, Content::Panic(payload) if host::was_exit(payload)) {
         content = Content::Thrown(Thrown::exit());
     }
-    // What is dropped on the way may kill this one, or the one that has killed it.
+    // A destructor that runs in here may kill this greenlet, or kill its killer.
     let (receiver, outcome) = loop {
         if block.killer().is_some() {
             discard(block, content);
@@ -280,7 +279,7 @@ unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Depa
     unsafe { depart(block, receiver, message::of_content(outcome), departure) };
 }
 
-/// Fills in the departure from `block`, which is dead now, to `receiver`, which is current.
+/// Marks `block` dead, and fills in its departure to `receiver`, which has been made the current one.
 ///
 /// # Safety
 /// As for [`die`].
@@ -299,17 +298,17 @@ unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *
     }
 }
 
-/// Rule s16: what comes out of a killed greenlet is dropped.
+/// Drops the outcome of a killed greenlet (rule s16).
 fn discard(block: &Block, content: Content<Message>) {
     host::contain(|| match &content {
-        // SAFETY: a block of its own kind, and its value lies there.
+        // SAFETY: a block of its own kind. A value in a message of this greenlet lies in its block.
         Content::Value(_) => unsafe { (block.kind.discard_value)(block) },
         Content::Thrown(_) | Content::Panic(_) => drop(content),
     });
 }
 
-/// Who is to have the outcome of `block`, and what it then is: a value that no live ancestor
-/// takes has become an error (rule s7), an exit has become the notice of it (rule s13).
+/// Returns the receiver of the outcome of `block`, and what it receives: in place of a value that no live
+/// ancestor takes, an error (rule s7); in place of a `GreenletExit`, a notice (rule s13).
 fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content<Message>) {
     let mut first = ancestor(block);
     if let Content::Thrown(thrown) = &mut content {
@@ -326,12 +325,12 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
         };
         match (&content, refusal) {
             (Content::Value(_), _) => {
-                // A value that is dropped may take with it what holds the dead.
+                // The destructor of a value that is dropped may release the last handle to `at`.
                 first = refcount::with_weak_count(at, |at| {
-                    // SAFETY: a block of its own kind, and its value lies there.
+                    // SAFETY: a block of its own kind. The value lies in it, and is used only here.
                     let undeliverable = unsafe { (block.kind.undeliverable_value)(block, refusal) };
                     content = Content::Thrown(undeliverable);
-                    // One that could not be started is left as it was.
+                    // A parent that could not be started stays new and is passed over.
                     if matches!(refusal, Refusal::Stack(_)) || at.is_dead() {
                         ancestor(at)
                     } else {
@@ -339,7 +338,7 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
                     }
                 });
             }
-            // Nobody may go on before the one that it waits for: that one is told instead.
+            // A busy greenlet may not resume before the one that it waits for, which receives instead.
             (_, Refusal::Busy) => return (kill_in_progress::in_place_of(at), content),
             _ => lost(block),
         }
@@ -350,7 +349,7 @@ fn ancestor(block: &Block) -> &Block {
     route::ancestor(block).unwrap_or_else(|| lost(block))
 }
 
-/// Cannot happen: what runs was resumed by somebody, and the thread's own stack has a root.
+/// Aborts. This cannot happen: some greenlet has resumed `block`, and the thread's own stack has a root.
 #[cold]
 fn lost(block: &Block) -> ! {
     host::abort(format_args!(

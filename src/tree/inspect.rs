@@ -10,7 +10,7 @@
 
 use core::{mem::MaybeUninit, ptr};
 
-use super::{Block, kill, message, root, thread};
+use super::{Block, message, root, thread, waits};
 use crate::{
     arch::Departure,
     host,
@@ -53,8 +53,8 @@ pub(crate) fn inspect<R>(block: &Block, reach: Reach, capture: impl FnOnce() -> 
             fiber: &fiber,
             capture: &mut || seen = capture.take().map(|capture| capture()),
         };
-        let context = Context::under(ptr::from_ref(kill::top_of_stack(block)).cast());
-        let bottom = &kill::bottom_of_stack(block).context;
+        let context = Context::under(ptr::from_ref(waits::top_of_stack(block)).cast());
+        let bottom = &waits::bottom_of_stack(block).context;
         let parent = bottom.parent();
         let cuts = reach == Reach::OwnStack && !parent.is_null();
         thread::set_inspects(true);

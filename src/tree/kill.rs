@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use super::{Block, Content, State, message, refcount, root, switch, thread};
+use super::{Block, Content, State, message, refcount, root, switch, thread, waits::top_of_stack};
 use crate::{Thrown, host};
 
 /// The result of a kill.
@@ -60,7 +60,7 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         // SAFETY: null only outside every greenlet, where no kill is in progress.
         prolong_wait(first_killer, unsafe { &*current });
     }
-    tell_to_exit(victim, end);
+    mark_killed(victim, end);
     if ptr::eq(current, end) {
         thread::set_current(Some(end));
         return if ptr::eq(victim, end) {
@@ -115,7 +115,7 @@ pub(super) fn drop_unstarted(block: &Block) {
 /// not run meanwhile (`kill_in_progress.rs`).
 fn prolong_wait(first_killer: &Block, current: &Block) {
     let last = current.last_waiter();
-    tell_to_exit(last, current);
+    mark_killed(last, current);
     last.set_killer(Some(first_killer));
     first_killer.wait_instead_for(last);
 }
@@ -136,31 +136,12 @@ pub(crate) fn end(victim: &Block) -> Killed {
 }
 
 /// Marks `first` as killed, and each greenlet in its chain of waits up to `last`.
-fn tell_to_exit(first: &Block, last: &Block) {
+fn mark_killed(first: &Block, last: &Block) {
     let mut next = Some(first);
     while let Some(killed) = next {
         let top = top_of_stack(killed);
-        let asleep = top.waits_for().is_none() && !ptr::eq(thread::current(), top);
-        killed.tell_to_exit(asleep);
+        let suspended = top.waits_for().is_none() && !ptr::eq(thread::current(), top);
+        killed.mark_killed(suspended);
         next = killed.waits_for().filter(|_| !ptr::eq(killed, last));
     }
-}
-
-/// The innermost root on the stack of `block`, or `block` itself.
-pub(crate) fn top_of_stack(block: &Block) -> &Block {
-    let mut top = block;
-    while let Some(next) = top.waits_for().filter(|next| next.is_root()) {
-        top = next;
-    }
-    top
-}
-
-/// The greenlet whose body is at the bottom of the stack of `block`.
-#[cfg(feature = "std")]
-pub(crate) fn bottom_of_stack(block: &Block) -> &Block {
-    let mut bottom = block;
-    while let Some(outer) = bottom.killer().filter(|_| bottom.is_root()) {
-        bottom = outer;
-    }
-    bottom
 }

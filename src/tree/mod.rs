@@ -1,16 +1,20 @@
 //! The tree of greenlets: blocks, the switch protocol, death, kill, roots.
 //!
-//! In the order in which one reads them. Each file depends on those above it, except for three
-//! circles: the data of a thread are blocks that refer to one another (up to `refcount.rs`); dropping
-//! the last handle of a greenlet kills it (`refcount.rs`, `kill.rs`); and the hooks of `diagnostics`,
-//! such as a tracer, are called in a switch.
+//! The table is in reading order. Each file depends on those above it, except for three circles: the
+//! data of a thread are blocks that refer to one another (up to `refcount.rs`); dropping the last handle
+//! of a greenlet kills it (`refcount.rs`, `kill.rs`); a switch calls the hooks of `diagnostics`, such as
+//! a tracer.
 //!
 //! | file | one concept |
 //! |---|---|
 //! | `memory.rs` | where blocks lie, and how their memory is used again |
 //! | `refusal.rs` | why a message is refused |
 //! | `locals.rs` | the greenlet-local values of one greenlet |
-//! | `block.rs` | the control block, its states and invariants |
+//! | `state.rs` | the states of a greenlet |
+//! | `kind.rs` | what the types of a greenlet's messages and body decide |
+//! | `block.rs` | the control block and its invariants |
+//! | `exit.rs` | whether a greenlet is being killed, and what it has done since |
+//! | `waits.rs` | which greenlet waits for the end of which |
 //! | `registry.rs` | the live greenlets of an `enter` or of a thread |
 //! | `kill_in_progress.rs` | which greenlets a kill in progress blocks |
 //! | `thread.rs` | what a thread remembers: which greenlet runs, which one just left |
@@ -29,10 +33,12 @@
 mod block;
 mod body;
 mod enter;
+mod exit;
 #[cfg(feature = "std")]
 mod inspect;
 mod kill;
 mod kill_in_progress;
+mod kind;
 mod locals;
 mod memory;
 mod message;
@@ -41,17 +47,16 @@ mod refusal;
 mod registry;
 mod root;
 mod route;
+mod state;
 mod switch;
 pub(crate) mod thread;
+mod waits;
 
-pub use block::Status;
-pub(crate) use block::{Block, Settings, State};
+pub(crate) use block::{Block, Settings};
 pub(crate) use body::{new_borrowing_greenlet, new_greenlet};
 pub(crate) use enter::{enter, enter_unscoped, with_inbox};
 #[cfg(feature = "std")]
 pub(crate) use inspect::{Reach, inspect};
-#[cfg(feature = "std")]
-pub(crate) use kill::top_of_stack;
 pub(crate) use kill::{Killed, kill};
 pub(crate) use kill_in_progress::KillInProgress;
 pub(crate) use memory::OutOfMemory;
@@ -61,6 +66,10 @@ pub(crate) use refusal::Refusal;
 pub(crate) use registry::{Membership, Registry};
 pub(crate) use root::with_current;
 pub(crate) use route::{Delivery, admit, receiver};
+pub(crate) use state::State;
+pub use state::Status;
 pub(crate) use switch::{
     Answer, open, settle_arrival, switch_if_fast_unless_unwinding, switch_slowly, switch_to_active,
 };
+#[cfg(feature = "std")]
+pub(crate) use waits::top_of_stack;

@@ -7,7 +7,7 @@ use core::{any::TypeId, marker::PhantomData, ptr};
 
 use super::{
     Block, Own, Settings, State,
-    block::Kind,
+    kind::Kind,
     memory::{self, SizeClass},
     thread,
 };

@@ -3,7 +3,7 @@
 
 use core::any::TypeId;
 
-use super::{Block, Refusal, block::State, kill, kill_in_progress, refcount, thread};
+use super::{Block, Refusal, State, kill, kill_in_progress, refcount, thread};
 use crate::host;
 
 /// What kind of message is delivered: that decides which greenlets can receive it.
@@ -16,7 +16,7 @@ pub(crate) enum Delivery {
 }
 
 /// After how many refused switches of a killed greenlet the crate aborts (rule s15).
-const MAX_REFUSALS: u32 = 1000;
+const MAX_REFUSALS: u16 = 1000;
 
 /// Checks that `me` may send.
 ///
