@@ -47,12 +47,15 @@ pub use diagnostics::{
 pub use handles::any::AnyGreenlet;
 pub use handles::{
     builder::Builder,
-    current::{Child, Current},
+    child::Child,
+    current::Current,
     error::{BuildError, KillError, ParentError, SwitchError},
     greenlet::Greenlet,
     local::LocalKey,
+    or_throw::{ByBox, BySendBox, OrThrow},
     root::{Root, enter},
-    thrown::{ByBox, BySendBox, GreenletExit, OrThrow, SendError, Thrown},
+    send_error::SendError,
+    thrown::{GreenletExit, Thrown},
     unscoped::Unscoped,
     weak::WeakGreenlet,
 };

@@ -4,12 +4,11 @@ use core::{
     fmt,
     marker::PhantomData,
     mem::{self, ManuallyDrop, MaybeUninit},
-    ops::Deref,
     ptr,
 };
 
 use crate::{
-    Greenlet, GreenletExit, Invariant, KillError, ParentError, SwitchError, Thrown, WeakGreenlet,
+    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, WeakGreenlet,
     arch::Message,
     diagnostics::trace,
     host,
@@ -18,17 +17,17 @@ use crate::{
 
 /// The running greenlet, which receives messages of type `I`.
 ///
-/// The closure of [`enter`](crate::enter) is lent a [`Root`](crate::Root) and each body a [`Child`]; both deref to
-/// this. Only through it can code switch or throw. Other greenlets also run, without it, while code
-/// is inside a nested [`enter`](crate::enter), and while it drops the last handle of a suspended
-/// greenlet, which is killed.
+/// The closure of [`enter`](crate::enter) receives a [`Root`](crate::Root) and each body a
+/// [`Child`](crate::Child); both deref to this. Code can switch or throw only through it. Two other
+/// operations run greenlets: a nested [`enter`](crate::enter), and the drop of the last handle of a
+/// suspended greenlet, which kills it.
 ///
-/// `'e` is the `enter` that the greenlet belongs to. A function that makes greenlets, or returns
-/// handles, names it: `fn spawn<'e>(me: &Current<'e, ()>) -> Greenlet<'e, u32>`; one that only switches
-/// need not. (Where rustc suggests `&'a Current<'a, _>`, that is one lifetime for two things, and fails
-/// at the call.)
+/// `'e` is the `enter` that the greenlet belongs to. A function that makes greenlets or returns handles
+/// names it: `fn spawn<'e>(me: &Current<'e, ()>) -> Greenlet<'e, u32>`. A function that only switches need
+/// not. (rustc may suggest `&'a Current<'a, _>`. That uses one lifetime for two things and fails at the
+/// call.)
 ///
-/// It cannot be kept, cloned or given to another greenlet:
+/// A `Current` cannot be stored, cloned or used in another greenlet:
 ///
 /// ```compile_fail
 /// use greenlet::{Greenlet, enter};
@@ -45,9 +44,11 @@ pub struct Current<'e, I> {
 }
 
 impl<'e, I> Current<'e, I> {
+    /// Views a block as the `Current` of its greenlet.
+    ///
     /// # Safety
-    /// The block's inbox type is `I`; its greenlet runs, and the reference is used no longer
-    /// than its closure or body runs.
+    /// The block's inbox type is `I`. Its greenlet runs, and the reference is not used after its closure or
+    /// body has returned.
     pub(crate) unsafe fn of(block: &Block) -> &Self {
         // SAFETY: `Current` is a transparent wrapper of a block.
         unsafe { &*ptr::from_ref(block).cast::<Self>() }
@@ -58,29 +59,30 @@ impl<'e, I> Current<'e, I> {
         &self.block
     }
 
-    /// A handle to this greenlet, for others to switch to it.
+    /// Returns a handle to this greenlet, with which others switch to it.
     ///
-    /// A greenlet that holds a handle to itself while it is suspended is not killed when the last other
-    /// handle goes: give it away, or [`downgrade`](Self::downgrade) instead. For the parent none is
-    /// needed: see [`Child::switch_to_parent`].
+    /// Do not hold it over a switch: a suspended greenlet that holds a handle to itself is not killed when
+    /// the last other handle is dropped. Give the handle away, or [`downgrade`](Self::downgrade) instead. To
+    /// switch to the parent no handle is needed: see
+    /// [`Child::switch_to_parent`](crate::Child::switch_to_parent).
     #[must_use]
     pub fn handle(&self) -> Greenlet<'e, I> {
         self.block.retain();
-        // SAFETY: the count has just been made, in a block that is there while it runs.
+        // SAFETY: `retain` has just made the count, and the block of a running greenlet is not freed.
         Greenlet::of(unsafe { Own::from_counted(ptr::NonNull::from(&self.block)) })
     }
 
-    /// A handle to this greenlet that does not keep it alive (rule [s18](crate::guide::rules#s18)).
+    /// Returns a handle to this greenlet that does not keep it alive (rule [s18](crate::guide::rules#s18)).
     #[must_use]
     pub fn downgrade(&self) -> WeakGreenlet<'e, I> {
         WeakGreenlet::of(&self.block)
     }
 
-    /// Returns `true` if this greenlet is being killed: it can no longer switch (rule
-    /// [s15](crate::guide::rules#s15)). Asking is no attempt at it.
+    /// Returns `true` if this greenlet is being killed and so can no longer switch (rule
+    /// [s15](crate::guide::rules#s15)). The call does not count as an attempt to switch.
     ///
-    /// Code that waits on behalf of others and has ways of its own to say "cancelled" asks this, and
-    /// returns: a loop that neither switches nor asks never ends, and the kill with it.
+    /// A wrapper that waits for its caller, and reports a cancellation in its own way, should ask this and
+    /// return. A loop that neither switches nor asks never ends, and neither does the kill.
     ///
     /// ```
     /// use greenlet::{Greenlet, enter};
@@ -101,12 +103,13 @@ impl<'e, I> Current<'e, I> {
         self.block.is_exiting()
     }
 
-    /// Sends `message` to `target`, waits for one of this greenlet's own, and returns it.
+    /// Sends `message` to `target`, suspends this greenlet until a message for it arrives, and returns that
+    /// message.
     ///
-    /// A new target starts, with the message as its first. A suspended one returns it from its own
-    /// `switch`. In place of a dead one its first live ancestor receives it, if that takes the type
-    /// (rules [s6](crate::guide::rules#s6), [s9](crate::guide::rules#s9)). Switching to oneself
-    /// returns the message (rule [s8](crate::guide::rules#s8)).
+    /// A suspended target returns `message` from its own `switch`. A new target starts with it. If the target
+    /// is dead, its first live ancestor receives the message, provided that its inbox has the same type
+    /// (rules [s6](crate::guide::rules#s6), [s9](crate::guide::rules#s9)). A switch to the running greenlet
+    /// itself returns the message (rule [s8](crate::guide::rules#s8)).
     ///
     /// ```
     /// use greenlet::{Greenlet, enter};
@@ -125,26 +128,27 @@ impl<'e, I> Current<'e, I> {
     /// ```
     ///
     /// # Errors
-    /// What is thrown at this greenlet while it waits; among that the error of a child, and
-    /// [`GreenletExit`] when it is killed. Also, as a [`SwitchError<()>`](SwitchError), a
-    /// refusal of [`try_switch`](Self::try_switch); the message is then dropped.
+    /// Returns an error that is thrown at this greenlet while it waits: by [`throw`](Self::throw), by a child
+    /// that ends with an error, or a [`GreenletExit`] when it is killed. If nothing was sent, returns the
+    /// reason as a [`SwitchError<()>`](SwitchError) and drops the message;
+    /// [`try_switch`](Self::try_switch) gives it back.
     ///
     /// # Panics
-    /// With the panic of a child that ended with one and has this greenlet as its parent (rule
-    /// [s11](crate::guide::rules#s11)). A greenlet that was killed is unwound from its third switch
-    /// on (rule [s15](crate::guide::rules#s15)).
+    /// Resumes the panic of a child, if one arrives while this greenlet waits (rule
+    /// [s11](crate::guide::rules#s11)). When this greenlet is being killed, its second attempt to switch
+    /// since then unwinds it (rule [s15](crate::guide::rules#s15)).
     #[cfg_attr(switch_in_line, inline(always))]
     pub fn switch<J>(&self, target: &Greenlet<'_, J>, message: J) -> Result<I, Thrown> {
         self.switch_to(target.block(), message)
     }
 
-    /// [`switch`](Self::switch); `target`'s inbox type is `J`.
+    /// Does what [`switch`](Self::switch) does. The inbox type of `target` is `J`.
     #[cfg_attr(switch_in_line, inline(always))]
     pub(crate) fn switch_to<J>(&self, target: &Block, message: J) -> Result<I, Thrown> {
         let message = ManuallyDrop::new(message);
         let sent = tree::of_value(&message);
-        // SAFETY: the types are those of the two greenlets, the message is not used here any more, and
-        // what has arrived is opened at once.
+        // SAFETY: `J` and `I` are the inbox types of the two greenlets. The message is a `ManuallyDrop` that
+        // is not used here again, and what has arrived is opened at once.
         unsafe {
             let answer = tree::switch_if_fast_unless_unwinding(&self.block, target, sent);
             let mut received = answer.message;
@@ -157,9 +161,9 @@ impl<'e, I> Current<'e, I> {
         }
     }
 
-    /// As [`switch`](Self::switch), but a message that is not sent comes back.
+    /// Switches as [`switch`](Self::switch) does, but returns a message that could not be sent.
     ///
-    /// The outer result says whether the message was sent, the inner one what came back.
+    /// The outer result says whether the message was sent. The inner result is what arrived.
     ///
     /// ```
     /// use greenlet::{Greenlet, SwitchError, enter};
@@ -173,7 +177,7 @@ impl<'e, I> Current<'e, I> {
     /// ```
     ///
     /// # Errors
-    /// [`SwitchError`], with the message, if nothing was sent.
+    /// Returns a [`SwitchError`] with the message if nothing was sent.
     ///
     /// # Panics
     /// As [`switch`](Self::switch).
@@ -186,16 +190,16 @@ impl<'e, I> Current<'e, I> {
         self.try_switch_to(target.block(), message)
     }
 
-    /// [`try_switch`](Self::try_switch); `target`'s inbox type is `J`.
+    /// Does what [`try_switch`](Self::try_switch) does. The inbox type of `target` is `J`.
     #[cfg_attr(switch_in_line, inline(always))]
-    fn try_switch_to<J>(
+    pub(super) fn try_switch_to<J>(
         &self,
         target: &Block,
         message: J,
     ) -> Result<Result<I, Thrown>, SwitchError<J>> {
         let message = ManuallyDrop::new(message);
         let sent = tree::of_value(&message);
-        // SAFETY: as in `switch`.
+        // SAFETY: as in `switch_to`.
         unsafe {
             let answer = tree::switch_if_fast_unless_unwinding(&self.block, target, sent);
             let received = match answer.arrived() {
@@ -211,9 +215,10 @@ impl<'e, I> Current<'e, I> {
 
     /// Throws `error` at `target` and waits for a message as [`switch`](Self::switch) does.
     ///
-    /// A suspended target's `switch` returns it as `Err`. A new one dies without running, and the
-    /// error goes to its parent; a dead one's first live ancestor receives it. At oneself it is
-    /// returned at once (rule [s12](crate::guide::rules#s12)).
+    /// The `switch` in which a suspended target waits returns the error as `Err`. A new target dies without
+    /// running, and the error goes to its parent. If the target is dead, its first live ancestor receives the
+    /// error. Thrown at the running greenlet itself, it is returned at once (rule
+    /// [s12](crate::guide::rules#s12)).
     ///
     /// ```
     /// use greenlet::{Greenlet, enter};
@@ -251,10 +256,10 @@ impl<'e, I> Current<'e, I> {
             .unwrap_or_else(|refusal| Err(refused(refusal.map(drop))))
     }
 
-    /// As [`throw`](Self::throw), but an error that is not delivered comes back.
+    /// Throws as [`throw`](Self::throw) does, but returns an error that could not be delivered.
     ///
     /// # Errors
-    /// [`SwitchError`], with the error to be thrown, if nothing was.
+    /// Returns a [`SwitchError`] with the error if nothing was thrown.
     ///
     /// # Panics
     /// As [`switch`](Self::switch).
@@ -265,8 +270,8 @@ impl<'e, I> Current<'e, I> {
     ) -> Result<Result<I, Thrown>, SwitchError<Thrown>> {
         let target = target.block();
         let sent = tree::of_thrown(error.into());
-        // SAFETY: an error is for every inbox type; what arrives is opened at once, and what was not
-        // sent is the error.
+        // SAFETY: every inbox type takes an error. What arrives is opened at once. A message that was not
+        // sent is the one made here.
         let mut thrown = unsafe {
             match tree::switch_if_fast_unless_unwinding(&self.block, target, sent).arrived() {
                 Ok(received) => return Ok(tree::open(received)),
@@ -291,12 +296,11 @@ impl<'e, I> Current<'e, I> {
         }
     }
 
-    /// Ends `target`: its `switch` returns [`GreenletExit`], its locals are dropped, its stack is
-    /// given back, and control returns here, whatever its parent (rule
-    /// [s14](crate::guide::rules#s14)). A new target dies without running; to a dead one nothing
-    /// happens.
+    /// Kills `target`, and returns here when it is dead, whichever greenlet is its parent.
     ///
-    /// What the target ends with, value, error or panic, is dropped (rule
+    /// The `switch` in which a suspended target waits returns [`GreenletExit`]; it drops its locals and gives
+    /// back its stack (rule [s14](crate::guide::rules#s14)). A new target dies without running. A dead target
+    /// stays as it is. The value, error or panic that the target ends with is dropped (rule
     /// [s16](crate::guide::rules#s16)).
     ///
     /// ```
@@ -315,7 +319,7 @@ impl<'e, I> Current<'e, I> {
     /// ```
     ///
     /// # Errors
-    /// [`KillError`] if the target cannot be dead on return.
+    /// Returns a [`KillError`] if the target is a root or cannot be dead when this returns.
     pub fn kill<J>(&self, target: &Greenlet<'_, J>) -> Result<(), KillError> {
         let target = target.block();
         if target.is_root() && !target.is_dead() {
@@ -328,11 +332,11 @@ impl<'e, I> Current<'e, I> {
         }
     }
 
-    /// Runs `body` in a new root greenlet of the same `enter`, and returns what it returns: until then
-    /// this stack has a second inbox.
+    /// Runs `body` in a new root greenlet of the same `enter`, and returns its result. Until then this stack
+    /// has a second inbox.
     ///
-    /// Unlike that of [`enter`](crate::enter), its type need not be `'static`: what it receives may
-    /// borrow, or be a handle. What is made under it lives on when `body` has returned.
+    /// The inbox type need not be `'static`, unlike that of [`enter`](crate::enter): messages may borrow or be
+    /// handles. Greenlets made under this root live on when `body` has returned.
     ///
     /// ```
     /// use greenlet::{Current, Greenlet, Root, enter};
@@ -357,12 +361,13 @@ impl<'e, I> Current<'e, I> {
         tree::with_inbox(&self.block, body)
     }
 
-    /// What came of an answer that is not just a value, [settled](tree::settle_arrival). The answer is
-    /// in its parts, which are then not stored in memory where it is a value.
+    /// Handles an answer that is not simply a value, and returns the message that arrives in the end,
+    /// [settled](tree::settle_arrival). The answer is passed in its parts, so that the usual case keeps them
+    /// in registers.
     ///
     /// # Safety
-    /// The answer has just been returned by [`tree::switch_if_fast_unless_unwinding`] for a message of the
-    /// target's type `J`, which nobody else takes. What is returned is to be opened at once.
+    /// [`tree::switch_if_fast_unless_unwinding`] has just returned the answer for a message of the target's
+    /// type `J`, which nothing else takes. The caller opens the result at once.
     #[cold]
     #[inline(never)]
     unsafe fn receive<J>(
@@ -374,7 +379,8 @@ impl<'e, I> Current<'e, I> {
     ) -> Message {
         let message = Message { word, kind };
         let answer = tree::Answer { message, target };
-        // SAFETY: the caller's word; what has arrived has done so just now, and `self` has inbox type I.
+        // SAFETY: the message has just arrived in `self`, whose inbox type is `I`; or it was not sent, and
+        // the contract of `begin` is that of this function.
         unsafe {
             match answer.arrived() {
                 Ok(received) => tree::settle_arrival(received, room),
@@ -383,9 +389,9 @@ impl<'e, I> Current<'e, I> {
         }
     }
 
-    /// [`receive`](Self::receive) where nothing was sent: the shortest way of a new target, and all ways
-    /// of others. A function of its own with the same parameters, so that a call of it is a jump, and
-    /// an error that arrives does not pay for its frame.
+    /// As [`receive`](Self::receive), for an answer that says that nothing was sent. Starts a new target, or
+    /// takes the slow path. It is separate and has the same parameters so that the call is a jump, and an
+    /// error that arrives does not pay for its frame.
     ///
     /// # Safety
     /// As for [`receive`](Self::receive).
@@ -401,14 +407,15 @@ impl<'e, I> Current<'e, I> {
         let message = Message { word, kind };
         let answer = tree::Answer { message, target };
         let (sent, target) = answer.unsent();
-        // SAFETY: the message's target, which its caller still has.
+        // SAFETY: the caller of the switch still borrows the target of a message that was not sent.
         let target = unsafe { &*target };
         let starts = target.state() == State::New
             && !answer.is_refused_in_unwinding()
             && thread::runs_on_fast_path(&self.block)
-            // Why it could not be started, the slow path finds out.
+            // If it cannot start, the slow path says why.
             && target.start().is_ok();
-        // SAFETY: the target has started, or the rest is the caller's word.
+        // SAFETY: `self` runs and the target has just been started; or the message is one that was not sent
+        // to a target of inbox type `J` (contract).
         unsafe {
             let received = if starts {
                 tree::switch_to_active(&self.block, target, sent)
@@ -423,14 +430,14 @@ impl<'e, I> Current<'e, I> {
         }
     }
 
-    /// [`begin`](Self::begin) for any target. After a refusal the message is still the caller's.
+    /// Sends a message to any target, by the slow path. After a refusal the caller still owns the message.
     ///
     /// # Safety
     /// As for [`begin`](Self::begin).
     #[cold]
     #[inline(never)]
     unsafe fn switch_slowly<J>(&self, target: &Block, sent: Message) -> Result<Message, Refusal> {
-        // SAFETY: the caller's word.
+        // SAFETY: the message holds a `J` that nothing else takes (contract).
         let unsent = unsafe { Unsent::<J>::new(sent) };
         let receiver = match self.admit_to(target, Delivery::Value(target.kind.inbox)) {
             Ok(receiver) => receiver,
@@ -445,12 +452,12 @@ impl<'e, I> Current<'e, I> {
             return Ok(sent);
         }
         mem::forget(unsent);
-        // SAFETY: `self` runs, the receiver is suspended or ready to start (`admit_to`), and
-        // takes messages of the target's type.
+        // SAFETY: `self` runs. The receiver is suspended or ready to start, and its inbox type is the
+        // target's (`admit_to`).
         Ok(unsafe { tree::switch_slowly(&self.block, receiver, Content::Value(sent)) })
     }
 
-    /// A switch to oneself is an event, too (rule [s22](crate::guide::rules#s22)).
+    /// Calls the tracer for a switch to the running greenlet itself (rule s22).
     fn announce_to_itself(&self, thrown: bool) {
         if trace::is_on() {
             trace::announce(thrown, &self.block, &self.block)
@@ -458,24 +465,25 @@ impl<'e, I> Current<'e, I> {
         }
     }
 
+    /// Checks that this greenlet may send, and returns the greenlet that receives a delivery to `target`.
     fn admit_to<'a>(&'a self, target: &'a Block, delivery: Delivery) -> Result<&'a Block, Refusal> {
         tree::admit(&self.block)?;
         let found = tree::receiver(target, delivery).map_err(|(refusal, _)| refusal);
         if let Delivery::Thrown = delivery {
-            // Who died of it on the way may have had `self` killed.
+            // New greenlets may have died of the error, and their destructors may have killed `self`.
             tree::admit(&self.block)?;
         }
         found
     }
 }
 
-/// A message that is not sent yet. It is dropped where it lies, if something unwinds before it is.
-/// It is never moved, which would make a copy of what may be large.
+/// A message that is not sent yet. Dropping this, also by unwinding, drops the message where it lies: a
+/// move would copy what may be large.
 struct Unsent<M>(Message, PhantomData<M>);
 
 impl<M> Unsent<M> {
     /// # Safety
-    /// The message carries an `M`, which nobody takes as long as this is there.
+    /// The message holds an `M`, which nothing takes as long as the result lives.
     unsafe fn new(message: Message) -> Self {
         Self(message, PhantomData)
     }
@@ -483,118 +491,23 @@ impl<M> Unsent<M> {
 
 impl<M> Drop for Unsent<M> {
     fn drop(&mut self) {
-        // SAFETY: `new`'s contract, and nobody takes it after this.
+        // SAFETY: the message holds an `M` (contract of `new`), and nothing takes it after this.
         drop(unsafe { tree::take_value::<M>(self.0) });
     }
 }
 
-/// The refusal of a message that was not sent.
+/// Returns the refusal of a message, with the message.
 ///
 /// # Safety
-/// The message carries an `M`, which nobody has taken.
+/// The message holds an `M`, which has not been taken.
 #[cold]
 #[inline(never)]
 unsafe fn not_sent<M>(refusal: Refusal, message: Message) -> SwitchError<M> {
-    // SAFETY: the caller's word.
+    // SAFETY: the message holds an `M`, which has not been taken (contract).
     SwitchError::new(refusal, unsafe { tree::take_value(message) })
 }
 
-/// The running greenlet as its body is lent it: a [`Current`] that can also send to its parent.
-///
-/// `P` is what the body returns, and so what the parent receives.
-///
-/// ```
-/// use greenlet::{Child, Greenlet, Thrown, enter};
-///
-/// /// Yields `n`, `n - 1`, … 1.
-/// fn count_down(me: &Child<(), u32>, n: u32) -> Result<(), Thrown> {
-///     if n > 0 {
-///         me.switch_to_parent(n)?;
-///         count_down(me, n - 1)?;
-///     }
-///     Ok(())
-/// }
-///
-/// enter(|me| {
-///     let counter = Greenlet::new(me, |me, ()| count_down(me, 3).map(|()| 0));
-///     let numbers = [(); 4].map(|()| me.switch(&counter, ()).unwrap());
-///     assert_eq!(numbers, [3, 2, 1, 0]);
-/// });
-/// ```
-#[repr(transparent)]
-pub struct Child<'e, I, P> {
-    current: Current<'e, I>,
-    returns: PhantomData<Invariant<P>>,
-}
-
-impl<'e, I, P> Child<'e, I, P> {
-    /// # Safety
-    /// As for [`Current::of`]; and the body of the greenlet returns a `P`.
-    pub(crate) unsafe fn of(block: &Block) -> &Self {
-        // SAFETY: `Child` is a transparent wrapper of a `Current`, and that of a block.
-        unsafe { &*ptr::from_ref(block).cast::<Self>() }
-    }
-
-    /// As [`switch`](Current::switch) to the greenlet that is the parent now.
-    ///
-    /// No handle to the parent is kept, so this makes no cycle of handles.
-    ///
-    /// # Errors
-    /// As [`switch`](Current::switch).
-    ///
-    /// # Panics
-    /// As [`switch`](Current::switch).
-    #[cfg_attr(switch_in_line, inline(always))]
-    pub fn switch_to_parent(&self, message: P) -> Result<I, Thrown> {
-        self.switch_to(self.parent(), message)
-    }
-
-    /// As [`try_switch`](Current::try_switch) to the greenlet that is the parent now.
-    ///
-    /// # Errors
-    /// As [`try_switch`](Current::try_switch).
-    ///
-    /// # Panics
-    /// As [`switch`](Current::switch).
-    #[cfg_attr(switch_in_line, inline(always))]
-    pub fn try_switch_to_parent(&self, message: P) -> Result<Result<I, Thrown>, SwitchError<P>> {
-        self.try_switch_to(self.parent(), message)
-    }
-
-    /// Changes the parent, as [`Greenlet::set_parent`] does. The types are known here to be the same,
-    /// so they may borrow.
-    ///
-    /// # Errors
-    /// [`ParentError::Cycle`].
-    pub fn set_parent(&self, parent: &Greenlet<'e, P>) -> Result<(), ParentError> {
-        let old = self.block.replace_parent(parent.block());
-        old.map(drop).ok_or(ParentError::Cycle)
-    }
-
-    /// Receives a `P` (invariant of blocks).
-    #[inline(always)]
-    fn parent(&self) -> &Block {
-        // SAFETY: all but roots, which are lent no `Child`, have a parent until they have died.
-        unsafe { self.block.parent().unwrap_unchecked() }
-    }
-}
-
-impl<'e, I, P> Deref for Child<'e, I, P> {
-    type Target = Current<'e, I>;
-
-    #[inline(always)]
-    fn deref(&self) -> &Current<'e, I> {
-        &self.current
-    }
-}
-
-impl<I, P> fmt::Debug for Child<'_, I, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.block.fmt(f)
-    }
-}
-
-/// What `switch` and `throw` say where their `try_` forms give something back.
+/// Returns the error of `switch` and `throw` for a refusal of their `try_` forms.
 pub(crate) fn refused(refusal: SwitchError<()>) -> Thrown {
     match refusal {
         SwitchError::Exiting(()) => GreenletExit.into(),
