@@ -29,28 +29,28 @@ pub(crate) static FUNCTIONS: Static<[PyMethodDef; 12]> = Static::new([
         c"settrace",
         settrace,
         METH_VARARGS,
-        c"settrace(callback)\n\nHas `callback(event, (origin, target))` called after each switch of \
-          this thread. None ends that.\nReturns what was set before.",
+        c"settrace(callback)\n\nCalls `callback(event, (origin, target))` after each switch of this \
+          thread; with None, stops\ndoing so. Returns the callback that was set before.",
     ),
     function(
         c"gettrace",
         gettrace,
         METH_NOARGS,
-        c"gettrace()\n\nReturns what settrace() has set, or None.",
+        c"gettrace()\n\nReturns the callback that settrace() has set, or None.",
     ),
     function(
         c"stack_size",
         stack_size,
         METH_VARARGS,
-        c"stack_size([bytes])\n\nReturns how large the C stacks of greenlets are; with an argument, \
-          sets that for those\nwhich start from now on.",
+        c"stack_size([bytes])\n\nReturns the size of the C stacks of greenlets. With an argument, sets \
+          the size for greenlets\nthat start from then on, and returns the size before.",
     ),
     function(
         c"report_stack_overflow",
         report_stack_overflow,
         METH_NOARGS,
-        c"report_stack_overflow()\n\nFrom now on, an overflow of a greenlet's stack says on standard \
-          error which greenlet's it was\nbefore it ends the process. Each thread calls it for itself.",
+        c"report_stack_overflow()\n\nHas an overflow of a greenlet's stack name the greenlet on standard \
+          error before it ends the\nprocess. Each thread must call it for itself.",
     ),
     function(
         c"set_thread_local",
@@ -62,34 +62,34 @@ pub(crate) static FUNCTIONS: Static<[PyMethodDef; 12]> = Static::new([
         c"get_pending_cleanup_count",
         get_pending_cleanup_count,
         METH_NOARGS,
-        c"For tests: how many threads have ended that have not been cleaned up after.",
+        c"For tests: the number of ended threads that wait for their cleanup.",
     ),
     function(
         c"get_total_main_greenlets",
         get_total_main_greenlets,
         METH_NOARGS,
-        c"For tests: how many main greenlets there are.",
+        c"For tests: the number of main greenlets.",
     ),
     function(
         c"get_clocks_used_doing_optional_cleanup",
         get_clocks_used_doing_optional_cleanup,
         METH_NOARGS,
-        c"get_clocks_used_doing_optional_cleanup()\n\nReturns the processor time that went into \
-          looking for main greenlets of ended threads which\nwere lost on a stack; divided by \
-          CLOCKS_PER_SEC, seconds. None if it is disabled.",
+        c"get_clocks_used_doing_optional_cleanup()\n\nReturns the processor time spent on searches \
+          for main greenlets of ended threads that only a\nlost stack refers to, in units of \
+          1/CLOCKS_PER_SEC seconds. None if the search is disabled.",
     ),
     function(
         c"enable_optional_cleanup",
         enable_optional_cleanup,
         METH_O,
-        c"enable_optional_cleanup(bool)\n\nWhether to look for lost main greenlets when a thread has \
-          ended. It takes time in\nproportion to the number of objects.",
+        c"enable_optional_cleanup(bool)\n\nEnables or disables the search for lost main greenlets of \
+          ended threads. A search takes time\nin proportion to the number of objects.",
     ),
     function(
         c"get_tstate_trash_delete_nesting",
         get_tstate_trash_delete_nesting,
         METH_NOARGS,
-        c"For tests: how deep the interpreter's trash can is nested.",
+        c"For tests: the nesting of the interpreter's trash can.",
     ),
     PyMethodDef::zeroed(),
 ]);
@@ -174,10 +174,10 @@ unsafe extern "C" fn stack_size(_: *mut PyObject, args: *mut PyObject) -> *mut P
             let Some(set) = stacks::set_size(bytes) else {
                 return PyErr_Format(
                     PyExc_ValueError,
-                    c"size not valid: %zd bytes; from %zd to %zd are".as_ptr(),
-                    bytes,
+                    c"a stack size must be from %zd to %zd bytes, not %zd".as_ptr(),
                     stacks::MIN_SIZE,
                     stacks::MAX_SIZE,
+                    bytes,
                 );
             };
             before = set;

@@ -1,4 +1,4 @@
-//! `report_stack_overflow`: a fault in the guard of a greenlet's stack says whose it was.
+//! `report_stack_overflow`: a fault in the guard of a greenlet's stack names the greenlet.
 
 use core::fmt;
 
@@ -39,8 +39,8 @@ fn describe(address: *const u8, report: &mut dyn fmt::Write) -> bool {
     }
     let _ = writeln!(
         report,
-        "the greenlet at {:p} has overflowed its stack of {} bytes;\n\
-         more: GREENLET_STACK_SIZE, greenlet.stack_size(); where: faulthandler.enable()",
+        "the greenlet at {:p} has overflowed its stack of {} bytes\n\
+         GREENLET_STACK_SIZE or greenlet.stack_size() sets the size; faulthandler.enable() shows where",
         green.object,
         limits.size()
     );

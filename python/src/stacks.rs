@@ -15,17 +15,17 @@ use pyo3_ffi::{PyErr_Format, PyExc_MemoryError, PyExc_ValueError};
 /// Bytes of stack unless `stack_size` or the environment says otherwise.
 const DEFAULT_SIZE: usize = 1 << 20;
 
-/// With less CPython would not come to start a function and raise an exception in it.
+/// With less, CPython could not call a function and raise an exception in it.
 pub(crate) const MIN_SIZE: usize = 64 << 10;
 
-/// More is a mistake.
+/// More is taken to be a mistake.
 pub(crate) const MAX_SIZE: usize = 64 << 30;
 
 /// Says how large stacks are when the module is imported, bytes.
 const VARIABLE: &str = "GREENLET_STACK_SIZE";
 
-/// Bytes of guard below a stack. It is address space only, and C code may not touch every page of
-/// a large frame.
+/// Bytes of guard below a stack. It takes address space only, and is this large because C code need
+/// not touch every page of a large frame.
 const GUARD: usize = 64 << 10;
 
 /// Bytes of room above a stack: a chunk as large as CPython's own, of which the first
@@ -43,7 +43,7 @@ unsafe impl Sync for Shared {}
 
 static POOL: Shared = Shared(UnsafeCell::new(Pool::with_room_above(ROOM)));
 
-/// A stack that is in use; to be given back, or it is lost.
+/// A stack that is in use. It is leaked unless it is given back.
 pub(crate) struct Stack(PooledStack);
 
 /// How large the stacks of greenlets are that start from now on, bytes.
@@ -73,7 +73,7 @@ pub(crate) unsafe fn configure() -> Option<()> {
         unsafe {
             PyErr_Format(
                 PyExc_ValueError,
-                c"GREENLET_STACK_SIZE is not a number of bytes from %zd to %zd".as_ptr(),
+                c"GREENLET_STACK_SIZE must be a number of bytes from %zd to %zd".as_ptr(),
                 MIN_SIZE,
                 MAX_SIZE,
             );
@@ -94,7 +94,7 @@ impl Stack {
                 unsafe {
                     PyErr_Format(
                         PyExc_MemoryError,
-                        c"no stack of %zd bytes for a greenlet".as_ptr(),
+                        c"cannot allocate a stack of %zd bytes for a greenlet".as_ptr(),
                         size,
                     );
                 }

@@ -103,7 +103,8 @@ class NoStack(unittest.TestCase):
             print(it.switch(2))
         """)
         self.assertEqual(done.stdout.splitlines(), [
-            "no stack of 67108864 bytes for a greenlet", "False False True True", "True", "1", "2",
+            "cannot allocate a stack of 67108864 bytes for a greenlet", "False False True True", "True",
+            "1", "2",
         ], done.stderr)
 
     def test_does_not_lose_what_was_thrown(self):
