@@ -1,11 +1,14 @@
 //! Generators: what they yield, when they run, what they borrow, and how they end.
 
-use std::mem;
+use std::{cell::Cell, mem, rc::Rc};
 
-use greenlet::{Builder, Current, Generator, Greenlet, KillError, Root, Thrown, Yielder, enter};
+use greenlet::{
+    Builder, Current, Generator, Greenlet, KillError, Root, SwitchError, Thrown, Yielder, enter,
+};
 
 use crate::support::{
     Number,
+    census::{Census, Token},
     log::{Log, on_drop},
     number,
     panics::{catch, text_of},
@@ -424,7 +427,7 @@ fn an_error_for_its_consumer_ends_the_wait_and_the_generator() {
 
 #[test]
 fn items_and_inputs_may_be_large_and_are_dropped_once() {
-    let census = crate::support::census::Census::new();
+    let census = Census::new();
     enter(|me: &Root<()>| {
         let token = || (census.token(), [7_u64; 100]);
         let mut echoes = Generator::new(me, |yielder, mut input| {
@@ -441,6 +444,67 @@ fn items_and_inputs_may_be_large_and_are_dropped_once() {
         refused.resume(token()).unwrap();
         refused.resume(token()).unwrap();
         assert!(refused.resume(token()).unwrap().is_none());
+    });
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn one_whose_greenlet_was_killed_has_finished_whatever_its_consumer_receives() {
+    let census = Census::new();
+    let token = || (census.token(), [7_u64; 4]);
+    enter(|me: &Root<(Token, [u64; 4])>| {
+        let own = Rc::new(Cell::new(None));
+        let theirs = Rc::clone(&own);
+        let mut killed = Generator::new(me, move |yielder, first: (Token, [u64; 4])| {
+            theirs.set(Some(yielder.handle()));
+            yielder.give(first.1[0]).map(drop)
+        });
+        assert_eq!(killed.resume(token()).unwrap(), Some(7));
+        assert_eq!(me.kill(&own.take().unwrap()), Ok(()));
+        assert!(killed.resume(token()).unwrap_err().is_exit());
+        assert!(killed.resume(token()).unwrap().is_none());
+    });
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn one_that_resumes_itself_is_busy() {
+    let census = Census::new();
+    let token = || (census.token(), [7_u64; 4]);
+    enter(|me: &Root<()>| {
+        let (own, handle) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
+        let (its_own, its_handle) = (Rc::clone(&own), Rc::clone(&handle));
+        let mut selfish = Generator::new(me, move |yielder, _: (Token, [u64; 4])| {
+            its_handle.set(Some(yielder.handle()));
+            drop(yielder.give("first")?);
+            // Switched to, not resumed.
+            let mut generator: Generator<&str, _> = its_own.take().unwrap();
+            let refusal = generator.resume(token()).unwrap_err();
+            assert_eq!(refusal.to_string(), SwitchError::Busy(()).to_string());
+            Ok(())
+        });
+        assert_eq!(selfish.resume(token()).unwrap(), Some("first"));
+        own.set(Some(selfish));
+        let generator = handle.take().unwrap();
+        me.switch(&generator, token()).unwrap_err();
+        assert!(generator.is_dead());
+    });
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn items_that_a_killed_generator_cannot_give_are_dropped() {
+    let census = Census::new();
+    enter(|me: &Root<()>| {
+        let token = || census.token();
+        let mut stubborn = Generator::new(me, move |yielder, ()| {
+            loop {
+                let _refused = yielder.give(token());
+            }
+        });
+        assert!(stubborn.next().is_some());
+        // The first refusal is an error, the second unwinds.
+        drop(stubborn);
     });
     assert_eq!(census.alive(), 0);
 }

@@ -4,7 +4,12 @@
 //! meanwhile, so nobody but the one that it has resumed sends to it. Errors that are meant for it, and
 //! kills, reach it.
 
-use core::{cell::Cell, marker::PhantomData, mem::ManuallyDrop, ptr};
+use core::{
+    cell::Cell,
+    marker::PhantomData,
+    mem::{self, ManuallyDrop},
+    ptr,
+};
 
 use crate::{
     Current, Greenlet, Invariant, SwitchError, Thrown,
@@ -79,9 +84,12 @@ impl<Y> Resumer<Y> {
         unsafe {
             let received = match answer.arrived() {
                 Ok(received) => received,
-                Err((sent, target)) => self
-                    .resume_slowly(me, &*target, sent)
-                    .map_err(|refusal| not_sent::<I>(refusal, sent))?,
+                Err((sent, target)) => {
+                    self.resume_slowly(me, &*target, sent).map_err(|refusal| {
+                        drop(tree::Unsent::<I>::new(sent));
+                        refused(SwitchError::new(refusal, ()))
+                    })?
+                }
             };
             tree::open(received)
         }
@@ -101,10 +109,15 @@ impl<Y> Resumer<Y> {
             return Err(Refusal::Unwinding);
         }
         let receiver = tree::receiver(target, Delivery::Value(target.kind.inbox));
-        let target = receiver.map_err(|(refusal, _)| refusal)?;
+        let receiver = receiver.map_err(|(refusal, _)| refusal)?;
+        if ptr::eq(receiver, me) {
+            // It would wait for itself.
+            return Err(Refusal::Busy);
+        }
+        // Only now: the target may have been started, which may run the user's code on this stack.
         self.begin(me);
-        // SAFETY: the target is suspended or ready to start; the rest is the caller's word.
-        let received = unsafe { tree::switch_slowly(me, target, Content::Value(sent)) };
+        // SAFETY: the receiver is suspended or ready to start; the rest is the contract.
+        let received = unsafe { tree::switch_slowly(me, receiver, Content::Value(sent)) };
         self.end(me);
         // The one that was resumed need not have known that this one is being killed.
         thread::set_current(Some(me));
@@ -131,8 +144,22 @@ impl<Y> Resumer<Y> {
                 }
                 waits.set_state(State::Busy);
             }
-            self.suspend_slowly(me, Content::Value(sent))
-                .unwrap_or_else(|refusal| Err(not_sent::<Y>(refusal, sent)))
+            self.suspend_slowly(me, sent)
+        }
+    }
+
+    /// # Safety
+    /// The message carries a `Y`, which nobody has taken.
+    #[cold]
+    unsafe fn suspend_slowly<I>(&self, me: &Current<'_, I>, sent: Message) -> Result<I, Thrown> {
+        // SAFETY: the contract. It is dropped if the admission unwinds.
+        let unsent = unsafe { tree::Unsent::<Y>::new(sent) };
+        let waits = self.admit(me)?;
+        mem::forget(unsent);
+        // SAFETY: `waits` is suspended and takes a `Y`; `me` runs, and opens what arrives at once.
+        unsafe {
+            let received = tree::switch_slowly(me.block(), waits, Content::Value(sent));
+            tree::open(received)
         }
     }
 
@@ -141,25 +168,24 @@ impl<Y> Resumer<Y> {
     /// # Errors
     /// As [`suspend`](Self::suspend).
     pub(super) fn suspend_for_good<I>(&self, me: &Current<'_, I>) -> Result<I, Thrown> {
-        // SAFETY: an error is for every inbox.
-        unsafe { self.suspend_slowly(me, Content::Thrown(Thrown::exit())) }
-            .unwrap_or_else(|refusal| Err(refused(SwitchError::new(refusal, ()))))
+        let waits = self.admit(me)?;
+        // SAFETY: `waits` is suspended, and an error is for every inbox; `me` runs, and opens what arrives
+        // at once.
+        unsafe {
+            let exit = Content::Thrown(Thrown::exit());
+            tree::open(tree::switch_slowly(me.block(), waits, exit))
+        }
     }
 
-    /// # Safety
-    /// The content is a `Y` or an error.
-    #[cold]
-    unsafe fn suspend_slowly<I>(
-        &self,
-        me: &Current<'_, I>,
-        content: Content<Message>,
-    ) -> Result<Result<I, Thrown>, Refusal> {
-        tree::admit(me.block())?;
-        // SAFETY: null, or one that waits (invariant). `me` runs, and opens what arrives.
-        unsafe {
-            let waits = self.waits.get().as_ref().ok_or(Refusal::Dead)?;
-            Ok(tree::open(tree::switch_slowly(me.block(), waits, content)))
-        }
+    /// Checks that `me` may switch. Returns the one that waits.
+    ///
+    /// # Errors
+    /// Why not; or that nobody waits.
+    fn admit<I>(&self, me: &Current<'_, I>) -> Result<&Block, Thrown> {
+        tree::admit(me.block())
+            // SAFETY: null, or one that waits (invariant), whose block stays until it has gone on.
+            .and_then(|()| unsafe { self.waits.get().as_ref() }.ok_or(Refusal::Dead))
+            .map_err(|refusal| refused(SwitchError::new(refusal, ())))
     }
 
     #[inline(always)]
@@ -173,15 +199,4 @@ impl<Y> Resumer<Y> {
         self.waits.set(ptr::null());
         me.set_state(State::Active);
     }
-}
-
-/// Drops what was not sent.
-///
-/// # Safety
-/// The message carries an `M`, which nobody has taken.
-#[cold]
-unsafe fn not_sent<M>(refusal: Refusal, sent: Message) -> Thrown {
-    // SAFETY: the caller's word.
-    drop(unsafe { tree::take_value::<M>(sent) });
-    refused(SwitchError::new(refusal, ()))
 }

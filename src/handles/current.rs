@@ -422,7 +422,7 @@ impl<'e, I> Current<'e, I> {
             } else {
                 self.switch_slowly::<J>(target, sent)
                     .unwrap_or_else(|refusal| {
-                        drop(Unsent::<J>::new(sent));
+                        drop(tree::Unsent::<J>::new(sent));
                         tree::of_thrown(refused(SwitchError::new(refusal, ())))
                     })
             };
@@ -438,7 +438,7 @@ impl<'e, I> Current<'e, I> {
     #[inline(never)]
     unsafe fn switch_slowly<J>(&self, target: &Block, sent: Message) -> Result<Message, Refusal> {
         // SAFETY: the message holds a `J` that nothing else takes (contract).
-        let unsent = unsafe { Unsent::<J>::new(sent) };
+        let unsent = unsafe { tree::Unsent::<J>::new(sent) };
         let receiver = match self.admit_to(target, Delivery::Value(target.kind.inbox)) {
             Ok(receiver) => receiver,
             Err(refusal) => {
@@ -474,25 +474,6 @@ impl<'e, I> Current<'e, I> {
             tree::admit(&self.block)?;
         }
         found
-    }
-}
-
-/// A message that is not sent yet. Dropping this, also by unwinding, drops the message where it lies: a
-/// move would copy what may be large.
-struct Unsent<M>(Message, PhantomData<M>);
-
-impl<M> Unsent<M> {
-    /// # Safety
-    /// The message holds an `M`, which nothing takes as long as the result lives.
-    unsafe fn new(message: Message) -> Self {
-        Self(message, PhantomData)
-    }
-}
-
-impl<M> Drop for Unsent<M> {
-    fn drop(&mut self) {
-        // SAFETY: the message holds an `M` (contract of `new`), and nothing takes it after this.
-        drop(unsafe { tree::take_value::<M>(self.0) });
     }
 }
 

@@ -6,6 +6,7 @@
 
 use alloc::boxed::Box;
 use core::{
+    marker::PhantomData,
     mem::{ManuallyDrop, MaybeUninit},
     ptr,
 };
@@ -82,6 +83,25 @@ pub(crate) unsafe fn take_value<T>(message: Message) -> T {
     } else {
         // SAFETY: `word` is the address of a T that is not used after this (contract).
         unsafe { ptr::with_exposed_provenance::<T>(word.assume_init()).read() }
+    }
+}
+
+/// A message that is not sent yet. Dropping it drops the value, so that none is lost if something
+/// unwinds before it is sent. The value is never moved, which would make a copy of what may be large.
+pub(crate) struct Unsent<M>(Message, PhantomData<M>);
+
+impl<M> Unsent<M> {
+    /// # Safety
+    /// As for [`take_value`]. Nobody takes the value as long as this is there.
+    pub(crate) unsafe fn new(message: Message) -> Self {
+        Self(message, PhantomData)
+    }
+}
+
+impl<M> Drop for Unsent<M> {
+    fn drop(&mut self) {
+        // SAFETY: `new`'s contract, and nobody takes it after this.
+        drop(unsafe { take_value::<M>(self.0) });
     }
 }
 

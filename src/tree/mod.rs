@@ -60,7 +60,9 @@ pub(crate) use inspect::{Reach, inspect};
 pub(crate) use kill::{Killed, kill};
 pub(crate) use kill_in_progress::KillInProgress;
 pub(crate) use memory::OutOfMemory;
-pub(crate) use message::{Content, of_thrown, of_value, open_settled, take_thrown, take_value};
+pub(crate) use message::{
+    Content, Unsent, of_thrown, of_value, open_settled, take_thrown, take_value,
+};
 pub(crate) use refcount::{Own, release_weakly};
 pub(crate) use refusal::Refusal;
 pub(crate) use registry::{Membership, Registry};
