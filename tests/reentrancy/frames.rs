@@ -8,13 +8,16 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Child, Current, Greenlet, GreenletExit, Root, Snapshot, Thrown};
+use greenlet::{
+    Builder, Child, Current, Generator, Greenlet, GreenletExit, Root, Snapshot, Thrown, Yielder,
+};
 
 use crate::{
     either,
+    generators::{self, Resumable},
     handles::{self, Handle},
     payloads::{A, B, Fault, INTACT, Local, Memory, Message, Payload, bang, call_back},
-    program::{AtDrop, Create, First, How, Kind, MAX_DEPTH, Op, Step},
+    program::{AtDrop, Create, First, Generate, How, Kind, MAX_DEPTH, Op, Step},
     support::unscoped,
     world,
 };
@@ -41,7 +44,7 @@ pub fn enter(script: u8) -> Result<(), Thrown> {
 fn enter_as(kind: Kind, script: u8, depth: u32) -> Result<(), Thrown> {
     fn run_root<I: Message>(script: u8, depth: u32) -> Result<(), Thrown> {
         unscoped().enter(|me: &Current<I>| {
-            let root = Acting { me, place: None };
+            let root = Acting::new(me, None);
             run(&root, None, script, depth, Vec::new())
         })
     }
@@ -67,6 +70,10 @@ trait Actor {
     fn throw(&self, at: &Handle, thrown: Thrown, try_form: bool) -> Result<Local, Thrown>;
     fn kill(&self, whom: &Handle);
     fn handle(&self) -> Handle;
+    /// A generator in the same `enter`; whether that is one that ends.
+    fn generate(&self, generate: Generate) -> Option<(Resumable, bool)>;
+    /// Gives an item, if this is the greenlet of a generator.
+    fn give(&self, item: AtDrop) -> Option<Result<Local, Thrown>>;
     /// Enters, and ends what is made there.
     fn scope(&self, script: u8, depth: u32) -> Result<(), Thrown>;
     fn check_borrowed(&self);
@@ -75,9 +82,17 @@ trait Actor {
 struct Acting<'a, 'e, I> {
     me: &'a Current<'e, I>,
     place: Option<Place<'e>>,
+    give: Option<&'a Give<'a>>,
 }
 
-impl<'e, I: Message> Acting<'_, 'e, I> {
+type Give<'a> = dyn Fn(AtDrop) -> Result<Local, Thrown> + 'a;
+
+impl<'a, 'e, I: Message> Acting<'a, 'e, I> {
+    fn new(me: &'a Current<'e, I>, place: Option<Place<'e>>) -> Self {
+        let give = None;
+        Self { me, place, give }
+    }
+
     fn of<J: Message>(&self, greenlet: Greenlet<'e, J>) -> Handle {
         J::handle(handles::forever(greenlet), number(self.place))
     }
@@ -122,6 +137,21 @@ impl<I: Message> Actor for Acting<'_, '_, I> {
         self.of(self.me.handle())
     }
 
+    fn generate(&self, generate: Generate) -> Option<(Resumable, bool)> {
+        if !world::may_make() {
+            return None;
+        }
+        let generator = match generate.item {
+            Kind::A => Resumable::OfA(generators::forever(generator(self, generate))),
+            Kind::B => Resumable::OfB(generators::forever(generator(self, generate))),
+        };
+        Some((generator, self.place.is_some()))
+    }
+
+    fn give(&self, item: AtDrop) -> Option<Result<Local, Thrown>> {
+        Some(self.give?(item))
+    }
+
     fn scope(&self, script: u8, depth: u32) -> Result<(), Thrown> {
         let borrowed = Payload::new("what members borrow", AtDrop::Nothing);
         let outcome = greenlet::enter(|me: &Root<I>| {
@@ -129,7 +159,7 @@ impl<I: Message> Actor for Acting<'_, '_, I> {
                 number: world::next_place(),
                 borrowed: &borrowed,
             });
-            let root = Acting { me, place };
+            let root = Acting::new(me, place);
             run(&root, Some(self), script, depth, Vec::new())
         });
         borrowed.check();
@@ -238,7 +268,7 @@ fn body<'e, I: Message, P: Message, const WORDS: usize>(
     move |me, first| {
         assert_eq!(words, [INTACT; WORDS], "what a body owns is damaged");
         first.check();
-        let me = Acting { me, place };
+        let me = Acting::new(me, place);
         if place.is_some() {
             world::register(me.handle().downgrade());
             handles::put(create.slot, me.handle());
@@ -248,6 +278,34 @@ fn body<'e, I: Message, P: Message, const WORDS: usize>(
         drop(captured);
         outcome.map(|()| P::new(create.returned))
     }
+}
+
+/// A generator of `T`s whose function runs a script.
+fn generator<'e, T: Message, I: Message, P: Message>(
+    maker: &Acting<'_, 'e, P>,
+    generate: Generate,
+) -> Generator<'e, T, I> {
+    let place = maker.place;
+    let captured = Captured {
+        payload: Some(Payload::new("a generator's function", generate.captured)),
+        borrowed: place.map(|place| place.borrowed),
+    };
+    let function = move |yielder: &Yielder<'_, 'e, T, I>, first: I| {
+        first.check();
+        let give = |item| yielder.give(T::new(item)).map(checked);
+        let me = Acting {
+            me: yielder,
+            place,
+            give: Some(&give),
+        };
+        world::register(me.handle().downgrade());
+        handles::put(generate.slot, me.handle());
+        let outcome = run(&me, None, generate.script, 0, vec![first.local()]);
+        drop(captured);
+        outcome
+    };
+    let builder = Builder::new().stack_size(STACK_SIZE);
+    Generator::build(builder, maker.me, function).expect("it is valid")
 }
 
 /// Runs a script.
@@ -346,6 +404,18 @@ impl Frame<'_> {
                     let _ = child.set_parent(&parent);
                 }
             }
+            Op::Generate(generate) => match actor.generate(generate) {
+                Some((generator, true)) => self.locals.push(Local::Generator(generator)),
+                Some((generator, false)) => generators::put(generate.slot, generator),
+                None => {}
+            },
+            Op::Resume(slot, input, how) => self.resume(slot, input, how)?,
+            Op::Give(item, how) => {
+                if let Some(received) = attempt(how, || actor.give(item)).transpose() {
+                    self.receive(received, how)?;
+                }
+            }
+            Op::DropGenerator(slot) => drop(generators::take(slot)),
             Op::Return => return Ok(Flow::Leave),
             Op::ReturnError(at_drop) => return Err(Fault::new(at_drop).into()),
             Op::ReturnExit => return Err(GreenletExit.into()),
@@ -379,6 +449,30 @@ impl Frame<'_> {
             }
         }
         Ok(Flow::GoOn)
+    }
+
+    fn resume(&mut self, slot: u8, input: AtDrop, how: How) -> Result<(), Thrown> {
+        let own = self
+            .locals
+            .iter()
+            .rposition(|local| matches!(local, Local::Generator(_)));
+        let (mut generator, is_own) = match own.map(|at| self.locals.remove(at)) {
+            Some(Local::Generator(generator)) => (generator, true),
+            _ => match generators::take(slot) {
+                Some(generator) => (generator, false),
+                None => return Ok(()),
+            },
+        };
+        let received = attempt(how, || generator.resume(input).transpose());
+        if is_own {
+            self.locals.push(Local::Generator(generator));
+        } else {
+            generators::put(slot, generator);
+        }
+        match received.transpose() {
+            Some(received) => self.receive(received, how),
+            None => Ok(()),
+        }
     }
 
     fn receive(

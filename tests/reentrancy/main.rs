@@ -10,6 +10,7 @@
 //! * `world.rs`: what all code of a program shares
 //! * `payloads.rs`: counted payloads with destructors
 //! * `handles.rs`: handles and their slots
+//! * `generators.rs`: generators and theirs
 //! * `frames.rs`: what code does in a greenlet
 //! * `tracer.rs`: a tracer
 //!
@@ -18,6 +19,7 @@
 #![cfg(all(panic = "unwind", not(miri)))]
 
 mod frames;
+mod generators;
 mod handles;
 #[path = "../machine/mod.rs"]
 mod machine;
@@ -36,7 +38,7 @@ mod world;
 use std::{cell::RefCell, mem, sync::Arc, thread};
 
 use payloads::contain;
-use program::{AtDrop, Brought, Create, End, First, Kind, Op, Program, Step, Trace};
+use program::{AtDrop, Brought, Create, End, First, Generate, Kind, Op, Program, Step, Trace};
 use proptest::{collection::vec, prelude::*};
 use random::{are_apart, check_one, check_programs, how, number_of_programs};
 use world::{Tally, Verdict};
@@ -88,6 +90,17 @@ fn create() -> impl Strategy<Value = Op> {
         )
 }
 
+fn generate() -> impl Strategy<Value = Op> {
+    (kind(), index(), at_drop(), index()).prop_map(|(item, script, captured, slot)| {
+        Op::Generate(Generate {
+            item,
+            script,
+            captured,
+            slot,
+        })
+    })
+}
+
 fn trace() -> impl Strategy<Value = Trace> {
     (
         (index(), 0..6u8),
@@ -121,6 +134,11 @@ fn op() -> impl Strategy<Value = Op> {
         4 => index().prop_map(|slot| Op::Handle { slot }),
         3 => (index(), index()).prop_map(|(which, slot)| Op::Upgrade { which, slot }),
         3 => (index(), index()).prop_map(|(child, parent)| Op::SetParent { child, parent }),
+        5 => generate(),
+        10 => (index(), at_drop(), how())
+            .prop_map(|(slot, input, how)| Op::Resume(slot, input, how)),
+        12 => (at_drop(), how()).prop_map(|(item, how)| Op::Give(item, how)),
+        1 => index().prop_map(Op::DropGenerator),
         1 => Just(Op::Return),
         1 => at_drop().prop_map(Op::ReturnError),
         1 => Just(Op::ReturnExit),
@@ -216,6 +234,7 @@ fn run(program: Program, verdict: Arc<Verdict>) {
             world::begin_to_end(0);
             #[cfg(feature = "trace")]
             drop(tracer::set(None));
+            generators::drop_all();
             handles::take_all().for_each(drop);
             world::end_greenlets();
         }
@@ -226,6 +245,7 @@ fn run(program: Program, verdict: Arc<Verdict>) {
 /// What so many programs cannot miss.
 const NEVER_MISSED: &[&str] = &[
     "a body",
+    "a generator's function",
     "a greenlet-local value",
     "a local",
     "a message",
@@ -238,6 +258,7 @@ const NEVER_MISSED: &[&str] = &[
     "an error",
     "an error received",
     "an initialiser",
+    "an item",
     "at the thread's end",
     #[cfg(feature = "trace")]
     "a tracer",

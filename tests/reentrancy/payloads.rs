@@ -13,6 +13,7 @@ use greenlet::{Greenlet, StackMemory};
 
 use crate::{
     frames,
+    generators::Resumable,
     handles::{self, Handle},
     program::{AtDrop, Brought},
     support::census::Token,
@@ -197,7 +198,7 @@ impl fmt::Display for Fault {
 impl Error for Fault {}
 
 /// A local of a frame; its destructor is what matters of it.
-#[expect(dead_code, reason = "the locals are dropped, not read")]
+#[allow(dead_code, reason = "most are dropped, not read")]
 pub enum Local {
     Handle(Handle),
     A(A),
@@ -205,6 +206,7 @@ pub enum Local {
     Error(greenlet::Thrown),
     Panic(Box<dyn Any + Send>),
     Payload(Payload),
+    Generator(Resumable),
 }
 
 /// A stack that the program brings.

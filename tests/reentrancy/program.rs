@@ -71,6 +71,16 @@ pub struct Create {
 }
 
 #[derive(Clone, Copy, Debug)]
+pub struct Generate {
+    /// Of what it yields. It takes the other.
+    pub item: Kind,
+    pub script: u8,
+    /// Of what the function owns.
+    pub captured: AtDrop,
+    pub slot: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
 pub struct Trace {
     /// What each of the first calls runs.
     pub script: u8,
@@ -122,6 +132,15 @@ pub enum Op {
     ReturnError(AtDrop),
     ReturnExit,
     Panic(AtDrop),
+    /// Makes a generator and puts it into a slot of its own kind; one that belongs to an `enter`, among
+    /// the frame's locals.
+    Generate(Generate),
+    /// Resumes a generator: the frame's newest, or one in a slot.
+    Resume(u8, AtDrop, How),
+    /// Gives an item, in the function of a generator.
+    Give(AtDrop, How),
+    /// Drops a generator that is in a slot.
+    DropGenerator(u8),
     /// Enters again and runs a script.
     Enter(Kind, u8),
     /// Enters, runs a script, and ends what it has made.
@@ -170,6 +189,7 @@ pub struct Program {
 }
 
 pub const SLOTS: usize = 6;
+pub const GENERATOR_SLOTS: usize = 3;
 /// Steps that a program may take. With no fuel left every script is at its end.
 pub const FUEL: u32 = 120;
 /// Greenlets that a program may make.
