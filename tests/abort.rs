@@ -21,7 +21,7 @@ use std::{
 };
 
 use greenlet::{Builder, Current, Greenlet, GreenletExit, Root, SwitchError, Thrown, enter};
-use process::{Ending, in_child};
+use process::Ending;
 
 /// A promise and how to see whether it is kept: in a child, which may abort.
 type Case = (&'static str, fn(), fn(&Ending) -> bool);
@@ -71,7 +71,10 @@ fn main() -> ExitCode {
             filtered_out += 1;
             continue;
         }
-        let ending = in_child(act);
+        #[cfg(unix)]
+        let ending = process::in_child(act);
+        #[cfg(windows)]
+        let ending = process::again(name, act);
         if expected(&ending) {
             passed += 1;
             println!("test {name} (panic={strategy}) ... ok");

@@ -14,10 +14,9 @@ use greenlet::{
     SwitchError, Thrown, Unscoped, enter,
 };
 
-use crate::{
-    machine::{self, skip},
-    process,
-};
+use crate::machine::skip;
+#[cfg(unix)]
+use crate::{machine, process};
 
 /// Counts what this thread has allocated and not freed.
 struct Counting;
@@ -376,8 +375,10 @@ fn s14_handles_that_survive_a_panic_out_of_enter_still_kill_when_they_go() {
 }
 
 /// A stack of which few, or none, fit the address space, though no rule forbids it.
+#[cfg(unix)]
 const ENORMOUS: usize = if usize::BITS == 64 { 1 << 45 } else { 1 << 30 };
 
+#[cfg(unix)]
 fn enormous<'e>(me: &Current<'e, Counted>) -> Greenlet<'e, Counted> {
     let main = me.handle();
     let body = move |me: &Child<Counted, _>, message| {
@@ -389,6 +390,7 @@ fn enormous<'e>(me: &Current<'e, Counted>) -> Greenlet<'e, Counted> {
 
 /// In a child, as the rest of the process would be without memory, too.
 #[test]
+#[cfg(unix)] // not on Windows: it forks
 fn s5_a_stack_that_cannot_be_mapped_is_an_error_of_the_switch_and_the_target_stays_new() {
     if machine::address_space_takes_memory() {
         return machine::skip(machine::TAKES_MEMORY);

@@ -1,6 +1,7 @@
 //! gdb finds every greenlet, with its frames, in a process and in a core file
 //! (`src/diagnostics/greenlet-gdb.py`). Under an emulator, through its gdb stub.
 
+#![cfg(unix)] // not on Windows: the script for gdb reads ELF programs
 #![cfg(all(target_os = "linux", not(miri)))]
 
 use std::{

@@ -1,5 +1,7 @@
 //! Inspections with an allocator that itself uses the crate, and what an inspection allocates (rule s24).
 
+#![cfg(unix)] // not on Windows: it forks
+
 mod process;
 
 use std::{

@@ -1,6 +1,8 @@
 //! The system refuses address space or mappings, or the process forks: greenlets go on, and a message to
 //! a greenlet for which there is no stack comes back.
 
+#![cfg(unix)] // not on Windows: it limits address space and mappings, and forks
+
 use std::{env, fs, mem, ptr, thread};
 
 use greenlet::{Current, Snapshot, StackError, SwitchError, enter, raw::Stack};

@@ -1,6 +1,8 @@
 //! With the feature `asan` LeakSanitizer finds pointers on the stacks of suspended greenlets.
 //! `ci/tools.sh asan` runs this, and checks that it fails without the feature.
 
+#![cfg(unix)] // not on Windows: there is no LeakSanitizer
+
 // What it links to, it finds by weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]
 

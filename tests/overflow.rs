@@ -1,5 +1,7 @@
 //! The message of a stack overflow, and that other faults and signals have their usual effect (rule s26).
 
+#![cfg(unix)] // not on Windows: it looks at signals and their handlers; windows.rs has the like
+
 use std::{
     fmt,
     hint::black_box,

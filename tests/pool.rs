@@ -1,6 +1,8 @@
 //! The pool of stacks, and what the pool of a thread keeps. Bounds are in bytes of address space, pages
 //! and system calls, not in time.
 
+#![cfg(unix)] // not on Windows: it looks at faults in forked children, and at what memory a process has
+
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,

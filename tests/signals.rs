@@ -1,6 +1,8 @@
 //! Signals that arrive while a greenlet runs. The handler runs on the greenlet's stack or on the thread's
 //! signal stack; its backtrace shows the greenlet and its parents in both cases.
 
+#![cfg(unix)] // not on Windows: there are no signals
+
 use std::{
     backtrace::Backtrace,
     cell::{Cell, RefCell},

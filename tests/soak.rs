@@ -1,5 +1,7 @@
 //! A long run: a million greenlets, made and ended in random order, leak nothing.
 
+#![cfg(unix)] // not on Windows: it measures a forked child
+
 use std::hint::black_box;
 
 use greenlet::{Builder, Child, Current, Greenlet, Root, Thrown, enter};

@@ -5,6 +5,7 @@ mod bad_input;
 mod guard;
 mod limits;
 mod machine;
+#[cfg(unix)]
 mod order;
 mod overflow;
 mod pool;

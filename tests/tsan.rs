@@ -3,6 +3,7 @@
 
 // What it links to, it finds by weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]
+#![cfg(unix)] // not on Windows: there is no ThreadSanitizer
 
 use std::{
     ffi::c_void,

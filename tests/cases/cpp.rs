@@ -42,7 +42,7 @@ fn unhandled_exception_in_greenlet_aborts() {
     #[repr(C, align(16))]
     struct Exception([u8; 512]);
     unsafe extern "C-unwind" {
-        fn _Unwind_RaiseException(exception: *mut libc::c_void) -> libc::c_int;
+        fn _Unwind_RaiseException(exception: *mut core::ffi::c_void) -> core::ffi::c_int;
     }
 
     let Some(ended) = child(|| {

@@ -31,6 +31,7 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
 }
 
 /// Nobody reads what it prints: it is to end quietly.
+#[cfg(unix)]
 #[track_caller]
 pub fn ends_quietly_unread(command: &mut Command) {
     let (reader, writer) = process::pipe();

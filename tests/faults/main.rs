@@ -5,6 +5,8 @@
 //! * `aborts.rs`: all others abort through [`handle_alloc_error`](std::alloc::handle_alloc_error)
 //! * `nothing.rs`: what cannot fail, such as switches, kills and drops, does not allocate
 
+#![cfg(unix)] // not on Windows: it makes each allocation fail in a forked child
+
 #[path = "../machine/mod.rs"]
 mod machine;
 #[path = "../process/mod.rs"]

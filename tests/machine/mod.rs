@@ -1,5 +1,6 @@
 //! Properties of the machine that runs the tests, and skipping tests that cannot run on it.
 //!
+//! * `GREENLET_WINE` is set where Wine runs them, which is no emulator of a processor.
 //! * `GREENLET_EMULATED` is set where it is an emulator, to the least number that QEMU's version can
 //!   have there; 1 if nothing is known of it.
 //! * With `GREENLET_ALL_TOOLS` set a test fails if a program is missing that it needs.
@@ -21,10 +22,13 @@ pub fn emulated() -> bool {
 }
 
 /// Does memory of the host go with address space that is only reserved? QEMU before 10 neither
-/// refuses a mapping of 64 TiB, nor keeps what it notes of each page small: some 20 GB for that.
+/// refuses a mapping of 64 TiB, nor keeps what it notes of each page small: some 20 GB for that. Wine
+/// notes something of each page, too.
 pub fn address_space_takes_memory() -> bool {
     let is_old = |least: String| least.parse().unwrap_or(1) < 10;
-    usize::BITS == 64 && env::var("GREENLET_EMULATED").is_ok_and(is_old)
+    usize::BITS == 64
+        && (env::var_os("GREENLET_WINE").is_some()
+            || env::var("GREENLET_EMULATED").is_ok_and(is_old))
 }
 
 /// For a test that reserves more than there is memory for.
@@ -41,6 +45,13 @@ pub fn unmeasurable() -> Option<&'static str> {
     }
 }
 
+#[cfg(windows)]
+pub fn page_size() -> usize {
+    // Of every x86 processor.
+    4096
+}
+
+#[cfg(unix)]
 pub fn page_size() -> usize {
     // SAFETY: no precondition.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -16,7 +16,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
 };
 
-use crate::{machine::emulated, process::in_child};
+use crate::machine::emulated;
 
 /// What to do with what a switch returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub fn how() -> impl Strategy<Value = How> {
 }
 
 /// Seconds that a program in a process of its own may take.
+#[cfg(unix)]
 const MOST: u32 = 10;
 
 /// `usual`, or fewer under an emulator, unless the environment says how many.
@@ -101,7 +102,17 @@ pub fn check_one(check: impl FnOnce() -> Result<(), String>) -> Result<(), Strin
     if !are_apart() {
         return check();
     }
-    let ending = in_child(|| {
+    apart(check)
+}
+
+#[cfg(windows)]
+fn apart(_: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    panic!("GREENLET_PROGRAMS_APART is for systems that fork")
+}
+
+#[cfg(unix)]
+fn apart(check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let ending = crate::process::in_child(|| {
         // SAFETY: ends the process, should it hang.
         unsafe { libc::alarm(MOST) };
         if let Err(why) = check() {

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    os::fd::AsRawFd,
     panic::{self, AssertUnwindSafe},
     rc::Rc,
 };
@@ -10,7 +9,6 @@ use std::{
 use greenlet::{Builder, Current, Greenlet, Root, SwitchError, enter};
 
 use crate::{
-    process::pipe,
     support::{
         Number,
         census::{Census, Payload, Word},
@@ -256,10 +254,13 @@ fn s15_a_killed_greenlet_that_switches_in_a_panic_hook_aborts_by_name() {
 }
 
 #[test]
+#[cfg(unix)] // not on Windows: it gives standard error another file
 fn s15_it_aborts_also_when_standard_error_takes_no_message() {
+    use std::os::fd::AsRawFd;
+
     let Some(ended) = child(|| {
         // A pipe that nobody reads.
-        let (reader, writer) = pipe();
+        let (reader, writer) = crate::process::pipe();
         drop(reader);
         // SAFETY: both descriptors are open.
         assert!(unsafe { libc::dup2(writer.as_raw_fd(), libc::STDERR_FILENO) } != -1);

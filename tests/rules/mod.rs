@@ -5,6 +5,7 @@ mod drops;
 mod enter;
 mod errors;
 mod exiting;
+#[cfg(unix)] // not on Windows: it loads a library that a C++ compiler has made
 mod foreign;
 mod kill;
 mod life;

@@ -3,21 +3,16 @@
 use std::{
     any::type_name,
     env,
-    os::unix::process::ExitStatusExt,
     process::{self, ExitStatus},
 };
 
 use crate::{
     machine::{emulated, skip},
-    process::command,
+    process::{command, is_abort},
 };
 
 const WHICH: &str = "GREENLET_TEST_IN_CHILD";
 const BEGIN: &str = "the child begins";
-const NO_CORE_FILE: libc::rlimit = libc::rlimit {
-    rlim_cur: 0,
-    rlim_max: 0,
-};
 
 pub struct Ended {
     pub status: ExitStatus,
@@ -33,7 +28,7 @@ impl Ended {
     #[track_caller]
     pub fn assert_aborted_with(&self, words: &[&str]) {
         let Self { status, stderr } = self;
-        assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}\n{stderr}");
+        assert!(is_abort(*status), "{status}\n{stderr}");
         for word in words {
             assert!(stderr.contains(word), "no {word:?} in:\n{stderr}");
         }
@@ -51,8 +46,7 @@ pub fn child<F: FnOnce()>(body: F) -> Option<Ended> {
     let test = test.split("::{{closure}}").next().expect("a first part");
     if env::var_os(WHICH).is_some_and(|which| which == test) {
         eprintln!("{BEGIN}");
-        // SAFETY: a system call with a valid argument.
-        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &NO_CORE_FILE) };
+        write_no_core_file();
         body();
         process::exit(0);
     }
@@ -76,4 +70,16 @@ pub fn child<F: FnOnce()>(body: F) -> Option<Ended> {
         status: output.status,
         stderr,
     })
+}
+
+fn write_no_core_file() {
+    #[cfg(unix)]
+    {
+        let limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: a system call with a valid argument.
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) };
+    }
 }

@@ -1,0 +1,43 @@
+//! Where no process forks: this program again, told what to do.
+
+use std::{
+    env,
+    process::{self, Command, ExitStatus},
+};
+
+const WHAT: &str = "GREENLET_TEST_AGAIN";
+
+/// How it ended, and what it wrote to standard error.
+#[derive(Debug)]
+pub struct Ending {
+    pub status: ExitStatus,
+    pub stderr: String,
+}
+
+impl Ending {
+    pub fn is_success(&self) -> bool {
+        self.status.success()
+    }
+
+    pub fn is_abort(&self) -> bool {
+        super::is_abort(self.status)
+    }
+}
+
+/// Does what `name` says in a process of its own. That one comes here, too, with the same name.
+pub fn again(name: &str, act: impl FnOnce()) -> Ending {
+    if env::var_os(WHAT).is_some_and(|what| what == name) {
+        act();
+        process::exit(0);
+    }
+    let program = env::current_exe().expect("this program has a path");
+    let output = Command::new(program)
+        .arg(name)
+        .env(WHAT, name)
+        .output()
+        .expect("this program starts");
+    Ending {
+        status: output.status,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
