@@ -57,15 +57,25 @@ impl Drop for Mapping {
     }
 }
 
-/// Writes to the pages, which nobody may use.
+/// Writes to the guard, the lowest `guard` of `bytes`, which nobody may use.
 ///
 /// # Safety
-/// They are part of a mapping and not in use.
-pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackError> {
+/// They are whole pages of a mapping and not in use.
+pub(super) unsafe fn lay_out(
+    start: *mut u8,
+    guard: usize,
+    _bytes: usize,
+) -> Result<(), StackError> {
     // SAFETY: the caller's word.
-    unsafe { start.write_bytes(0, bytes) };
+    unsafe { start.write_bytes(0, guard) };
     Ok(())
 }
+
+/// Bytes that a guard has at least, if there is one.
+pub(super) const LEAST_GUARD: usize = 1;
+
+/// May a range for [`give_back`] have guards in it?
+pub(super) const GIVES_BACK_OVER_GUARDS: bool = true;
 
 pub(super) const MOST_AT_ONCE: usize = 32;
 
@@ -89,13 +99,6 @@ pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
 /// All is in memory.
 pub(super) fn first_resident_page(bottom: *mut u8, _top: *mut u8) -> *mut u8 {
     bottom
-}
-
-/// `bytes` rounded up to whole pages.
-pub(crate) fn round_up_to_page(bytes: usize) -> Result<usize, StackError> {
-    bytes
-        .checked_next_multiple_of(PAGE)
-        .ok_or(StackError::TooLarge { bytes })
 }
 
 pub(crate) fn page_size() -> usize {

@@ -52,30 +52,40 @@ impl Mapping {
     }
 }
 
-/// Makes whole pages fault when touched.
+/// Makes the lowest `guard` of `bytes` fault when touched. The others are a stack, as they are.
 ///
 /// # Safety
-/// They are part of a mapping and not in use.
-pub(super) unsafe fn guard(start: *mut u8, bytes: usize) -> Result<(), StackError> {
-    if bytes == 0 {
+/// They are whole pages of a mapping and not in use.
+pub(super) unsafe fn lay_out(
+    start: *mut u8,
+    guard: usize,
+    _bytes: usize,
+) -> Result<(), StackError> {
+    if guard == 0 {
         // The page at `start` belongs to the stack: it must not be tried on.
         return Ok(());
     }
     // SAFETY: the caller's word.
     unsafe {
         #[cfg(target_os = "linux")]
-        if advice_guards(start) && advise_guard(start, bytes) {
+        if advice_guards(start) && advise_guard(start, guard) {
             return Ok(());
         }
-        match libc::mprotect(start.cast(), bytes, libc::PROT_NONE) {
+        match libc::mprotect(start.cast(), guard, libc::PROT_NONE) {
             0 => Ok(()),
             _ => Err(StackError::Guard {
-                bytes,
+                bytes: guard,
                 errno: errno(&io::Error::last_os_error()),
             }),
         }
     }
 }
+
+/// Bytes that a guard has at least, if there is one.
+pub(super) const LEAST_GUARD: usize = 1;
+
+/// May a range for [`give_back`] have guards in it?
+pub(super) const GIVES_BACK_OVER_GUARDS: bool = true;
 
 /// Gives whole pages back to the system, which takes them at once, or (Apple's) when it needs them;
 /// they read as zeros then. Guards stay.
@@ -223,13 +233,6 @@ pub(super) fn first_resident_page(bottom: *mut u8, top: *mut u8) -> *mut u8 {
         }
     }
     end.wrapping_sub(lowest * page)
-}
-
-/// `bytes` rounded up to whole pages.
-pub(crate) fn round_up_to_page(bytes: usize) -> Result<usize, StackError> {
-    bytes
-        .checked_next_multiple_of(page_size())
-        .ok_or(StackError::TooLarge { bytes })
 }
 
 pub(crate) fn page_size() -> usize {

@@ -12,6 +12,8 @@ pub(crate) mod local_pool;
 mod mapping;
 mod memory;
 #[cfg(feature = "std")]
+mod pages;
+#[cfg(feature = "std")]
 mod pool;
 #[cfg(feature = "std")]
 mod shape;

@@ -16,7 +16,8 @@ use static_assertions::const_assert_eq;
 
 use super::{
     StackError, StackLimits,
-    mapping::{self, Mapping, page_size, round_up_to_page},
+    mapping::{self, Mapping, page_size},
+    pages::{round_up_to_page, whole_guard},
     shape::Shape,
 };
 
@@ -157,7 +158,7 @@ impl PooledStack {
         let end = self.top().wrapping_add(self.shape.above());
         let end = end.map_addr(|end| end.next_multiple_of(COLOUR * COLOURS));
         let bottom = end.wrapping_sub(room(self.shape).expect(ROUNDS));
-        let guard = bottom.wrapping_sub(round_up_to_page(self.shape.guard()).expect(ROUNDS));
+        let guard = bottom.wrapping_sub(whole_guard(self.shape.guard()).expect(ROUNDS));
         StackLimits::new(guard, bottom, self.top())
     }
 
@@ -366,7 +367,7 @@ impl Drop for Pool {
 impl Shelf {
     fn new(shape: Shape) -> Result<Self, StackError> {
         let bytes = shape.usable();
-        let guard = round_up_to_page(shape.guard())?;
+        let guard = whole_guard(shape.guard())?;
         let stride = room(shape)?.checked_add(guard);
         Ok(Self {
             shape,
@@ -407,8 +408,10 @@ impl Shelf {
         let cooled = self.warm.div_ceil(2);
         let slots = &mut self.idle[coldest..coldest + cooled];
         slots.sort_unstable_by_key(|slot| slot.0.addr());
-        let neighbours =
-            |low: &Slot, high: &Slot| high.0.addr().get() - low.0.addr().get() == self.stride;
+        let neighbours = |low: &Slot, high: &Slot| {
+            mapping::GIVES_BACK_OVER_GUARDS
+                && high.0.addr().get() - low.0.addr().get() == self.stride
+        };
         for run in slots.chunk_by(neighbours) {
             let stack = run[0].0.as_ptr().wrapping_add(self.guard);
             // SAFETY: from the first stack to the end of the last, all idle; the guards between
@@ -480,8 +483,8 @@ impl Slab {
         self.guarded += at_once;
         for index in at_once..count {
             let start = first.wrapping_add(index * stride);
-            // SAFETY: the low end of a slot that was never handed out.
-            match unsafe { mapping::guard(start, guard) } {
+            // SAFETY: a slot that was never handed out.
+            match unsafe { mapping::lay_out(start, guard, stride) } {
                 Ok(()) => self.guarded += 1,
                 // Those that have theirs can be used.
                 Err(_) if self.cut < self.guarded => break,

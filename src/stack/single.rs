@@ -4,7 +4,8 @@ use core::fmt;
 
 use super::{
     StackError, StackLimits,
-    mapping::{self, Mapping, round_up_to_page},
+    mapping::{self, Mapping},
+    pages::{round_up_to_page, whole_guard},
 };
 
 /// A stack with its guard, unmapped when dropped.
@@ -31,13 +32,13 @@ impl Stack {
     /// # Errors
     /// [`StackError`] when the sizes do not fit the address space or the system refuses.
     pub fn map(size: usize, guard: usize) -> Result<Self, StackError> {
-        let guard = round_up_to_page(guard)?;
+        let guard = whole_guard(guard)?;
         let bytes = round_up_to_page(size)?
             .checked_add(guard)
             .ok_or(StackError::TooLarge { bytes: size })?;
         let mapping = Mapping::new(bytes)?;
-        // SAFETY: the lowest part of a new mapping.
-        unsafe { mapping::guard(mapping.start(), guard)? };
+        // SAFETY: all of a new mapping.
+        unsafe { mapping::lay_out(mapping.start(), guard, bytes)? };
         Ok(Self { mapping, guard })
     }
 
