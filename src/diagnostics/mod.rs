@@ -6,7 +6,7 @@
 //! | `trace.rs` | a callback at every switch (feature `trace`) |
 //! | `snapshot.rs` | all greenlets of a thread, and the stacks of those that are suspended |
 //! | `unwind.rs` | the frames of the running stack |
-//! | `overflow.rs` | a message for a stack overflow |
+//! | `overflow` | a message for a stack overflow |
 //! | `debugger.rs` | where a debugger finds the greenlets of a stopped process |
 //! | `greenlet-gdb.py` | gdb commands that read it |
 

@@ -1,11 +1,8 @@
-//! A message for a stack overflow (rule s26). Opt-in, because it needs a signal handler, which
-//! belongs to the whole process.
+//! Faults as POSIX tells of them: by a signal, whose handler runs on a stack of its own.
 
 use core::{
-    fmt::{self, Write as _},
     mem::{self, MaybeUninit},
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
 };
 use std::{
     cell::{Cell, OnceCell},
@@ -15,7 +12,7 @@ use std::{
 
 use libc::{SA_ONSTACK, SA_SIGINFO, SIG_DFL, SIG_IGN, SIGBUS, SIGSEGV, c_int, c_void, siginfo_t};
 
-use crate::{raw::Stack, tree::thread};
+use crate::raw::Stack;
 
 /// Bytes for the handlers of a thread to run on, besides the frame that the system makes for a
 /// signal, where what the thread has is too small.
@@ -25,9 +22,6 @@ const HANDLERS_STACK_SIZE: usize = 64 * 1024;
 /// optimization uses about 3 KiB. std leaves no more than its guess of what it needs itself,
 /// which is nothing where the frame has the state of AMX.
 const ENOUGH: usize = 16 * 1024;
-
-/// How much of a greenlet's name is said, characters.
-const NAME_SHOWN: usize = 200;
 
 /// What was installed before, of the signals in [`SIGNALS`].
 static PREVIOUS: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
@@ -44,29 +38,7 @@ thread_local! {
 
 struct HandlersStack(Stack);
 
-/// From now on an overflow of a greenlet's stack names the greenlet, its stack and what to do
-/// on standard error before it ends the process, as an overflow of a thread's stack does.
-///
-/// Without this an overflow ends the process as well, by a fault in the guard, but says
-/// nothing. Any other fault, and a signal that was sent, goes on to the handler that was installed
-/// before, std's among them.
-///
-/// To be called once a process, after handlers of the program's own are installed. The handler
-/// runs on the thread's signal stack. If that is missing, or too small for the handler above the
-/// processor's state (std's is, where AMX is in use), the calling thread gets another, and so does
-/// each thread that enters afterwards. A thread that is inside [`enter`](crate::enter) already
-/// calls this itself, and so does one that uses [`raw`](crate::raw) alone; there,
-/// [`set_overflow_hook`](crate::raw::set_overflow_hook) says whose the stack is.
-///
-/// # Errors
-/// Those of `sigaction` and `sigaltstack`, and of mapping a stack for the handler. And one of its
-/// own, if the thread has no such stack and is ending, so that it cannot be given one any more.
-///
-/// ```
-/// greenlet::report_stack_overflow()?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub fn report_stack_overflow() -> io::Result<()> {
+pub(super) fn install() -> io::Result<()> {
     give_handlers_a_stack()?;
     IS_READY.set(true);
     if PREVIOUS.get().is_some() {
@@ -190,50 +162,6 @@ fn check(result: c_int) -> io::Result<()> {
     }
 }
 
-/// Says of an overflow whose stack it was.
-///
-/// It gets the address of the fault. If that lies in a guard that it knows
-/// ([`StackLimits::is_guard`](crate::raw::StackLimits::is_guard)), it writes a line or more to the
-/// report and returns `true`.
-pub type OverflowHook = fn(address: *const u8, report: &mut dyn fmt::Write) -> bool;
-
-static HOOK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-
-/// Sets the function that [`report_stack_overflow`] asks about faults outside the stacks of
-/// greenlets, for runtimes on [`raw`](crate::raw), and returns the one before, which a new one may
-/// call. If it returns `true` the process aborts, after the words of std for a stack overflow.
-///
-/// ```
-/// use std::{cell::Cell, fmt};
-/// use greenlet::raw::{StackLimits, set_overflow_hook};
-///
-/// thread_local!(static RUNNING: Cell<Option<StackLimits>> = const { Cell::new(None) });
-///
-/// fn name(address: *const u8, report: &mut dyn fmt::Write) -> bool {
-///     let Some(limits) = RUNNING.get().filter(|limits| limits.is_guard(address)) else {
-///         return false;
-///     };
-///     let _ = writeln!(report, "a task has overflowed its stack of {} bytes", limits.size());
-///     true
-/// }
-///
-/// // SAFETY: it reads a thread-local without a destructor, and formats a number.
-/// unsafe { set_overflow_hook(Some(name)) };
-/// greenlet::report_stack_overflow()?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-///
-/// # Safety
-/// The hook runs in a signal handler, on the thread that has faulted, and on its signal stack, of
-/// which it may use 8 KiB. It neither unwinds, nor allocates, nor takes a lock, nor calls what is
-/// not async-signal-safe; and what it reads is whole wherever code of the thread can fault.
-pub unsafe fn set_overflow_hook(hook: Option<OverflowHook>) -> Option<OverflowHook> {
-    let new = hook.map_or(ptr::null_mut(), |hook| hook as *mut ());
-    let before = HOOK.swap(new, Ordering::AcqRel);
-    // SAFETY: only such functions, or null, are stored.
-    unsafe { mem::transmute::<*mut (), Option<OverflowHook>>(before) }
-}
-
 /// Allocates nothing, takes no lock, and does not return from an overflow.
 extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the system passes what SA_SIGINFO promises.
@@ -243,46 +171,12 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
     if !was_sent {
         // SAFETY: of a fault, the address is there.
         let address = unsafe { info_seen.si_addr() }.cast::<u8>().cast_const();
-        let mut report = Report::new();
-        if say_whose_stack(address, &mut report) {
-            let _ = report.write_str("fatal runtime error: stack overflow, aborting\n");
-            report.flush();
+        if super::is_reported(address) {
             // SAFETY: async-signal-safe (POSIX 2.4.3).
             unsafe { libc::abort() };
         }
     }
     pass_on(signal, was_sent, info, context);
-}
-
-/// Returns whether the address lies in the guard of a stack that is known.
-fn say_whose_stack(address: *const u8, report: &mut Report) -> bool {
-    let mut is_known = false;
-    // Which of them runs is not asked: an overflow may happen in the midst of a switch.
-    thread::for_each_greenlet(|block| {
-        let Some(limits) = block
-            .stack_limits()
-            .filter(|limits| limits.is_guard(address))
-        else {
-            return;
-        };
-        is_known = true;
-        let name = block.settings.name.as_deref().unwrap_or("<unnamed>");
-        let (name, rest) = match name.char_indices().nth(NAME_SHOWN) {
-            Some((end, _)) => (&name[..end], "..."),
-            None => (name, ""),
-        };
-        let _ = write!(
-            report,
-            "\ngreenlet {name:?}{rest} (#{}) has overflowed its stack of {} bytes at {address:p}\n\
-             give it more with greenlet::Builder::stack_size\n",
-            block.id,
-            limits.size(),
-        );
-    });
-    let hook = HOOK.load(Ordering::Acquire);
-    // SAFETY: only such functions, or null, are stored.
-    let hook = unsafe { mem::transmute::<*mut (), Option<OverflowHook>>(hook) };
-    is_known || hook.is_some_and(|hook| hook(address, report))
 }
 
 /// Not ours: does what would have been done without us.
@@ -329,46 +223,16 @@ fn has_default_action(signal: c_int) -> bool {
     }
 }
 
-/// Text for standard error, past the lock of that.
-struct Report {
-    bytes: [u8; 512],
-    length: usize,
-}
-
-impl Report {
-    fn new() -> Self {
-        Self {
-            bytes: [0; 512],
-            length: 0,
+/// Writes some of `bytes` to standard error and returns how many; 0 if it cannot be written to.
+pub(super) fn write(bytes: &[u8]) -> usize {
+    loop {
+        // SAFETY: async-signal-safe, and the bytes are there.
+        let written = unsafe { libc::write(2, bytes.as_ptr().cast(), bytes.len()) };
+        if let Ok(written) = usize::try_from(written) {
+            return written;
         }
-    }
-
-    fn flush(&mut self) {
-        let mut rest = &self.bytes[..self.length];
-        while !rest.is_empty() {
-            // SAFETY: async-signal-safe, and the bytes are there.
-            let written = unsafe { libc::write(2, rest.as_ptr().cast(), rest.len()) };
-            match usize::try_from(written) {
-                Ok(written) if written > 0 => rest = &rest[written..],
-                _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-                // Nobody reads it.
-                _ => break,
-            }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return 0;
         }
-        self.length = 0;
-    }
-}
-
-impl fmt::Write for Report {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for piece in text.as_bytes().chunks(self.bytes.len()) {
-            if self.bytes.len() - self.length < piece.len() {
-                self.flush();
-            }
-            let end = self.length + piece.len();
-            self.bytes[self.length..end].copy_from_slice(piece);
-            self.length = end;
-        }
-        Ok(())
     }
 }
