@@ -12,7 +12,10 @@ fn main() {
     println!("cargo::rustc-env=GREENLET_TARGET={target}");
 
     let architecture = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
+    let is = |name, values: &[&str]| env::var(name).is_ok_and(|it| values.contains(&it.as_str()));
+    let windows = is("CARGO_CFG_TARGET_OS", &["windows"]);
     let file = match architecture.as_str() {
+        "x86_64" if windows => "asm/x86_64_windows.S".to_owned(),
         "x86_64" | "aarch64" | "arm" => format!("asm/{architecture}.S"),
         "riscv64" | "riscv32" => "asm/riscv.S".to_owned(),
         // src/arch/mod.rs says so in words that a user sees.
@@ -20,7 +23,7 @@ fn main() {
     };
     println!("cargo::rerun-if-changed={file}");
 
-    println!("cargo::rustc-check-cfg=cfg(thread_words, switch_in_line)");
+    println!("cargo::rustc-check-cfg=cfg(thread_words, switch_in_line, tls_keys)");
     // Unoptimized, a function that a switch is compiled into has a slot for each value in it: 3 KB.
     // src/sanitizers/mod.rs has the reason of ThreadSanitizer.
     if env::var("OPT_LEVEL").unwrap() != "0" || env::var_os("CARGO_FEATURE_TSAN").is_some() {
@@ -36,11 +39,14 @@ fn main() {
     }
 
     // An assembler that is for something else would refuse it in words that help nobody.
-    let is = |name, values: &[&str]| env::var(name).is_ok_and(|it| values.contains(&it.as_str()));
     let apple = is("CARGO_CFG_TARGET_VENDOR", &["apple"]);
-    if is("CARGO_CFG_TARGET_OS", &["windows", "uefi", "cygwin"]) || apple && architecture == "arm" {
+    if is("CARGO_CFG_TARGET_OS", &["uefi", "cygwin"])
+        || apple && architecture == "arm"
+        || windows && architecture != "x86_64"
+    {
         println!(
-            "cargo::error=greenlet is for ELF and 64-bit Mach-O targets, which {target} is not"
+            "cargo::error=greenlet is for ELF, 64-bit Mach-O and x86_64 Windows targets, which \
+             {target} is not"
         );
         return;
     }
@@ -81,7 +87,7 @@ fn main() {
     if feature("FP_CONTROL") {
         core.define("GREENLET_FP_CONTROL", None);
     }
-    if apple && (feature("ASAN") || feature("TSAN")) {
+    if (apple || windows) && (feature("ASAN") || feature("TSAN")) {
         println!(
             "cargo::error=greenlet's features asan and tsan find the sanitizers by weak symbols of \
              ELF, which {target} does not have"
@@ -90,11 +96,16 @@ fn main() {
     }
     // Sanitizers are told of each switch before it is known to be made, so they want it in Rust.
     let told = ["ASAN", "TSAN", "VALGRIND"].into_iter().any(feature);
-    // Mach-O finds thread-local words by a call that changes more registers.
-    let thread_words = architecture == "x86_64" && feature("STD") && !told && !apple;
+    // Mach-O finds thread-local words by a call that changes more registers, PE by other ways.
+    let elf = !apple && !windows;
+    let thread_words = architecture == "x86_64" && feature("STD") && !told && elf;
     if thread_words {
         core.define("GREENLET_THREAD_WORDS", None);
         println!("cargo::rustc-cfg=thread_words");
+    }
+    // There std keeps thread-locals by keys of the system, see src/host/tls_keys.rs.
+    if windows && is("CARGO_CFG_TARGET_ENV", &["gnu"]) && feature("STD") {
+        println!("cargo::rustc-cfg=tls_keys");
     }
 
     let preprocessed = core.clone().define("GREENLET_LAYOUT", None).expand();

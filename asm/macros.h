@@ -1,11 +1,11 @@
-// What the four switch cores share: symbol names, sections, notes.
+// What the switch cores share: symbol names, sections, notes.
 //
 // Assumes: GREENLET_PREFIX is defined by build.rs as greenlet_<version>_, so that two
-// versions of the crate link into one binary; the target has ELF, or Mach-O (macOS); the
-// assembler is GNU as or LLVM's.
+// versions of the crate link into one binary; the target has ELF, Mach-O (macOS) or PE
+// (Windows); the assembler is GNU as or LLVM's.
 
-#if !defined(__ELF__) && !defined(__MACH__)
-#error "greenlet's switch cores are for ELF and Mach-O targets"
+#if !defined(__ELF__) && !defined(__MACH__) && !defined(_WIN32)
+#error "greenlet's switch cores are for ELF, Mach-O and PE targets"
 #endif
 
 #define GLUE_(a, b, c) a##b##c
@@ -55,6 +55,28 @@
 
 // `entry` is one for unwinders, see x86_64.S.
 #define SIGNAL_FRAME .cfi_signal_frame
+
+#elif defined(_WIN32)
+
+// PE. What a library does not export is not seen outside it. An unwind table is written out.
+.macro FUNCTION name, align
+    .section .text$\name, "xr"
+    .globl \name
+    .def \name
+    .scl 2
+    .type 32
+    .endef
+    .p2align \align
+\name:
+.endm
+
+.macro END_FUNCTION name
+.endm
+
+.macro LABEL name
+    .globl \name
+\name:
+.endm
 
 #else
 

@@ -12,7 +12,7 @@ PACKAGED='
 Cargo\.toml
 Cargo\.(toml\.orig|lock)|\.cargo_vcs_info\.json
 build\.rs
-asm/(x86_64|aarch64|riscv|arm)\.S
+asm/(x86_64(_windows)?|aarch64|riscv|arm)\.S
 asm/([a-z]+\.h|README\.md)
 src/([a-z0-9_]+/)*[a-z0-9_]+\.rs
 src/diagnostics/greenlet-gdb\.py

@@ -43,6 +43,8 @@
 use core::{cell::Cell, ptr};
 
 use crate::arch::{self, Registers};
+#[cfg(windows)]
+use crate::host::windows::Room;
 
 pub use crate::arch::{Departure, Message, Start};
 #[cfg(feature = "std")]
@@ -136,11 +138,23 @@ impl Context {
     /// A parent has been set. `top` is the end of writable memory that is large enough for `start`,
     /// unused by anybody else until the context has finished; this context stays where it is, and on
     /// this thread, as long.
+    ///
+    /// On Windows the system is asked where the stack below `top` ends, by a call for each doubling of
+    /// its size.
     #[inline(always)]
     pub unsafe fn prepare(&self, top: *mut u8, start: Start, argument: *mut ()) {
         self.registers.lead_to(self.parent_link());
+        #[cfg(windows)]
+        self.set_room(Room::below(top));
         // SAFETY: the caller's word.
         unsafe { self.registers.prepare(top, start, argument) };
+    }
+
+    /// Says where the stack lies that this context is prepared for.
+    #[cfg(windows)]
+    #[inline]
+    pub(crate) fn set_room(&self, room: Room) {
+        self.registers.set_room(room);
     }
 
     /// As [`prepare`](Self::prepare), for a context that [leads to its parent](Self::lead_to_parent).

@@ -6,6 +6,7 @@ use greenlet::{
     Builder, Child, Current, Greenlet, Root, Snapshot, Status, Thrown, UnguardedStack, enter,
 };
 
+use crate::machine::skip;
 use crate::order::assert_in_order;
 
 const STACK: usize = 64 * 1024;
@@ -283,6 +284,9 @@ fn s25_stack_use_is_what_the_frames_take_and_the_peak_stays() {
         assert!(before.size >= STACK);
         assert!(before.in_use > 0 && before.in_use < 16_000, "{before:?}");
         assert!(before.peak >= before.in_use && after.in_use < 16_000);
+        if cfg!(windows) {
+            return skip("Windows is not asked which pages of a stack were used");
+        }
         assert!(after.peak >= 20_000 && after.peak < after.size, "{after:?}");
     });
 }
@@ -311,5 +315,7 @@ fn s25_each_call_that_switches_keeps_less_than_256_bytes_of_stack() {
         })
     }
     let each = (in_use(26) - in_use(10)) / 16;
-    assert!(each < 256, "{each} bytes");
+    // Windows' ABI gives ten vector registers to the caller, so a function that switches saves them.
+    let vector_registers = if cfg!(windows) { 10 * 16 } else { 0 };
+    assert!(each < 256 + vector_registers, "{each} bytes");
 }

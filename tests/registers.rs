@@ -13,7 +13,14 @@ use greenlet::{
     raw::{Context, Departure, Message, Stack},
 };
 
-#[cfg_attr(target_arch = "x86_64", path = "registers/x86_64.rs")]
+#[cfg_attr(
+    all(target_arch = "x86_64", not(windows)),
+    path = "registers/x86_64.rs"
+)]
+#[cfg_attr(
+    all(target_arch = "x86_64", windows),
+    path = "registers/x86_64_windows.rs"
+)]
 #[cfg_attr(target_arch = "aarch64", path = "registers/aarch64.rs")]
 #[cfg_attr(target_arch = "riscv64", path = "registers/riscv.rs")]
 #[cfg_attr(target_arch = "arm", path = "registers/arm.rs")]

@@ -12,3 +12,4 @@ mod pool;
 mod process;
 mod soak;
 mod support;
+mod windows;

@@ -51,9 +51,15 @@ pub(crate) struct Registers {
     /// Together with `resume` this is a frame record, a link of the frame-pointer chain.
     frame_pointer: Cell<usize>,
     resume: Cell<usize>,
+    #[cfg(not(windows))]
     stack_pointer: Cell<usize>,
     /// The register from which `entry` takes the argument. `CONTEXT_*` of the `.S` file says which.
     argument: Cell<usize>,
+    #[cfg(windows)]
+    exception_list: Cell<usize>,
+    /// As far from `resume` as the unwind table there wants it.
+    #[cfg(windows)]
+    stack_pointer: Cell<usize>,
     more: imp::MoreRegisters,
 }
 
@@ -85,6 +91,8 @@ impl Registers {
             resume: Cell::new(0),
             stack_pointer: Cell::new(0),
             argument: Cell::new(0),
+            #[cfg(windows)]
+            exception_list: Cell::new(0),
             more: imp::MoreRegisters::new(),
         }
     }

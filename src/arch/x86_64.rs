@@ -1,22 +1,29 @@
-//! x86_64, System V ABI. See `asm/x86_64.S` for the registers and the contract of the switch.
+//! x86_64, of System V's ABI and of Windows'. See `asm/x86_64.S` and `asm/x86_64_windows.S` for the
+//! registers and the contract of the switch.
+
+#[cfg(windows)]
+#[path = "x86_64_windows.rs"]
+mod windows;
 
 use core::arch::asm;
 
-#[cfg(any(thread_words, feature = "fp-control"))]
+#[cfg(any(thread_words, windows, feature = "fp-control"))]
 use super::core_layout;
 use super::{Context, Message};
 
-/// Alignment of the top of a stack, bytes (psABI 3.2.2 "The Stack Frame").
+/// Alignment of the top of a stack, bytes (psABI 3.2.2 "The Stack Frame"; "x64 stack usage").
 pub(crate) const STACK_ALIGN: usize = 16;
 
 /// rustc touches every page of a large frame on this target, so one guard page catches it.
 #[cfg(feature = "std")]
 pub(crate) const STACK_PROBES: bool = true;
 
-/// The control words, if they are each greenlet's own.
+/// What Windows knows of the stack, and the control words, if they are each greenlet's own.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct MoreRegisters {
+    #[cfg(windows)]
+    stack: windows::StackWords,
     #[cfg(feature = "fp-control")]
     mxcsr: core::cell::Cell<u32>,
     #[cfg(feature = "fp-control")]
@@ -42,6 +49,8 @@ mod layout {
 impl MoreRegisters {
     pub(super) const fn new() -> Self {
         Self {
+            #[cfg(windows)]
+            stack: windows::StackWords::new(),
             #[cfg(feature = "fp-control")]
             mxcsr: core::cell::Cell::new(0),
             #[cfg(feature = "fp-control")]

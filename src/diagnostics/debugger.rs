@@ -132,7 +132,9 @@ fn thread_number() -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     // SAFETY: asks only.
     let number = unsafe { libc::gettid() }.unsigned_abs().into();
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(windows)]
+    let number = crate::host::windows::thread_number();
+    #[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
     let number = 0;
     number
 }

@@ -22,4 +22,5 @@ pub mod trace;
 pub(crate) mod trace;
 #[cfg(feature = "std")]
 #[cfg_attr(miri, path = "unwind_in_miri.rs")]
+#[cfg_attr(all(windows, not(miri)), path = "unwind_windows.rs")]
 mod unwind;

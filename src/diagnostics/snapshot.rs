@@ -39,7 +39,7 @@ pub struct StackUsage {
     pub in_use: usize,
     /// From the top to the lowest page that is in memory: the most that was ever in use, in
     /// whole pages. A stack from the pool counts from when its memory was last given back, so
-    /// it may have been another greenlet that used it.
+    /// it may have been another greenlet that used it. On Windows it is what is in use now.
     pub peak: usize,
 }
 

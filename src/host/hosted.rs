@@ -76,7 +76,7 @@ pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
 
 /// Declares statics of which each thread has its own. If the value has no destructor, reading it
 /// is a plain load and it stays usable while the thread ends.
-#[cfg(not(miri))]
+#[cfg(not(any(miri, tls_keys)))]
 macro_rules! per_thread {
     ($($(#[$attribute:meta])* static $name:ident: $type:ty = $value:expr;)+) => {
         std::thread_local! {
@@ -84,5 +84,5 @@ macro_rules! per_thread {
         }
     };
 }
-#[cfg(not(miri))]
+#[cfg(not(any(miri, tls_keys)))]
 pub(crate) use per_thread;

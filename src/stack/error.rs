@@ -87,9 +87,9 @@ impl core::error::Error for StackError {}
 /// Is this what the system says where no more memory may be locked? It says so of nothing else
 /// that is mapped without a file.
 fn is_lock_limit(errno: i32) -> bool {
-    #[cfg(feature = "std")]
+    #[cfg(all(feature = "std", not(windows)))]
     return errno == libc::EAGAIN;
-    #[cfg(not(feature = "std"))]
+    #[cfg(any(not(feature = "std"), windows))]
     {
         let _ = errno;
         false

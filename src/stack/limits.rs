@@ -61,7 +61,7 @@ impl StackLimits {
 
     /// Bytes from the top down to the lowest page that is in memory: the most that was in use
     /// since the memory was mapped or given back, in whole pages. On macOS, where the system takes
-    /// what is given back when it needs it, perhaps more.
+    /// what is given back when it needs it, perhaps more. On Windows always 0: it is not known there.
     ///
     /// The topmost 16 MiB are looked at page by page. Below that the search goes on until a range
     /// as large as all of the stack above it has no page in memory; what lies below such a hole,
@@ -75,8 +75,8 @@ impl StackLimits {
     }
 
     /// Gives the pages below a suspended context's stack pointer back to the system: what a deep
-    /// call has left behind. They read as zeros when they are next touched. Costs a system call,
-    /// and a page fault for each page that is used again.
+    /// call has left behind. They read as zeros when they are next touched; on Windows perhaps as what
+    /// they held. Costs a system call, and a page fault for each page that is used again.
     ///
     /// A few hundred bytes below `stack_pointer` stay as they are: compilers may keep data there
     /// (the red zone of x86_64 and aarch64).

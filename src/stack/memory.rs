@@ -13,6 +13,10 @@ use super::{
     local_pool::{self, Lease},
     shape::Shape,
 };
+#[cfg(all(windows, feature = "std"))]
+use crate::host::windows::LEAST_GUARD;
+#[cfg(windows)]
+use crate::host::windows::Room;
 
 /// Memory that a user brings for one greenlet to run on. Dropped when the greenlet finishes.
 ///
@@ -213,6 +217,23 @@ impl Supply {
             Source::Nothing | Source::Pool(_) => None,
             Source::Lease(lease) => Some(lease.limits()),
             Source::Own(memory) => Some(StackLimits::new(memory.bottom, memory.bottom, memory.top)),
+        }
+    }
+
+    /// Where the stack lies whose top [`realize`](Self::realize) has returned.
+    #[cfg(windows)]
+    pub(crate) fn room(&self, top: *mut u8) -> Room {
+        match self.source() {
+            #[cfg(feature = "std")]
+            Source::Lease(lease) => {
+                let limits = lease.limits();
+                Room {
+                    bottom: limits.bottom(),
+                    top,
+                    has_guard: limits.guard_size() >= LEAST_GUARD,
+                }
+            }
+            _ => Room::below(top),
         }
     }
 

@@ -9,6 +9,7 @@ mod limits;
 pub(crate) mod local_pool;
 #[cfg(feature = "std")]
 #[cfg_attr(miri, path = "heap.rs")]
+#[cfg_attr(all(windows, not(miri)), path = "mapping_windows.rs")]
 mod mapping;
 mod memory;
 #[cfg(feature = "std")]

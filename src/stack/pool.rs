@@ -66,7 +66,8 @@ const_assert_eq!(4096 % (COLOUR * COLOURS), 0);
 ///
 /// # Costs
 /// A stack is address space until it is touched, so that one in use costs the pages that it has
-/// touched, and page tables. [`take`](Self::take) and [`give_back`](Self::give_back) are a few
+/// touched, and page tables. (On Windows the whole of it, and of up to 31 more that are ready, counts
+/// against what the system can commit.) [`take`](Self::take) and [`give_back`](Self::give_back) are a few
 /// nanoseconds for a stack that lies idle. A new one costs its share of a system call for the
 /// mapping, and one for the guard; before Linux 6.13, also two mappings (`vm.max_map_count`).
 /// Sizes above 32 KiB are rounded up to one of four between two powers of two, so that stacks of

@@ -26,7 +26,8 @@ pub struct Stack {
 
 impl Stack {
     /// Maps a stack of at least `size` usable bytes above at least `guard` inaccessible ones,
-    /// both rounded up to whole pages. Pages are committed when they are first touched.
+    /// both rounded up to whole pages. Pages take memory when they are first touched;
+    /// on Windows all of them count against what the system can commit.
     /// A frame larger than the guard can step over it, as [`Pool::take`](super::Pool::take) says.
     ///
     /// # Errors

@@ -254,6 +254,8 @@ impl Block {
                 let limits = self.settings.stack.limits();
                 self.fiber.prepare(limits.expect("there is one"));
             }
+            #[cfg(windows)]
+            self.context.set_room(self.settings.stack.room(top));
             self.context
                 .prepare_settled(top, start, ptr::from_ref(self).cast_mut().cast());
         }

@@ -1,5 +1,5 @@
 //! A message for a stack overflow (rule s26). Opt-in, because it needs a handler of faults, which
-//! belongs to the whole process: one file has that of POSIX.
+//! belongs to the whole process: one file has that of POSIX, one that of Windows.
 
 use core::{
     fmt::{self, Write as _},
@@ -10,7 +10,8 @@ use std::io;
 
 use crate::tree::thread;
 
-#[path = "signals.rs"]
+#[cfg_attr(not(windows), path = "signals.rs")]
+#[cfg_attr(windows, path = "exceptions.rs")]
 mod system;
 
 /// How much of a greenlet's name is said, characters.
@@ -30,9 +31,13 @@ const NAME_SHOWN: usize = 200;
 /// calls this itself, and so does one that uses [`raw`](crate::raw) alone; there,
 /// [`set_overflow_hook`](crate::raw::set_overflow_hook) says whose the stack is.
 ///
+/// On Windows it is a vectored exception handler, called before those that are there, on the stack
+/// that has overflowed, which keeps some pages for that.
+///
 /// # Errors
 /// Those of `sigaction` and `sigaltstack`, and of mapping a stack for the handler. And one of its
-/// own, if the thread has no such stack and is ending, so that it cannot be given one any more.
+/// own, if the thread has no such stack and is ending, so that it cannot be given one any more. On
+/// Windows those of `AddVectoredExceptionHandler`.
 ///
 /// ```
 /// greenlet::report_stack_overflow()?;
@@ -79,7 +84,8 @@ static HOOK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 ///
 /// # Safety
 /// The hook runs in a signal handler, on the thread that has faulted, and on its signal stack, of
-/// which it may use 8 KiB. It neither unwinds, nor allocates, nor takes a lock, nor calls what is
+/// which it may use 8 KiB; on Windows in a vectored exception handler, on what is left of the stack that
+/// has overflowed, of which it may use as much. It neither unwinds, nor allocates, nor takes a lock, nor calls what is
 /// not async-signal-safe; and what it reads is whole wherever code of the thread can fault.
 pub unsafe fn set_overflow_hook(hook: Option<OverflowHook>) -> Option<OverflowHook> {
     let new = hook.map_or(ptr::null_mut(), |hook| hook as *mut ());
