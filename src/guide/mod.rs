@@ -1,20 +1,20 @@
-//! How the parts work together, in chapters. In reading order:
+//! How the parts work together. The chapters, in reading order:
 //!
 //! 1. [`switching`]: start, switch, pass messages
 //! 2. [`parents`]: where results go
 //! 3. [`throwing_and_killing`]: errors, kills, drops
-//! 4. [`entering`]: what greenlets may borrow, and how long they live
-//! 5. [`generators_and_futures`]: functions that suspend themselves to whoever resumes them
-//! 6. [`event_loops`]: two loops at once
-//! 7. [`locals`]: values of a greenlet's own
-//! 8. [`tracing`]: to see each switch
-//! 9. [`threads`]: one tree each
+//! 4. [`entering`]: what greenlets may borrow, how long they live, and what rustc's errors mean
+//! 5. [`generators_and_futures`]: iterators and futures made of plain functions
+//! 6. [`event_loops`]: two event loops at once
+//! 7. [`locals`]: greenlet-local values
+//! 8. [`tracing`]: a callback at every switch
+//! 9. [`threads`]: one tree for each thread
 //! 10. [`stacks`]: sizes, guards, overflow
-//! 11. [`embedding`]: what the crate does to a program; C and C++, other libraries, signals, tools
-//! 12. [`boards`]: without `std`; and how to get a program to a board
-//! 13. [`performance`]: what things cost
+//! 11. [`embedding`]: other languages and libraries, signals, debuggers, sanitizers
+//! 12. [`boards`]: programs without `std`, and programs for boards with Linux
+//! 13. [`performance`]: what operations cost, and how to keep them cheap
 //! 14. [`porting`]: from corosensei and from Python's greenlet
-//! 15. [`limits`]: all in one place
+//! 15. [`limits`]: what the crate does not do
 //! 16. [`rules`]: the exact behaviour, s1 to s28
 
 #[doc = include_str!("switching.md")]
