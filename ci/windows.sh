@@ -12,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target=x86_64-pc-windows-gnu
 output=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+mkdir -p "$output"
 
 install x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64-win32
 install /usr/lib/wine/wine64 wine64
