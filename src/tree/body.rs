@@ -113,7 +113,7 @@ where
     allocate(&BodyKind::<'e, I, P, F>::BORROWING, parent, settings, body)
 }
 
-/// `kind` is one of `BodyKind<I, P, F>`.
+/// Allocates a new greenlet under `parent` and registers it. `kind` is one of `BodyKind<I, P, F>`.
 fn allocate<'e, I, P, F>(
     kind: &'static Kind,
     parent: &Current<'e, P>,
@@ -124,7 +124,7 @@ where
     F: FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown>,
 {
     let greenlet = memory::allocate()?;
-    // SAFETY: memory for it.
+    // SAFETY: `memory::allocate` returns memory for a value of this type.
     unsafe {
         greenlet.write(Greenlet::<P, F> {
             block: Block::new(kind, settings, Some(parent.block())),
@@ -149,6 +149,8 @@ where
     Ok(own)
 }
 
+/// Returns the body or result of a greenlet.
+///
 /// # Safety
 /// `block` is that of a `Greenlet<P, F>`, and nothing else uses its body or result meanwhile.
 #[expect(
@@ -161,6 +163,8 @@ unsafe fn body_or_result<P, F>(block: &Block) -> &mut BodyOrResult<P, F> {
     unsafe { &mut *UnsafeCell::raw_get(&raw const (*greenlet).body_or_result) }
 }
 
+/// Drops the body of a greenlet that never starts.
+///
 /// # Safety
 /// `block` is that of a `Greenlet<P, F>` that was new until now.
 unsafe fn drop_body<P, F>(block: &Block) {
@@ -168,14 +172,16 @@ unsafe fn drop_body<P, F>(block: &Block) {
     drop(unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).body) });
 }
 
+/// Drops the value that a body has returned.
+///
 /// # Safety
 /// `block` is that of a `Greenlet<P, F>` which holds a value that is not used after this.
 unsafe fn discard_value<P, F>(block: &Block) {
-    // SAFETY: the caller's word.
+    // SAFETY: it holds a value that is not used after this (contract).
     drop(unsafe { ManuallyDrop::take(&mut body_or_result::<P, F>(block).value) });
 }
 
-/// The bottom of a greenlet's stack.
+/// Runs the body: the function at the bottom of a greenlet's stack.
 ///
 /// # Safety
 /// `argument` is the address of a `Greenlet<P, F>` with inbox type `I`, which was new and has
@@ -225,7 +231,7 @@ unsafe extern "C" fn start<'e, I, P, F>(
 /// As for [`die`].
 #[inline(never)]
 unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Departure) {
-    // SAFETY: a root does not come here, and all others have a parent until they have died.
+    // SAFETY: this is not a root, and every other greenlet has a parent until it is dead.
     unsafe { hint::assert_unchecked(block.parent().is_some()) };
     let receiver = block.parent().filter(|parent| {
         thread::runs_on_fast_path(block)
@@ -234,7 +240,7 @@ unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Depar
             && block.locals.are_none()
     });
     debug_assert!(receiver.is_none_or(|parent| !parent.needs_slow_path()));
-    // SAFETY: the caller's word.
+    // SAFETY: `departure` is valid for a write, and the greenlet leaves with it at once (contract).
     unsafe {
         match receiver {
             Some(parent) => {
@@ -275,7 +281,7 @@ unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Depa
     };
     block.set_killer(None);
     thread::set_current(Some(receiver));
-    // SAFETY: the caller's word.
+    // SAFETY: `departure` is valid for a write, and the greenlet leaves with it at once (contract).
     unsafe { depart(block, receiver, message::of_content(outcome), departure) };
 }
 
@@ -285,10 +291,10 @@ unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Depa
 /// As for [`die`].
 #[inline(always)]
 unsafe fn depart(block: &Block, receiver: &Block, outcome: Message, departure: *mut Departure) {
-    // SAFETY: a root does not come here, and all others have a parent until they have died.
+    // SAFETY: this is not a root, and every other greenlet has a parent until it is dead.
     unsafe { hint::assert_unchecked(block.parent().is_some()) };
     block.set_dead();
-    // SAFETY: the caller's word; a killer waits in its switch, and a receiver is suspended.
+    // SAFETY: `departure` is valid for a write (contract). `receiver` is suspended, also if it is a killer.
     unsafe {
         block.fiber.leave_for_ever(&receiver.fiber);
         departure.write(Departure {

@@ -91,7 +91,7 @@ unsafe extern "C" fn start(
     _kind: usize,
     departure: *mut Departure,
 ) {
-    // SAFETY: the caller's word.
+    // SAFETY: it is an `Inspection` that nothing else uses meanwhile (contract).
     let inspection = unsafe { &mut *inspection.cast::<Inspection<'_>>() };
     // SAFETY: this has just been switched to.
     unsafe { inspection.fiber.arrive_at_bottom() };

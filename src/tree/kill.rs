@@ -81,14 +81,14 @@ fn kill_if(victim: &Block, takes_over: bool) -> Killed {
         }
         victim.set_killer(Some(killer));
         killer.begin_waiting_for(victim);
-        let told = if interrupts {
+        let content = if interrupts {
             message::NO_CONTENT
         } else {
             Content::Thrown(Thrown::exit())
         };
         // SAFETY: `killer` runs and now waits. `end` is being killed; it is suspended, or it
         // waits in a kill whose victim no longer returns to it.
-        unsafe { switch::wait_in_kill(killer, victim, end, told) };
+        unsafe { switch::wait_in_kill(killer, victim, end, content) };
     });
     if victim.is_dead() {
         Killed::Dead
@@ -128,7 +128,7 @@ pub(crate) fn end(victim: &Block) -> Killed {
     refcount::with_weak_count(victim, |victim| {
         let killed = kill_if(victim, true);
         if killed == Killed::Dead && victim.is_abandoned() {
-            // SAFETY: without a strong count, and kept.
+            // SAFETY: it has no strong count, and the weak one keeps it.
             unsafe { refcount::abandoned(victim) };
         }
         killed

@@ -10,11 +10,11 @@ use core::{cell::Cell, ptr};
 
 use super::{Block, thread};
 
-/// A kill from when its killer begins to wait until it goes on; in the killer's frame.
+/// A kill whose killer waits. It lies in the killer's frame.
 ///
 /// # Invariants
-/// While it is listed it stays where it is, `killer` is busy, and those before it in the list are
-/// newer: `last_made` never increases along the list.
+/// While it is in the thread's list it stays where it is, and `killer` is busy. Newer kills come first:
+/// `last_made` never increases along the list.
 pub(crate) struct KillInProgress {
     killer: *const Block,
     /// The greenlet that was made last when it began.
@@ -43,7 +43,7 @@ impl KillInProgress {
     /// Leaves the list. It need not be the newest: a killer that is killed waits no longer.
     pub(super) fn end(&self) {
         let older = self.older.get();
-        // SAFETY: those in the list are there, and this is one of them.
+        // SAFETY: what is in the list stays where it is (invariant), and this is in it.
         unsafe {
             let mut newer = thread::kill();
             if ptr::eq(newer, self) {
@@ -57,12 +57,12 @@ impl KillInProgress {
     }
 
     fn killer(&self) -> &Block {
-        // SAFETY: busy, and so there, while this is listed.
+        // SAFETY: a busy greenlet is not freed, and `killer` is busy while this is in the list (invariant).
         unsafe { &*self.killer }
     }
 }
 
-/// The one that was begun last.
+/// Returns the kill that began last.
 fn newest<'a>() -> Option<&'a KillInProgress> {
     // SAFETY: null, or in the list. Callers do not switch while they have it.
     unsafe { thread::kill().as_ref() }

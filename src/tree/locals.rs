@@ -8,15 +8,15 @@ use core::{
 
 use crate::host;
 
-/// One greenlet's values.
+/// The greenlet-local values of one greenlet.
 pub(crate) struct Locals {
-    /// Made for the first of them.
+    /// Allocated for the first value.
     values: OnceCell<Box<RefCell<List>>>,
-    /// The greenlet is ending.
+    /// `true` once the greenlet is ending.
     closed: Cell<bool>,
 }
 
-/// By the addresses of their keys. They are few, so a list is searched faster than a map.
+/// Values with the addresses of their keys. There are few, so searching a list is faster than a map.
 type List = Vec<(*const (), Rc<dyn Any>)>;
 
 impl Locals {
@@ -27,7 +27,7 @@ impl Locals {
         }
     }
 
-    /// The value of `key`, made if there is none; `None` once the greenlet is ending.
+    /// Returns the value of `key`, and makes it if there is none; returns `None` once the greenlet is ending.
     pub(crate) fn get(
         &self,
         key: *const (),
@@ -45,9 +45,8 @@ impl Locals {
         if self.closed.get() {
             return None;
         }
-        // Nothing is borrowed here: making the value may ask for others, or switch.
+        // Nothing is borrowed here: `initial` may ask for other values, switch, or make this very value.
         let value = initial();
-        // … and may have made this one.
         if let Some(found) = find() {
             return Some(found);
         }
@@ -57,13 +56,13 @@ impl Locals {
         Some(value)
     }
 
-    /// Has there never been a value?
+    /// Returns `true` if there has never been a value.
     #[inline]
     pub(crate) fn are_none(&self) -> bool {
         self.values.get().is_none()
     }
 
-    /// Drops the values: there will be no others.
+    /// Drops the values. No others are made after that.
     #[inline]
     pub(crate) fn drop_all(&self) {
         self.closed.set(true);

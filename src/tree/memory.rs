@@ -10,15 +10,15 @@ use core::{
 #[cfg(all(feature = "std", not(miri)))]
 use static_assertions::const_assert;
 
-/// Memory is kept by its size in units of so many bytes, …
+/// Bytes of a unit. Sizes of kept memory are rounded up to whole units.
 const UNIT: usize = 32;
-/// … of which the allocator needs a word for itself (glibc, musl): a block of 184 bytes takes 192, …
+/// Bytes of a piece that glibc's and musl's allocators use themselves: a block of 184 bytes takes 192.
 const OVERHEAD: usize = size_of::<usize>();
-/// … aligned like this, as blocks are, …
+/// Alignment of kept memory, which is that of blocks.
 const ALIGN: usize = align_of::<u64>();
-/// … up to so many units …
+/// Only memory of fewer units than this is kept.
 const SIZES: usize = 16;
-/// … and so many pieces of each size.
+/// The most pieces of each size that a thread keeps.
 #[cfg(feature = "std")]
 const KEPT: u32 = 64;
 
@@ -51,7 +51,7 @@ impl SizeClass {
 #[cfg(all(feature = "std", not(miri)))]
 const_assert!(SizeClass::of::<super::Block>().units > 0);
 
-/// The layout of so many units.
+/// Returns the layout of a piece of so many units.
 const fn piece(units: usize) -> Layout {
     match Layout::from_size_align(units * UNIT - OVERHEAD, ALIGN) {
         Ok(layout) => layout,
@@ -79,7 +79,7 @@ pub(super) fn allocate<T>() -> Result<NonNull<T>, OutOfMemory> {
         Some(memory) => memory,
         None => from_allocator(size_class.layout)?,
     };
-    // For `whole`.
+    // `whole` takes the provenance back.
     memory.as_ptr().expose_provenance();
     Ok(memory.cast())
 }
@@ -93,15 +93,14 @@ pub(super) fn whole<T>(address: usize) -> *mut T {
 #[cold]
 fn from_allocator(layout: Layout) -> Result<NonNull<u8>, OutOfMemory> {
     spare::free_at_exit();
-    // SAFETY: something that begins with a block is not of size zero.
+    // SAFETY: the layout has a size, because the memory begins with a block.
     NonNull::new(unsafe { allocator::alloc(layout) }).ok_or(OutOfMemory(layout))
 }
 
 /// Frees memory from [`allocate`].
 ///
 /// # Safety
-/// It was allocated for a value of the type of this size class, which is gone, and is
-/// freed once.
+/// The memory was allocated with this size class, its value has been dropped, and it is freed once.
 #[inline]
 pub(super) unsafe fn free(memory: *mut u8, size_class: SizeClass) {
     if spare::keep(size_class.units, memory) {
@@ -133,13 +132,14 @@ mod spare {
         static FREE_AT_EXIT: FreeAtExit = FreeAtExit;
     }
 
-    /// Pieces of memory, by their size in units. There is no room for those of 0, which are not kept.
+    /// Lists of free pieces, by their size in units. The list of size 0 is full: such memory is not kept.
     ///
     /// # Invariants
-    /// `first` is null or begins a list of pieces that came from the allocator with
-    /// [`piece`]`(units)`, each holding the address of the next; `count` is how many there are, or
-    /// [`KEPT`] when the thread is ending. No reference into it is kept beyond one of the
-    /// functions below, none of which calls anything that could come back here.
+    /// * `first` is null, or the first of a list of pieces from the allocator with the layout
+    ///   [`piece`]`(units)`. Each piece holds the address of the next.
+    /// * `count` is the number of pieces, or [`KEPT`] when the thread is ending.
+    /// * Each function below drops its reference before it returns, and calls nothing that could come back
+    ///   here.
     struct Spare(UnsafeCell<[Pieces; SIZES]>);
 
     #[derive(Clone, Copy)]
@@ -177,7 +177,7 @@ mod spare {
         })
     }
 
-    /// Keeps a piece if there is room for it.
+    /// Keeps a piece if there is room, and returns whether it does.
     #[inline]
     pub(super) fn keep(units: usize, memory: *mut u8) -> bool {
         SPARE.with(|spare| {

@@ -123,6 +123,7 @@ pub(crate) unsafe fn take_thrown(message: Message) -> Thrown {
     unsafe { Thrown::from_raw(ptr::with_exposed_provenance_mut(message.word.assume_init())) }
 }
 
+/// Returns a message with the payload of a panic.
 fn of_panic(payload: host::Panic) -> Message {
     let thin = Box::into_raw(Box::new(payload));
     Message {
@@ -131,6 +132,8 @@ fn of_panic(payload: host::Panic) -> Message {
     }
 }
 
+/// Takes the payload of a panic out of a message.
+///
 /// # Safety
 /// The message was made by [`of_panic`]; its `kind` may have flags since. The payload has not been
 /// taken.

@@ -115,12 +115,12 @@ impl Drop for Own {
 /// `block` has had a strong count until now, and is there.
 #[inline(never)]
 unsafe fn last_handle_dropped(block: *const Block) {
-    // SAFETY: the caller's word.
+    // SAFETY: the block is there and has no strong count any more (contract).
     unsafe {
         if (*block).state() != State::Dead {
             abandoned(block);
         } else if (&*block).counts.weak.get() == 1 && (*block).shares_its_parent() {
-            // The one weak count is that of the strong ones: nobody else knows the block.
+            // The one weak count is that of the strong ones: nothing else refers to the block.
             debug_assert!(!(&*block).gave_up_counts.get());
             release_parent((*block).parent_link());
             free(memory::whole(block.addr()));
@@ -139,7 +139,7 @@ unsafe fn last_handle_dropped(block: *const Block) {
 /// As for [`abandoned`]; and it is dead.
 #[inline(never)]
 unsafe fn root_abandoned(block: *const Block) {
-    // SAFETY: the caller's word.
+    // SAFETY: it is dead, there, and has no strong count (contract).
     unsafe { give_up_counts(block) };
 }
 
@@ -171,8 +171,8 @@ pub(crate) unsafe fn abandoned(block: *const Block) {
 /// As for [`abandoned`].
 #[inline(never)]
 unsafe fn end_abandoned(block: *const Block) -> *const Block {
-    // SAFETY: the caller's word. `with_weak_count` keeps it while destructors and other greenlets run.
-    // It may be freed when that returns: nothing here uses it then.
+    // SAFETY: the block is there (contract). `with_weak_count` keeps it while destructors and other greenlets
+    // run. It may be freed when that returns: nothing here uses it then.
     with_weak_count(unsafe { &*block }, |block| {
         let dead = match block.state() {
             State::Active if ptr::eq(thread::current(), block) => {
@@ -188,7 +188,7 @@ unsafe fn end_abandoned(block: *const Block) -> *const Block {
             _ => kill::kill(block) == kill::Killed::Dead,
         };
         if dead && block.is_abandoned() {
-            // SAFETY: dead, and without a strong count.
+            // SAFETY: it is dead and has no strong count.
             unsafe { give_up_counts(block) }
         } else {
             ptr::null()
@@ -204,7 +204,7 @@ unsafe fn end_abandoned(block: *const Block) -> *const Block {
 /// The greenlet is dead and has no strong count, and the block is there.
 #[inline(always)]
 unsafe fn give_up_counts(block: *const Block) -> *const Block {
-    // SAFETY: the caller's word; the counts are this block's, given up this once.
+    // SAFETY: the block is there (contract). The counts are its own, and are given up only once.
     unsafe {
         // Two callers may get here: the one that waited for the death, and the one that dropped the
         // last handle while the first was still waiting.

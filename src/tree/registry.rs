@@ -1,5 +1,5 @@
 //! The live greenlets of an `enter`, or those of a thread that no `enter` ends: an intrusive list.
-//! Roots are in that of the thread, and the one of an `enter` is found by its root.
+//! The registry of the thread also has all roots, by which the registries of `enter`s are found.
 //!
 //! A stack may overflow inside the functions here, and the signal handler that names the greenlet walks
 //! the lists. So a list can be walked forwards at every step: a new member has its `next` before
@@ -27,9 +27,9 @@ pub(crate) struct Registry {
 /// A block's place in a registry.
 ///
 /// # Invariants
-/// `referrer` is null (in no registry), or the address of the cell that holds this block's
-/// address: the registry's `first`, or the `next` of the member before. `next` is then null, or the
-/// next member.
+/// * `referrer` is null if the block is in no registry. Otherwise it is the address of the cell that holds this
+///   block's address: the registry's `first`, or the `next` of the member before.
+/// * While the block is in a registry, `next` is the next member, or null.
 pub(crate) struct Membership {
     next: Cell<*const Block>,
     referrer: Cell<*const Cell<*const Block>>,
@@ -43,7 +43,7 @@ impl Registry {
         core::mem::offset_of!(Self, root),
     ];
 
-    /// Of the `enter` with this root, or null.
+    /// Makes the registry of the `enter` with this root; or of a thread, if `root` is null.
     pub(crate) const fn new(root: *const Block) -> Self {
         Self {
             first: Cell::new(ptr::null()),
@@ -51,12 +51,12 @@ impl Registry {
         }
     }
 
-    /// Calls `look` with each member. `look` must neither add nor remove any.
+    /// Calls `inspect` with each member. `inspect` must neither add nor remove any.
     #[cfg(feature = "std")]
-    pub(crate) fn for_each(&self, mut look: impl FnMut(&Block)) {
+    pub(crate) fn for_each(&self, mut inspect: impl FnMut(&Block)) {
         let mut member = self.first();
         while let Some(block) = member {
-            look(block);
+            inspect(block);
             // SAFETY: null, or a member, which is there (invariant).
             member = unsafe { block.membership.next.get().as_ref() };
         }
@@ -79,7 +79,7 @@ impl Registry {
         }
     }
 
-    /// The member that was added last.
+    /// Returns the member that was added last.
     pub(crate) fn first(&self) -> Option<&Block> {
         // SAFETY: null, or a member, which is there (invariant).
         unsafe { self.first.get().as_ref() }

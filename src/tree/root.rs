@@ -91,7 +91,7 @@ impl Drop for Root<'_> {
     }
 }
 
-/// Runs `body` with a root, a new block that lies where it stays.
+/// Runs `body` with a new root, whose block lies where it stays.
 fn run<R>(block: &Block, body: impl FnOnce(&Block) -> R) -> R {
     block.settle_in();
     thread::register(block);
@@ -107,7 +107,8 @@ pub(super) fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) 
     #[cfg(feature = "std")]
     overflow::prepare_thread();
     let block = memory::allocate::<Block>().unwrap_or_else(|error| error.abort());
-    // SAFETY: memory for it, and then a fresh block's one strong count, owned by nobody else.
+    // SAFETY: `memory::allocate` returns memory for a block. A new block has one strong count, which nothing
+    // else owns.
     let own = unsafe {
         block.write(Block::new(kind, Settings::default, None));
         Own::from_counted(block)
@@ -125,7 +126,8 @@ pub(crate) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     with_root_on_stack(body)
 }
 
-/// `body` lends nobody its `Current`, so it has neither handles nor children that could outlive this.
+/// Runs `body` with a new root on the stack. `body` receives no `Current`, so no handle or child can outlive
+/// this.
 #[cold]
 #[inline(never)]
 fn with_root_on_stack<R>(body: impl FnOnce(&Block) -> R) -> R {

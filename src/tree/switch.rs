@@ -29,7 +29,7 @@ use crate::{Thrown, arch::Message, diagnostics::trace, host};
 /// `me` runs, and `target` is suspended or ready to start.
 #[inline(always)]
 unsafe fn switch(me: &Block, target: &Block, message: Message) -> Message {
-    // SAFETY: the caller's word.
+    // SAFETY: `me` runs, and `target` is suspended or prepared on this thread (contract).
     unsafe {
         me.fiber.leave(&target.fiber);
         let message = me.context.switch(&target.context, message);
@@ -129,7 +129,7 @@ pub(crate) unsafe fn switch_if_fast_unless_unwinding(
     if host::is_unwinding() {
         return Answer::refused(message, target, REFUSED_IN_UNWINDING);
     }
-    // SAFETY: the caller's word, and the thread does not unwind.
+    // SAFETY: the message suits the target (contract), and the thread does not unwind.
     unsafe { switch_if_fast(me, target, message) }
 }
 
@@ -142,7 +142,7 @@ pub(crate) unsafe fn switch_if_fast_unless_unwinding(
 #[inline(always)]
 pub(crate) unsafe fn switch_to_active(me: &Block, target: &Block, message: Message) -> Message {
     thread::set_current_fast(target);
-    // SAFETY: the caller's word.
+    // SAFETY: `me` runs, and `target` is suspended or ready to start (contract).
     unsafe { switch(me, target, message) }
 }
 
@@ -159,13 +159,14 @@ pub(crate) unsafe fn switch_slowly(
     if me.last_waiter().is_abandoned() {
         message.kind |= ORPHANED;
     }
-    // SAFETY: the caller's word.
+    // SAFETY: `me` runs, `target` is suspended or ready to start, and the message suits it (contract).
     unsafe { leave(me, target, message) }
 }
 
-/// Switches from `killer` to `end`, which is being killed, and tells it to exit; or nothing, if it waits in
-/// a kill of its own, which returns at once. Returns when the victim has died, or a greenlet for which
-/// the killer was made to wait instead, or when the killer is interrupted.
+/// Switches from `killer` to `end`, the end of the victim's chain of waits. `end` receives `content`: a
+/// `GreenletExit`; or nothing if it waits in a kill of its own, which is interrupted. Returns when the
+/// victim has died, or another greenlet that the killer was made to wait for, or when the killer itself is
+/// interrupted.
 ///
 /// # Safety
 /// `killer` runs and waits for `victim`. `end` is suspended; or it waits here, and no death resumes it
@@ -174,27 +175,27 @@ pub(super) unsafe fn wait_in_kill(
     killer: &Block,
     victim: &Block,
     end: &Block,
-    told: Content<Message>,
+    content: Content<Message>,
 ) {
     let kill = KillInProgress::new(killer);
-    // SAFETY: `end` is called below, where `killer` ceases to wait.
+    // SAFETY: `end` is called below, when `killer` no longer waits.
     unsafe { kill.begin() };
-    // SAFETY: the caller's word.
-    let Message { kind, .. } = unsafe { leave(killer, end, of_content(told)) };
+    // SAFETY: `killer` runs, and `end` is suspended; every inbox type takes an error or nothing (contract).
+    let Message { kind, .. } = unsafe { leave(killer, end, of_content(content)) };
     kill.end();
     let departed = thread::take_departed();
     killer.end_waiting();
     thread::set_current(Some(killer));
-    let told = announce_and(kind, departed, killer, || {
+    let announced = announce_and(kind, departed, killer, || {
         if kind & DIED != 0 {
             // The victim is freed by the caller of the kill, in a loop over its parents. Another greenlet
             // that the killer was made to wait for is freed here.
-            // SAFETY: set by the one that left, and nothing frees it before this.
+            // SAFETY: the greenlet that left has set it, and nothing frees that before this.
             unsafe { settle_dead(departed, !ptr::eq(departed, victim)) };
         }
     });
     // A tracer's panic may not go on here: a kill is part of a drop.
-    if let Err(panic) = told {
+    if let Err(panic) = announced {
         host::contain(move || {
             let _dropped = panic;
         });
@@ -214,7 +215,7 @@ unsafe fn leave(me: &Block, target: &Block, mut message: Message) -> Message {
         thread::set_departed(me);
     }
     thread::set_current(Some(target));
-    // SAFETY: the caller's word.
+    // SAFETY: `me` runs, and `target` is suspended or ready to start (contract).
     unsafe { switch(me, target, message) }
 }
 
@@ -243,7 +244,7 @@ pub(super) unsafe fn last_message(dead: &Block, mut outcome: Message) -> Message
 #[inline(always)]
 pub(crate) unsafe fn open<I>(mut message: Message) -> Result<I, Thrown> {
     let mut room = MaybeUninit::uninit();
-    // SAFETY: the caller's word.
+    // SAFETY: the message has just arrived, in a greenlet whose inbox type is `I` (contract).
     unsafe {
         if message.kind != VALUE {
             message = settle_arrival::<I>(message, &mut room);
@@ -265,11 +266,11 @@ pub(crate) unsafe fn settle_arrival<I>(
     if is_settled(message) {
         return message;
     }
-    // SAFETY: the caller's word.
+    // SAFETY: the message has just arrived, in a greenlet whose inbox type is `I` (contract).
     unsafe { settle_slowly(message, room) }
 }
 
-/// [`settle_arrival`] for a message with flags, or with a panic, which goes on here.
+/// As [`settle_arrival`], for a message with flags, or with a panic, which this resumes.
 ///
 /// # Safety
 /// As for [`open`].
@@ -304,17 +305,18 @@ fn announce_and(
         settle();
         return Ok(());
     }
-    // SAFETY: set by the one that left. The tracer may drop its last handle, so it is kept.
+    // SAFETY: the greenlet that left has set it. The tracer may drop its last handle, so a count keeps it.
     refcount::with_weak_count(unsafe { &*departed }, |from| {
-        let told = trace::announce(is_thrown(kind), from, to);
+        let announced = trace::announce(is_thrown(kind), from, to);
         settle();
-        told
+        announced
     })
 }
 
-/// Frees the greenlet that left if it is dead, and kills it if no handle to it is left.
+/// Handles the greenlet that left: frees it if it is dead and has no handle, kills it if it is alive and has
+/// none.
 fn settle_departed(kind: usize, departed: *const Block) {
-    // SAFETY: set by the one that left, if the kind says so, and nothing frees it before this.
+    // SAFETY: the greenlet that left has set it if the kind says so, and nothing frees that before this.
     unsafe {
         if kind & DIED != 0 {
             settle_dead(departed, true);
@@ -333,12 +335,13 @@ fn settle_departed(kind: usize, departed: *const Block) {
 /// # Safety
 /// The block has not been freed.
 unsafe fn settle_dead(dead: *const Block, frees: bool) {
-    // SAFETY: the caller's word. The stack may be the user's, and own its last handle: so it is kept.
+    // SAFETY: the block has not been freed (contract). A stack that the user brought may own its last handle,
+    // so a count keeps it.
     refcount::with_weak_count(unsafe { &*dead }, |dead| {
         debug_assert_eq!(dead.state(), State::Dead);
         dead.settings.stack.give_back();
         if frees && dead.is_abandoned() {
-            // SAFETY: without a strong count, and kept.
+            // SAFETY: it has no strong count, and the weak one keeps it.
             unsafe { refcount::abandoned(dead) };
         }
     });

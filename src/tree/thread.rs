@@ -38,7 +38,7 @@ impl Thread {
     /// Where a debugger finds the first registry.
     pub(crate) const DEBUGGED: usize = core::mem::offset_of!(Self, unscoped);
 
-    /// This thread's own.
+    /// Returns the address of this thread's state.
     pub(crate) fn address() -> *const Self {
         THREAD.with(ptr::from_ref)
     }
@@ -62,8 +62,8 @@ per_thread! {
     static RUNNING: Cell<*const Block> = Cell::new(ptr::null());
 }
 
-/// The word that says which greenlet runs. It belongs to the switch core where that reads it itself
-/// ([`hop`](arch::hop) on x86_64), else to Rust.
+/// Returns the word that says which greenlet runs. Where the switch core reads it
+/// ([`hop`](arch::hop) on x86_64), the core has it; elsewhere it is a thread-local of Rust.
 #[inline(always)]
 fn running() -> *const Block {
     #[cfg(thread_words)]
@@ -80,7 +80,7 @@ fn set_running(block: *const Block) {
     RUNNING.with(|running| running.set(block));
 }
 
-/// Where a debugger finds the running greenlet.
+/// Returns the address at which a debugger finds the running greenlet.
 #[cfg(feature = "std")]
 pub(crate) fn running_word() -> *const () {
     #[cfg(thread_words)]
@@ -106,7 +106,7 @@ pub(crate) fn runs_on_fast_path(block: &Block) -> bool {
     ptr::eq(running(), block)
 }
 
-/// The running greenlet's block, or null outside every greenlet.
+/// Returns the running greenlet's block, or null outside every greenlet.
 pub(crate) fn current() -> *const Block {
     untag(running())
 }
@@ -127,17 +127,17 @@ pub(crate) fn set_current(block: Option<&Block>) {
     set_running(tagged)
 }
 
-/// Notes which greenlet left, for the one that arrives.
+/// Notes which greenlet left, for the greenlet that arrives.
 pub(crate) fn set_departed(block: &Block) {
     THREAD.with(|thread| thread.departed.set(block));
 }
 
-/// Takes what [`set_departed`] noted.
+/// Takes the greenlet that [`set_departed`] noted.
 pub(crate) fn take_departed() -> *const Block {
     THREAD.with(|thread| thread.departed.replace(ptr::null()))
 }
 
-/// The innermost live root on the thread's own stack, or null.
+/// Returns the innermost live root on the thread's own stack, or null.
 pub(crate) fn main() -> *const Block {
     THREAD.with(|thread| thread.main.get())
 }
@@ -147,7 +147,7 @@ pub(crate) fn replace_main(block: *const Block) -> *const Block {
     THREAD.with(|thread| thread.main.replace(block))
 }
 
-/// The newest kill in which a greenlet waits, or null.
+/// Returns the newest kill in which a greenlet waits, or null.
 pub(crate) fn kill() -> *const KillInProgress {
     THREAD.with(|thread| thread.kill.get())
 }
@@ -159,27 +159,27 @@ pub(crate) fn set_kill(kill: *const KillInProgress) {
 
 /// Adds `block`, which is in no registry yet, to the thread's.
 pub(crate) fn register(block: &Block) {
-    // SAFETY: the thread's registry is there as long as code runs on the thread, and a block
-    // that nobody reaches any more when it ends is not touched again.
+    // SAFETY: the thread's registry is there as long as code runs on the thread. A block that is unreachable
+    // when the thread ends is not used again.
     THREAD.with(|thread| unsafe { thread.unscoped.add(block) });
 }
 
-/// Calls `look` with every live greenlet of the thread. `look` must make and end none.
+/// Calls `inspect` with every live greenlet of the thread. `inspect` must neither make nor end any.
 #[cfg(feature = "std")]
-pub(crate) fn for_each_greenlet(mut look: impl FnMut(&Block)) {
+pub(crate) fn for_each_greenlet(mut inspect: impl FnMut(&Block)) {
     THREAD.with(|thread| {
         thread.unscoped.for_each(|block| {
-            look(block);
+            inspect(block);
             // SAFETY: null, or a registry whose `enter` has not ended.
             let home = unsafe { block.home().as_ref() };
             if let Some(own) = home.filter(|home| ptr::eq(home.root, block)) {
-                own.for_each(&mut look);
+                own.for_each(&mut inspect);
             }
         });
     });
 }
 
-/// A number that no other greenlet of this thread has; later ones have larger ones.
+/// Returns a number that no other greenlet of this thread has. Later greenlets have larger numbers.
 #[inline]
 pub(crate) fn next_id() -> u64 {
     THREAD.with(|thread| {
@@ -189,7 +189,7 @@ pub(crate) fn next_id() -> u64 {
     })
 }
 
-/// The number of the greenlet that was made last, or 0.
+/// Returns the number of the greenlet that was made last, or 0.
 pub(crate) fn last_id() -> u64 {
     THREAD.with(|thread| thread.last_id.get())
 }
