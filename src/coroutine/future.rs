@@ -18,12 +18,12 @@ use crate::{
 
 /// A function on a stack of its own, as a future.
 ///
-/// The function is plain code. It, and whatever it calls, through closures, callbacks of C and loops of
-/// libraries that know nothing of `async`, waits for any future by the [`Awaiter`] that it is lent. While
-/// it waits, the thread does something else.
+/// The function is plain code. It receives an [`Awaiter`], with which it waits for any future, at any depth of its
+/// calls: in closures, callbacks of C and loops of synchronous libraries. While it waits, its thread does
+/// something else.
 ///
-/// It may borrow what outlives the [`enter`](crate::enter) (`'e`), or is `'static` under an
-/// [`Unscoped`](crate::Unscoped). Dropping the future kills the function: see [`Awaiter::wait`].
+/// The function may borrow what outlives the [`enter`](crate::enter) (`'e`). Under an
+/// [`Unscoped`](crate::Unscoped) it is `'static`. Dropping the future kills the function: see [`Awaiter::wait`].
 ///
 /// ```
 /// use std::{future::Future, pin::pin, task::{Context, Poll, Waker}};
@@ -55,14 +55,14 @@ use crate::{
 /// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Stackful<'e, T> {
-    /// With the waker of the last poll.
+    /// The state is the waker of the last poll.
     coroutine: Coroutine<'e, (), (), RefCell<Waker>, T>,
 }
 
-/// What a [`Stackful`]'s function is lent: it waits with this.
+/// Waits for futures in the function of a [`Stackful`], which receives this.
 ///
-/// It derefs to the function's [`Current`], under which generators can be made. Only the function's
-/// own greenlet waits.
+/// It derefs to the function's [`Current`], under which the function can make generators. Only the function's own
+/// greenlet can wait.
 ///
 /// ```
 /// use std::future::Future;
@@ -88,7 +88,7 @@ pub struct Awaiter<'a, 'e> {
     side: &'a Side<'a, 'e, (), (), RefCell<Waker>>,
 }
 
-/// The [`Stackful`] was dropped: return. Said by [`Awaiter::try_wait`].
+/// The error of [`Awaiter::try_wait`]: the [`Stackful`] was dropped, and its function should return.
 ///
 /// ```
 /// use greenlet::{Awaiter, Cancelled};
@@ -112,15 +112,15 @@ impl fmt::Display for Cancelled {
 impl Error for Cancelled {}
 
 impl<'e, T: 'e> Stackful<'e, T> {
-    /// `function` as a future, in the `enter` of `me`. It starts with the first poll.
+    /// Makes a future of `function`, in the `enter` of `me`. The function starts at the first poll.
     ///
-    /// Without memory for it the process aborts, as it does when a `Box` is made.
+    /// If there is no memory for it, the process aborts, as for a `Box`.
     #[cfg(feature = "std")]
     pub fn new<P>(me: &Current<'e, P>, function: impl FnOnce(&Awaiter<'_, 'e>) -> T + 'e) -> Self {
         Self::make(Settings::default, me, function).unwrap_or_else(|error| error.abort())
     }
 
-    /// As `new`, with the stack and name of `builder`.
+    /// Makes a future as `new` does, with the stack and name of `builder`.
     ///
     /// # Errors
     /// As [`Builder::build`].
@@ -150,9 +150,9 @@ impl<'e, T: 'e> Future for Stackful<'e, T> {
     type Output = T;
 
     /// # Panics
-    /// With the panic of the function. Also after the end, if there is no memory for a stack, while
-    /// the thread unwinds a panic (rule [s19](crate::guide::rules#s19)), and in a kill that is
-    /// younger than the future (rule [s15](crate::guide::rules#s15)).
+    /// Resumes a panic of the function. Panics if the future is polled after its end, if there is no memory for a
+    /// stack, while the thread unwinds a panic (rule [s19](crate::guide::rules#s19)), and in a kill that began
+    /// after the future was made (rule [s15](crate::guide::rules#s15)).
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         if let Some(waker) = self.coroutine.state() {
             let will_wake = waker.borrow().will_wake(context.waker());
@@ -174,30 +174,29 @@ impl<'e, T: 'e> Future for Stackful<'e, T> {
 impl<'e> Awaiter<'_, 'e> {
     /// Waits for `future`, and returns its output.
     ///
-    /// If the [`Stackful`] is dropped meanwhile, this unwinds the function, without the panic hook.
-    /// Frames of C must not be unwound: in callbacks use [`try_wait`](Self::try_wait). Where panics abort,
-    /// use that everywhere: the process aborts here.
+    /// If the [`Stackful`] is dropped meanwhile, this unwinds the function, without the panic hook. Frames of C must
+    /// not be unwound: use [`try_wait`](Self::try_wait) in callbacks. Where panics abort, the process aborts here:
+    /// use `try_wait` everywhere.
     ///
     /// # Panics
-    /// In a greenlet that is not the function's own.
+    /// Panics in a greenlet that is not the function's own.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         match self.wait_until_told(future) {
             Ok(output) => output,
             Err(Cancelled) => loop {
-                // The rules unwind one that goes on switching (s15).
+                // A killed greenlet that goes on switching is unwound (rule s15).
                 let _refused = self.side.suspend(());
             },
         }
     }
 
-    /// Waits for `future`, and returns its output; or says, now and at once at each later call, that the
-    /// [`Stackful`] was dropped.
+    /// Waits for `future`, and returns its output, or an error if the [`Stackful`] is dropped.
     ///
-    /// It does not unwind, so it may be called in callbacks of C. In return the function must listen: one
-    /// that goes on asking never ends, and the drop with it.
+    /// It does not unwind, so it may be called in callbacks of C. The function must return after the error: if it
+    /// goes on waiting, it never ends, and neither does the drop.
     ///
     /// # Errors
-    /// [`Cancelled`].
+    /// Returns [`Cancelled`] if the [`Stackful`] is dropped meanwhile, and at once in each later call.
     ///
     /// # Panics
     /// As [`wait`](Self::wait).

@@ -8,12 +8,11 @@ use crate::{
     tree::{OutOfMemory, Settings},
 };
 
-/// An iterator over what a function yields, from wherever it is in its calls.
+/// An iterator over what a function yields, from any depth of its calls.
 ///
-/// The function runs on a stack of its own, and only while an item is asked for. It may borrow what
-/// outlives the [`enter`](crate::enter) (`'e`). When the generator is dropped early, the function's
-/// locals are dropped first. It needs no [`Current`] to be used: it can be returned, boxed, zipped and
-/// consumed in any greenlet, whatever that receives.
+/// The function runs on a stack of its own, and only while an item is asked for. It may borrow what outlives
+/// the [`enter`](crate::enter) (`'e`). Dropping the generator early kills the function and drops its locals. No
+/// [`Current`] is needed to use it: it can be returned, boxed, zipped and consumed in any greenlet.
 ///
 /// ```
 /// use greenlet::{Generator, Root, Thrown, Yielder, enter};
@@ -43,7 +42,7 @@ use crate::{
 /// });
 /// ```
 ///
-/// One that takes a value at each step is [resumed](Self::resume) with it:
+/// [`resume`](Self::resume) passes a value in at each step:
 ///
 /// ```
 /// use greenlet::{Generator, Root, enter};
@@ -59,17 +58,17 @@ use crate::{
 /// });
 /// ```
 ///
-/// The function ends its generator by returning. An error that it returns, and a panic, come out of
-/// [`resume`](Self::resume); [`next`](Iterator::next) panics with the text of an error, and returns
-/// `None` for an exit. It has finished then in each case.
+/// The generator has finished when the function returns. An error or a panic of the function comes out of
+/// [`resume`](Self::resume). [`next`](Iterator::next) panics with the text of an error, and returns `None` for a
+/// [`GreenletExit`](crate::GreenletExit).
 pub struct Generator<'e, T, I = ()> {
     coroutine: Coroutine<'e, I, T, (), ()>,
 }
 
-/// What a generator's function is lent: it yields with this.
+/// Yields the items of a [`Generator`]; its function receives this.
 ///
-/// It derefs to the function's [`Current`], under which further generators can be made. A generator
-/// yields only in its own greenlet.
+/// It derefs to the function's [`Current`], under which the function can make further generators. Only the
+/// function's own greenlet can yield.
 ///
 /// ```
 /// use greenlet::{Generator, Root, Thrown, Yielder, enter};
@@ -94,10 +93,10 @@ pub struct Yielder<'a, 'e, T, I = ()> {
 }
 
 impl<'e, T: 'e, I: 'e> Generator<'e, T, I> {
-    /// A generator of what `function` yields, in the `enter` of `me`. It runs with the first input
-    /// when the first item is asked for.
+    /// Makes a generator of what `function` yields, in the `enter` of `me`. The function starts, with the first
+    /// input, when the first item is asked for.
     ///
-    /// Without memory for it the process aborts, as it does when a `Box` is made.
+    /// If there is no memory for it, the process aborts, as for a `Box`.
     #[cfg(feature = "std")]
     pub fn new<P>(
         me: &Current<'e, P>,
@@ -106,7 +105,7 @@ impl<'e, T: 'e, I: 'e> Generator<'e, T, I> {
         Self::make(Settings::default, me, function).unwrap_or_else(|error| error.abort())
     }
 
-    /// As `new`, with the stack and name of `builder`.
+    /// Makes a generator as `new` does, with the stack and name of `builder`.
     ///
     /// # Errors
     /// As [`Builder::build`].
@@ -130,15 +129,15 @@ impl<'e, T: 'e, I: 'e> Generator<'e, T, I> {
         Ok(Self { coroutine })
     }
 
-    /// Runs the function with `input` until it yields, and returns the item; `None` when it has
-    /// returned, from then on for ever.
+    /// Resumes the function with `input` until it yields, and returns the item; returns `None` when the function
+    /// has returned, and always after that.
     ///
     /// # Errors
-    /// What the function returns; and, as a [`SwitchError<()>`](crate::SwitchError), that it cannot
-    /// run: see [`Current::switch`].
+    /// Returns the error of the function. Returns a [`SwitchError<()>`](crate::SwitchError) if the function cannot
+    /// run: see [`Current::switch`]. The generator has finished in both cases.
     ///
     /// # Panics
-    /// With the panic of the function.
+    /// Resumes a panic of the function.
     #[inline]
     pub fn resume(&mut self, input: I) -> Result<Option<T>, Thrown> {
         Ok(match self.coroutine.resume(input)? {
@@ -155,7 +154,7 @@ impl<'e, T: 'e> Iterator for Generator<'e, T> {
     fn next(&mut self) -> Option<T> {
         match self.resume(()) {
             Ok(item) => item,
-            // The greenlet that asks is being killed, and soon hears of it itself.
+            // The greenlet that asks is being killed: its own next switch says so.
             Err(thrown) if thrown.is_exit() => None,
             Err(thrown) => panic!("a generator failed: {thrown}"),
         }
@@ -165,10 +164,10 @@ impl<'e, T: 'e> Iterator for Generator<'e, T> {
 impl<'e, T: 'e> FusedIterator for Generator<'e, T> {}
 
 impl<T, I> Yielder<'_, '_, T, I> {
-    /// Hands `item` to the consumer, and returns the input with which it asks for the next one.
+    /// Yields `item` to the consumer, and returns the input with which the consumer asks for the next item.
     ///
     /// # Errors
-    /// [`GreenletExit`](crate::GreenletExit) if none is ever asked for: return it. Otherwise as
+    /// Returns a [`GreenletExit`](crate::GreenletExit) if the generator is dropped: return it. Otherwise as
     /// [`Current::switch`].
     #[cfg_attr(switch_in_line, inline(always))]
     pub fn give(&self, item: T) -> Result<I, Thrown> {

@@ -1,8 +1,8 @@
 //! Asymmetric coroutines, on which generators and futures are built: a greenlet that suspends itself to
 //! the code that resumed it.
 //!
-//! The one that resumes waits as if it had entered (rule s2): so it matters neither which greenlet that is
-//! nor what it receives.
+//! The greenlet that resumes a coroutine is busy meanwhile, as if it had entered (rule s2). So any greenlet can
+//! resume one, whatever its inbox type.
 
 pub(crate) mod future;
 pub(crate) mod generator;
@@ -17,8 +17,8 @@ use crate::{
 };
 use resumer::Resumer;
 
-/// A function on a stack of its own, which is resumed with an `I`, yields a `Y` and returns an `R`. Both
-/// sides have an `S`. Dropping it kills the greenlet.
+/// A function on a stack of its own, which is resumed with an `I`, yields a `Y` and returns an `R`. Both sides
+/// share the state `S`. Dropping it kills the greenlet.
 pub(crate) struct Coroutine<'e, I, Y, S, R>(Option<Unfinished<'e, I, Y, S, R>>);
 
 struct Unfinished<'e, I, Y, S, R> {
@@ -36,19 +36,19 @@ struct Common<Y, S> {
     state: S,
 }
 
-/// What the function has ended with.
+/// The result of the function.
 type End<R> = Result<Result<R, Thrown>, host::Panic>;
 
-/// What a resume came to.
+/// The result of a resume.
 pub(crate) enum Resumed<Y, R> {
     Yielded(Y),
     Returned(R),
-    /// It had finished before.
+    /// The function had finished before the resume.
     Finished,
 }
 
 impl<'e, I: 'e, Y: 'e, S: 'e, R: 'e> Coroutine<'e, I, Y, S, R> {
-    /// A coroutine in the `enter` of `member`, that has not started.
+    /// Makes a coroutine, which has not started, in the `enter` of `member`.
     pub(crate) fn new(
         settings: impl FnOnce() -> Settings,
         member: &Block,
@@ -63,8 +63,8 @@ impl<'e, I: 'e, Y: 'e, S: 'e, R: 'e> Coroutine<'e, I, Y, S, R> {
             end: Cell::new(None),
         });
         let theirs = Rc::clone(&shared);
-        // Its parent is not the greenlet that makes it: that may be suspended with this in its hands,
-        // and a child would keep it.
+        // The parent is not the greenlet that makes it: that may hold the coroutine while it is suspended,
+        // and a child would keep it alive.
         let own = with_ancestor(member, |parent: &Current<'e, Infallible>| {
             let body = move |me: &Child<'e, I, Infallible>, first| {
                 let common = &theirs.common;
@@ -74,7 +74,7 @@ impl<'e, I: 'e, Y: 'e, S: 'e, R: 'e> Coroutine<'e, I, Y, S, R> {
                 }
                 theirs.end.set(Some(end));
                 loop {
-                    // It is killed here, by the one that hears of the end.
+                    // The greenlet that receives this drops the coroutine, which kills it here.
                     common.resumer.suspend_for_good(me)?;
                 }
             };
@@ -88,11 +88,11 @@ impl<'e, I: 'e, Y: 'e, S: 'e, R: 'e> Coroutine<'e, I, Y, S, R> {
 /// Calls `make` with a parent for a greenlet that must not hold the greenlet that makes it: the root of
 /// the `enter` of `member`, or else a new root that is dead afterwards.
 ///
-/// That parent need not be the running greenlet, and receives nothing: there is no message of its type.
+/// The parent need not be the running greenlet. It never receives a value, because its inbox type has none.
 fn with_ancestor<'e, R>(member: &Block, make: impl FnOnce(&Current<'e, Infallible>) -> R) -> R {
     // SAFETY: null, or the registry of an `enter` that has not ended, and its root.
     match unsafe { member.home().as_ref().map(|home| &*home.root) } {
-        // SAFETY: nobody switches by it.
+        // SAFETY: `make` only makes a greenlet under it, and does not switch.
         Some(root) => make(unsafe { Current::of(root) }),
         None => tree::with_inbox(member, make),
     }
@@ -103,22 +103,23 @@ impl<I, Y, S, R> Coroutine<'_, I, Y, S, R> {
         self.0.is_none()
     }
 
-    /// The state; nothing once it has finished.
+    /// Returns the state, or `None` once the coroutine has finished.
     pub(crate) fn state(&self) -> Option<&S> {
         let Unfinished { shared, .. } = self.0.as_ref()?;
         Some(&shared.common.state)
     }
 
-    /// Runs it until it suspends itself or ends.
+    /// Resumes the function with `input`, and returns when it suspends itself or ends. After an error or a panic
+    /// the coroutine has finished.
     ///
     /// # Errors
-    /// What it ends with; or that it cannot be switched to. It has finished then.
+    /// Returns the error of the function, or why it cannot be switched to.
     ///
     /// # Panics
-    /// With its panic. It has finished then.
+    /// Resumes a panic of the function.
     #[inline(always)]
     pub(crate) fn resume(&mut self, input: I) -> Result<Resumed<Y, R>, Thrown> {
-        /// Ends what has not yielded, also when a panic arrives.
+        /// Finishes a coroutine that has not yielded, also when a panic arrives.
         struct Finish<'a, C>(&'a mut Option<C>);
 
         impl<C> Drop for Finish<'_, C> {
@@ -131,7 +132,7 @@ impl<I, Y, S, R> Coroutine<'_, I, Y, S, R> {
         let Some(Unfinished { greenlet, shared }) = &*finish.0 else {
             return Ok(Resumed::Finished);
         };
-        // SAFETY: nobody waits there, as this is borrowed mutably.
+        // SAFETY: no greenlet waits in `resumer`, because `self` is borrowed mutably.
         match unsafe { shared.common.resumer.resume(greenlet, input) } {
             Ok(item) => {
                 mem::forget(finish);
@@ -143,7 +144,7 @@ impl<I, Y, S, R> Coroutine<'_, I, Y, S, R> {
 }
 
 impl<Y, S, R> Shared<Y, S, R> {
-    /// What the function has ended with, or else why it could not go on.
+    /// Returns the result of the function; or `thrown`, if the function has not ended.
     #[cold]
     fn ended(&self, thrown: Thrown) -> Result<R, Thrown> {
         match self.end.take() {
@@ -161,7 +162,7 @@ pub(crate) struct Side<'a, 'e, I, Y, S> {
 }
 
 impl<I, Y, S> Side<'_, '_, I, Y, S> {
-    /// Returns `item` to the one that has resumed, until the next resume.
+    /// Yields `item` to the greenlet that resumed this one, and returns the input of the next resume.
     ///
     /// # Errors
     /// As [`Current::switch`].

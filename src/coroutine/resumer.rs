@@ -1,8 +1,7 @@
-//! A greenlet that waits for one other: the two directions of a coroutine.
+//! The two switches of a coroutine: the resume, and the suspension back to the greenlet that resumed.
 //!
-//! The greenlet that resumes waits in a switch of its own, whatever it receives otherwise. It is busy
-//! meanwhile, so nobody but the one that it has resumed sends to it. Errors that are meant for it, and
-//! kills, reach it.
+//! The greenlet that resumes waits in a switch and is busy meanwhile. So only the coroutine that it has resumed
+//! sends it a value, which need not be of its inbox type. Errors for it, and kills, reach it as well.
 
 use core::{
     cell::Cell,
@@ -19,12 +18,11 @@ use crate::{
     tree::{self, Answer, Block, Content, Delivery, Refusal, State, thread},
 };
 
-/// Who waits in a [`resume`](Self::resume) for the greenlet that [suspends](Self::suspend) itself with
-/// this, or null. A `Y` is what it waits for.
+/// The greenlet that waits in a [`resume`](Self::resume) for the next `Y`, or null.
 ///
 /// # Invariants
-/// That one is busy, waits for nobody's end, and is suspended in `resume`; or it runs, and is about
-/// to leave or to go on.
+/// That greenlet is busy, waits for no other greenlet's end, and is suspended in `resume`; or it runs, and is
+/// about to switch away or has just resumed.
 pub(super) struct Resumer<Y> {
     waits: Cell<*const Block>,
     yields: PhantomData<Invariant<Y>>,
@@ -38,11 +36,11 @@ impl<Y> Resumer<Y> {
         }
     }
 
-    /// Runs `target` until it suspends itself, or something else resumes the greenlet that calls this.
-    /// Outside every greenlet there is one for as long as that takes.
+    /// Switches to `target`, and returns the item with which it suspends itself; or an error that arrives
+    /// meanwhile. Outside every greenlet a temporary root calls this.
     ///
     /// # Safety
-    /// Nobody waits here.
+    /// No greenlet waits in this resumer.
     #[inline(always)]
     pub(super) unsafe fn resume<I>(&self, target: &Greenlet<'_, I>, input: I) -> Result<Y, Thrown> {
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
@@ -62,8 +60,8 @@ impl<Y> Resumer<Y> {
         let input = ManuallyDrop::new(input);
         let sent = tree::of_value(&input);
         self.begin(me);
-        // SAFETY: `me` is current, and the input is of the target's type and not used here any more.
-        // What arrives is opened at once; a value is a `Y`, as `me` is busy: it comes from `suspend`.
+        // SAFETY: `me` runs. The input is of the target's inbox type and is not used here again. What arrives
+        // is opened at once. A value is a `Y`: `me` is busy, so only `suspend` sends one.
         unsafe {
             let answer = tree::switch_if_fast_unless_unwinding(me, target.block(), sent);
             self.end(me);
@@ -75,12 +73,15 @@ impl<Y> Resumer<Y> {
         }
     }
 
+    /// Handles an answer that is not simply a value.
+    ///
     /// # Safety
-    /// `me` runs and has just had the answer to an `I`, which nobody else takes.
+    /// `me` runs and has just received the answer to an `I`, which nothing else takes.
     #[cold]
     #[inline(never)]
     unsafe fn resumed_otherwise<I>(&self, me: &Block, answer: Answer) -> Result<Y, Thrown> {
-        // SAFETY: the caller's word, and the target is the caller's.
+        // SAFETY: the message is the answer, or the `I` that was not sent (contract). The caller of `resume`
+        // borrows the target.
         unsafe {
             let received = match answer.arrived() {
                 Ok(received) => received,
@@ -95,10 +96,11 @@ impl<Y> Resumer<Y> {
         }
     }
 
-    /// Also for a greenlet that is being killed: it could enter, and do the same there.
+    /// Resumes `target` by the slow path. A greenlet that is being killed may do this too, because it could
+    /// enter and do the same there.
     ///
     /// # Safety
-    /// `me` runs, and the message is of the type of the target.
+    /// `me` runs, and the message is of the target's inbox type.
     unsafe fn resume_slowly(
         &self,
         me: &Block,
@@ -124,19 +126,19 @@ impl<Y> Resumer<Y> {
         Ok(received)
     }
 
-    /// Hands `item` to the greenlet that has resumed `me`, and waits for the next message.
+    /// Sends `item` to the greenlet that has resumed `me`, and waits for the next message.
     ///
     /// # Errors
-    /// As [`Current::switch`]; also if nobody waits.
+    /// As [`Current::switch`]; also if no greenlet waits.
     #[cfg_attr(switch_in_line, inline(always))]
     pub(super) fn suspend<I>(&self, me: &Current<'_, I>, item: Y) -> Result<I, Thrown> {
         let item = ManuallyDrop::new(item);
         let sent = tree::of_value(&item);
-        // SAFETY: null, or one that waits (invariant), for a `Y`, which is not used here any more. What
-        // arrives is opened at once.
+        // SAFETY: `waits` is null or a greenlet that waits for a `Y` (invariant). The item is not used here
+        // again. What arrives is opened at once.
         unsafe {
             if let Some(waits) = self.waits.get().as_ref() {
-                // As any that can be switched to, for the look at it.
+                // The fast path switches only to an active greenlet.
                 waits.set_state(State::Active);
                 let answer = tree::switch_if_fast_unless_unwinding(me.block(), waits, sent);
                 if let Ok(received) = answer.arrived() {
@@ -148,11 +150,13 @@ impl<Y> Resumer<Y> {
         }
     }
 
+    /// Does what [`suspend`](Self::suspend) does, by the slow path.
+    ///
     /// # Safety
-    /// The message carries a `Y`, which nobody has taken.
+    /// The message holds a `Y`, which has not been taken.
     #[cold]
     unsafe fn suspend_slowly<I>(&self, me: &Current<'_, I>, sent: Message) -> Result<I, Thrown> {
-        // SAFETY: the contract. It is dropped if the admission unwinds.
+        // SAFETY: the message holds a `Y`, which has not been taken (contract). This drops it if `admit` unwinds.
         let unsent = unsafe { tree::Unsent::<Y>::new(sent) };
         let waits = self.admit(me)?;
         mem::forget(unsent);
@@ -163,7 +167,7 @@ impl<Y> Resumer<Y> {
         }
     }
 
-    /// Lets the greenlet that has resumed `me` go on with an exit: nothing more comes.
+    /// Sends a `GreenletExit` to the greenlet that has resumed `me`, because the function has ended.
     ///
     /// # Errors
     /// As [`suspend`](Self::suspend).
@@ -177,13 +181,13 @@ impl<Y> Resumer<Y> {
         }
     }
 
-    /// Checks that `me` may switch. Returns the one that waits.
+    /// Checks that `me` may switch, and returns the greenlet that waits.
     ///
     /// # Errors
-    /// Why not; or that nobody waits.
+    /// Returns why `me` may not switch, or that no greenlet waits.
     fn admit<I>(&self, me: &Current<'_, I>) -> Result<&Block, Thrown> {
         tree::admit(me.block())
-            // SAFETY: null, or one that waits (invariant), whose block stays until it has gone on.
+            // SAFETY: `waits` is null or a greenlet that waits (invariant). It is not freed before it resumes.
             .and_then(|()| unsafe { self.waits.get().as_ref() }.ok_or(Refusal::Dead))
             .map_err(|refusal| refused(SwitchError::new(refusal, ())))
     }

@@ -4,8 +4,8 @@ use core::{fmt, ptr};
 
 use crate::tree::Block;
 
-/// A greenlet of whatever inbox: it can be looked at, not switched to. With the feature `trace`,
-/// whose [`Event`](crate::trace::Event)s have them.
+/// A greenlet of any inbox type, in an [`Event`](crate::trace::Event) of the feature `trace`. It can be
+/// inspected, not switched to.
 ///
 /// ```
 /// use greenlet::{AnyGreenlet, Builder, enter, trace};
@@ -32,7 +32,7 @@ impl<'a> AnyGreenlet<'a> {
         Self(block)
     }
 
-    /// The name that a [`Builder`](crate::Builder) gave it.
+    /// Returns the name that a [`Builder`](crate::Builder) gave it.
     #[must_use]
     pub fn name(&self) -> Option<&'a str> {
         self.0.settings.name.as_deref()
@@ -51,7 +51,7 @@ impl<'a> AnyGreenlet<'a> {
     }
 }
 
-/// The same greenlet?
+/// Compares whether both are the same greenlet.
 impl PartialEq for AnyGreenlet<'_> {
     fn eq(&self, other: &Self) -> bool {
         ptr::eq(self.0, other.0)

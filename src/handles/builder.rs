@@ -11,8 +11,7 @@ use crate::{
     tree::{self, Settings},
 };
 
-/// Makes greenlets with a name, or a stack other than the default; after
-/// `std::thread::Builder`.
+/// Makes greenlets with a name or with a stack other than the default, like `std::thread::Builder`.
 ///
 /// ```
 /// use greenlet::{Builder, enter};
@@ -35,11 +34,11 @@ pub struct Builder {
     stack: Wanted,
 }
 
-/// What its greenlet is to run on.
+/// The stack that a builder asks for.
 enum Wanted {
     #[cfg(not(feature = "std"))]
     Nothing,
-    /// One from the thread's pool.
+    /// A stack from the thread's pool.
     #[cfg(feature = "std")]
     Pooled {
         /// Usable bytes of stack.
@@ -47,7 +46,7 @@ enum Wanted {
         /// Bytes of guard below it.
         guard: usize,
     },
-    /// The user's.
+    /// Memory of the user.
     Own(Box<Brought<dyn StackMemory>>),
 }
 
@@ -76,24 +75,22 @@ impl fmt::Debug for Wanted {
 }
 
 impl Builder {
-    /// The smallest stack that a greenlet may have, bytes: enough for the crate's own frames
-    /// and, with `std`, a panic and its hook. But not for the backtrace that the hook prints if
-    /// `RUST_BACKTRACE` asks for it: on so small a stack that is an overflow.
+    /// The minimum size of a stack, in bytes. It has room for the crate's own frames and, with `std`, for a
+    /// panic and the panic hook; not for the backtrace that the hook prints with `RUST_BACKTRACE=1`.
     pub const MIN_STACK_SIZE: usize = if cfg!(feature = "std") {
         16 * 1024
     } else {
         512
     };
 
-    /// A builder of greenlets without a name, with a stack of 256 KiB on 64-bit and 64 KiB on
-    /// 32-bit targets over one guard page, or 64 KiB of guard where the compiler does not
-    /// probe the pages of large frames (32-bit arm, RISC-V). Without `std` there is no
-    /// default: give it a [`stack`](Self::stack).
+    /// Returns a builder of greenlets without a name and with the default stack: 256 KiB on 64-bit and 64 KiB
+    /// on 32-bit targets. The guard is one page, or 64 KiB where rustc does not probe large frames (32-bit arm,
+    /// RISC-V). Without `std` there is no default: call [`stack`](Self::stack).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The name, for debuggers and messages. Checked by [`build`](Self::build).
+    /// Sets the name, which debuggers and messages show. [`build`](Self::build) checks it.
     pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
         self.name = Some(name.into());
         self
@@ -123,13 +120,13 @@ impl Builder {
         self
     }
 
-    /// Memory of the user's own for the stack, instead of one from the pool.
+    /// Sets memory of the user as the stack, in place of one from the pool.
     pub fn stack(mut self, memory: impl StackMemory + 'static) -> Self {
         self.stack = Wanted::Own(Brought::new(memory));
         self
     }
 
-    /// Size and guard of a stack from the pool.
+    /// Returns the size and guard of a stack from the pool.
     #[cfg(feature = "std")]
     fn pooled(&mut self) -> (&mut usize, &mut usize) {
         if let Wanted::Own(_) = self.stack {
@@ -141,13 +138,13 @@ impl Builder {
         }
     }
 
-    /// A new greenlet under `parent`, the running one. The first switch to it runs `body` with
-    /// the message, and what `body` returns goes to the parent.
+    /// Makes a greenlet whose parent is `parent`, the running one. The first switch to it runs `body` with
+    /// the message. What `body` returns goes to the parent.
     ///
     /// # Errors
-    /// [`BuildError`] if the name contains a NUL, the stack is too small or too large or there is
-    /// none, or there is no memory for the greenlet; `body` and what was set are dropped then.
-    /// That the system has no memory for the stack shows at the first switch.
+    /// Returns a [`BuildError`] if the name contains a NUL, if the stack is too small, too large or missing,
+    /// or if there is no memory for the greenlet. Then `body` and what was set are dropped. The stack is made
+    /// at the first switch, which returns an error if there is no memory for it.
     pub fn build<'e, I: 'static, P: 'static>(
         self,
         parent: &Current<'e, P>,
@@ -157,8 +154,8 @@ impl Builder {
         Ok(Greenlet::of(tree::new_greenlet(parent, || settings, body)?))
     }
 
-    /// As [`build`](Self::build), for messages that are not `'static`: references, or handles. Such
-    /// types have no identity by which they could be compared (rules [s4](crate::guide::rules#s4),
+    /// Makes a greenlet as [`build`](Self::build) does, for messages that are not `'static`: references or
+    /// handles. The crate cannot compare such types at run time (rules [s4](crate::guide::rules#s4),
     /// [s7](crate::guide::rules#s7), [s9](crate::guide::rules#s9)).
     ///
     /// # Errors
@@ -173,7 +170,7 @@ impl Builder {
         Ok(Greenlet::of(own))
     }
 
-    /// Inlined, because the shape of a stack whose size is a constant is one.
+    /// Checks the settings. It is inlined so that a constant size makes a constant shape.
     #[inline]
     pub(crate) fn checked_settings(self) -> Result<Settings, BuildError> {
         let Self { name, stack } = self;

@@ -11,12 +11,11 @@ use crate::{
 
 /// A handle to a greenlet that receives messages of type `I`.
 ///
-/// Cloning it is a reference count. When the last handle goes, a suspended greenlet is killed
-/// within that drop (rule [s14](crate::guide::rules#s14)); a child counts as a handle to its
-/// parent.
+/// Cloning a handle increments a reference count. Dropping the last handle of a suspended greenlet kills it,
+/// before the drop returns (rule [s14](crate::guide::rules#s14)). A child counts as a handle to its parent.
 ///
-/// `'e` is the [`enter`](crate::enter) under which the greenlet was made: it ends with that, and
-/// no handle leaves it. Those of an [`Unscoped`](crate::Unscoped) are `'static`.
+/// `'e` is the [`enter`](crate::enter) under which the greenlet was made. The greenlet ends with that, and no
+/// handle leaves it. Handles of an [`Unscoped`](crate::Unscoped) are `'static`.
 ///
 /// A greenlet belongs to the thread that made it:
 ///
@@ -36,16 +35,15 @@ pub struct Greenlet<'e, I> {
 
 #[cfg(feature = "std")]
 impl<'e, I: 'e> Greenlet<'e, I> {
-    /// A new greenlet under `parent`, the running one, with stack and name as a
-    /// [`Builder`](crate::Builder) begins with them.
+    /// Makes a greenlet whose parent is `parent`, the running one. It has the default stack and no name; a
+    /// [`Builder`](crate::Builder) sets others.
     ///
-    /// The first switch to it runs `body` with the message. What `body` returns goes to the
-    /// parent: a value or error as what the parent's [`switch`](Current::switch) returns, so
-    /// `P` is the parent's inbox type. Without `std`, which has the stacks,
-    /// [`Builder::build`](crate::Builder::build) is the way.
+    /// The first switch to it runs `body` with the message. The parent's [`switch`](Current::switch) returns
+    /// what `body` returns, so `P` is the parent's inbox type.
     ///
-    /// Without memory for it the process aborts, as it does when a `Box` is made;
-    /// [`Builder::build`](crate::Builder::build) returns an error.
+    /// Not available without `std`, which has the stacks: use [`Builder::build`](crate::Builder::build). If
+    /// there is no memory for the greenlet, the process aborts, as for a `Box`;
+    /// [`Builder::build`](crate::Builder::build) returns an error instead.
     ///
     /// ```
     /// use greenlet::{Greenlet, enter};
@@ -69,16 +67,16 @@ impl<'e, I: 'e> Greenlet<'e, I> {
         )
     }
 
-    /// As [`new`](Self::new), for messages that are not `'static`: references, or handles.
+    /// Makes a greenlet as [`new`](Self::new) does, for messages that are not `'static`: references or handles.
     ///
-    /// Types that borrow have no identity by which they could be compared. So no ancestor receives
-    /// in the place of such a greenlet or of its parent (rules [s7](crate::guide::rules#s7),
-    /// [s9](crate::guide::rules#s9)), and its parent is changed only by [`Child::set_parent`].
+    /// The crate cannot compare types that borrow at run time. So no ancestor receives in place of such a
+    /// greenlet or of its parent (rules [s7](crate::guide::rules#s7), [s9](crate::guide::rules#s9)), and only
+    /// [`Child::set_parent`] changes its parent.
     ///
     /// ```
     /// use greenlet::{Child, Greenlet, Root, Thrown, enter};
     ///
-    /// /// Two that name each other: each receives a handle to the other.
+    /// /// A handle to the greenlet that sent it, and a counter.
     /// struct Ball<'e>(Greenlet<'e, Ball<'e>>, u32);
     ///
     /// fn play<'e>(me: &Child<'e, Ball<'e>, u32>, mut ball: Ball<'e>) -> Result<u32, Thrown> {
@@ -119,8 +117,9 @@ impl<'e, I> Greenlet<'e, I> {
         self.own.block()
     }
 
-    /// As [`Current::with_inbox`](crate::Current::with_inbox), on the stack of whatever code calls it.
-    /// That the handle is there shows that its `enter` has not ended.
+    /// Runs `body` in a new root greenlet of the same `enter`, as
+    /// [`Current::with_inbox`](crate::Current::with_inbox) does, on the stack of the caller. The handle shows that
+    /// the `enter` has not ended.
     pub fn with_inbox<J: 'e, R>(&self, body: impl FnOnce(&Current<'e, J>) -> R) -> R {
         tree::with_inbox(self.block(), body)
     }
@@ -132,23 +131,24 @@ impl<'e, I> Greenlet<'e, I> {
         self.block().is_active()
     }
 
-    /// Returns `true` if it has finished or was killed. It stays so.
+    /// Returns `true` if it has finished or was killed.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.block().is_dead()
     }
 
-    /// Returns what it is doing.
+    /// Returns its state.
     #[must_use]
     pub fn status(&self) -> Status {
         self.block().status()
     }
 
-    /// Makes `parent` the parent, whatever the state: what this greenlet ends with goes there, and
-    /// so does what is sent to it when it is dead (rule [s4](crate::guide::rules#s4)).
+    /// Changes the parent, in any state of either greenlet (rule [s4](crate::guide::rules#s4)). The new parent
+    /// receives the result of this greenlet, and messages that are sent to it when it is dead.
     ///
     /// # Errors
-    /// [`ParentError`]; nothing is changed then.
+    /// Returns a [`ParentError`] and changes nothing if the new parent would make a cycle or has another inbox
+    /// type, or if this greenlet is a root.
     ///
     /// ```
     /// use greenlet::{Greenlet, ParentError, enter};
@@ -175,13 +175,13 @@ impl<'e, I> Greenlet<'e, I> {
         old.map(drop).ok_or(ParentError::Cycle)
     }
 
-    /// A handle that does not keep the greenlet alive (rule [s18](crate::guide::rules#s18)).
+    /// Returns a handle that does not keep the greenlet alive (rule [s18](crate::guide::rules#s18)).
     #[must_use]
     pub fn downgrade(&self) -> WeakGreenlet<'e, I> {
         WeakGreenlet::of(self.block())
     }
 
-    /// The name that a [`Builder`](crate::Builder) gave it.
+    /// Returns the name that a [`Builder`](crate::Builder) gave it.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.block().settings.name.as_deref()

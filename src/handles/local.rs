@@ -34,10 +34,10 @@ macro_rules! local {
     };
 }
 
-/// A key to a value of which each greenlet has its own; made by [`local!`](crate::local).
+/// A key of which each greenlet has its own value; [`local!`](crate::local) declares it.
 ///
-/// A new greenlet has none; the value is made when it is first asked for and dropped when the
-/// greenlet ends, on its own stack. A root (see [`enter`](crate::enter)) is a greenlet too.
+/// A new greenlet has no value. It is made when it is first asked for, and dropped when the greenlet ends, on
+/// the greenlet's stack. A root (see [`enter`](crate::enter)) is a greenlet too.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -69,16 +69,16 @@ impl<T: 'static> LocalKey<T> {
         Self { initial }
     }
 
-    /// Calls `use_it` with the running greenlet's value.
+    /// Calls `use_it` with the running greenlet's value, and returns the result.
     ///
     /// # Panics
-    /// Outside every greenlet, and in one that is ending and has dropped its values.
+    /// Panics outside every greenlet, and in a greenlet that is ending and has dropped its values.
     pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
         self.try_with(use_it)
             .expect("a greenlet-local value is used in a greenlet, before it ends")
     }
 
-    /// As [`with`](Self::with), but `None` where that panics.
+    /// Does what [`with`](Self::with) does, but returns `None` where that panics.
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Option<R> {
         // SAFETY: null, or the running greenlet's block, which stays while it runs.
         let block: &Block = unsafe { thread::current().as_ref() }?;

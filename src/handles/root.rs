@@ -75,8 +75,8 @@ use crate::{
     tree::{self, Block},
 };
 
-/// The root greenlet as the closure of [`enter`](crate::enter) is lent it: a [`Current`] whose
-/// greenlets may borrow what lives for `'env`, outside the closure.
+/// The root greenlet, as the closure of [`enter`](crate::enter) receives it: a [`Current`] whose greenlets may
+/// borrow what lives outside the closure (`'env`).
 ///
 /// ```
 /// use greenlet::{Generator, Root, enter};
@@ -98,10 +98,12 @@ pub struct Root<'e, 'env: 'e, I> {
 }
 
 impl<'e, 'env: 'e, I> Root<'e, 'env, I> {
+    /// Views a block as the `Root` of its greenlet.
+    ///
     /// # Safety
     /// As for [`Current::of`]; and `'env` outlives the `enter`.
     pub(crate) unsafe fn of(block: &Block) -> &Self {
-        // SAFETY: `Root` is a transparent wrapper of a `Current`, and that of a block.
+        // SAFETY: `Root` is a transparent wrapper of a `Current`, which is one of a block.
         unsafe { &*ptr::from_ref(block).cast::<Self>() }
     }
 }
@@ -124,22 +126,20 @@ impl<I> fmt::Debug for Root<'_, '_, I> {
 /// Runs `body` in a new root greenlet and returns what it returns (rules
 /// [s1](crate::guide::rules#s1), [s2](crate::guide::rules#s2)).
 ///
-/// The root of a thread's first `enter` is the thread's main greenlet. Called inside a greenlet,
-/// `enter` nests: until `body` returns, this stack has a second inbox, and nobody can switch to
-/// the greenlet that called.
+/// The root of a thread's first `enter` is the thread's main greenlet. Called inside a greenlet, `enter`
+/// nests: until `body` returns, this stack has a second inbox, and no greenlet can switch to the caller.
 ///
-/// As with [`std::thread::scope`], bodies may borrow what lives outside the closure, no handle
-/// leaves it, and at its end every greenlet made under it that still lives is killed; also when
-/// `body` panics, and when handles were forgotten (rule [s20](crate::guide::rules#s20)). Who needs
-/// handles that outlive it uses an [`Unscoped`](crate::Unscoped).
+/// As with [`std::thread::scope`], bodies may borrow what lives outside the closure, and no handle leaves it.
+/// When `body` returns or panics, every greenlet made under the root that still lives is killed, even if its
+/// handles were forgotten (rule [s20](crate::guide::rules#s20)). For handles that outlive the call, use an
+/// [`Unscoped`](crate::Unscoped).
 ///
-/// `I` is what the root receives: what the bodies of its children return. Where there is nothing to
-/// infer it from, say it: `enter(|me: &Root<()>| …)`. It is `'static`; [`with_inbox`] is the way to
-/// receive handles of this `enter`, or references.
+/// `I` is the inbox type of the root: what the bodies of its children return. If nothing determines it, write
+/// `enter(|me: &Root<()>| …)`. It is `'static`; [`with_inbox`] makes an inbox for handles or references.
 ///
-/// A thread's calls end in the reverse of the order in which they began, unless something other
-/// than this crate switches stacks inside them. The process aborts, with a message, when one ends
-/// before another that began later.
+/// The calls of a thread must end in the reverse of the order in which they began. They always do, unless
+/// another library switches stacks inside them. The process aborts with a message if one ends before another
+/// that began later.
 ///
 /// ```
 /// use greenlet::{Greenlet, enter};
@@ -200,20 +200,18 @@ where
 /// Runs `body` in a new root greenlet and returns what it returns (rules
 /// [s1](crate::guide::rules#s1), [s2](crate::guide::rules#s2)).
 ///
-/// The root of the first `enter` is the main greenlet. Bodies may borrow what lives outside the
-/// closure, no handle leaves it, and at its end every greenlet made under it that still lives is
-/// killed, also when handles were forgotten (rule [s20](crate::guide::rules#s20)). Who needs
-/// handles that outlive it uses an [`Unscoped`](crate::Unscoped).
+/// The root of the first `enter` is the main greenlet. Bodies may borrow what lives outside the closure, and no
+/// handle leaves it. At its end every greenlet made under the root that still lives is killed, even if its
+/// handles were forgotten (rule [s20](crate::guide::rules#s20)). For handles that outlive the call, use an
+/// [`Unscoped`](crate::Unscoped).
 ///
-/// Calls end in the reverse of the order in which they began, unless something other than this
-/// crate switches stacks inside them. A panic ends the program when one ends before another that
-/// began later.
+/// Calls must end in the reverse of the order in which they began. They always do, unless another library
+/// switches stacks inside them. The program panics if one ends before another that began later.
 ///
 /// # Safety
-/// Without `std` the crate keeps its state in plain statics. From the first call until the program
-/// ends, one thread of execution at the most uses this crate, be it only to read a
-/// [`LocalKey`](crate::LocalKey): one thread, or one core of the board. Interrupt and signal
-/// handlers are others: they use nothing of it.
+/// Without `std` the crate keeps its state in plain statics. From the first call until the program ends, at most
+/// one thread of execution uses this crate, even to read a [`LocalKey`](crate::LocalKey): one thread, or one core
+/// of the board. Interrupt and signal handlers count as other threads: they must not use it.
 #[cfg(not(feature = "std"))]
 pub unsafe fn enter<'env, I, R, F>(body: F) -> R
 where

@@ -1,15 +1,14 @@
-//! Greenlets that no `enter` ends.
+//! `Unscoped`: greenlets that no `enter` ends.
 
 use core::marker::PhantomData;
 
 use crate::{Current, tree};
 
-/// A promise, made once, that lets greenlets outlive the `enter` that they were made under: for the
-/// tasks of an executor, for handles in statics and thread-locals, for a library with a life of its
-/// own.
+/// A promise that lets greenlets outlive the `enter` that they were made under. It is for the tasks of an
+/// executor, and for handles in statics and thread-locals.
 ///
-/// Greenlets made under [`Unscoped::enter`] and their handles are `'static`. They end when their body
-/// returns, when they are killed, or with their last handle.
+/// Greenlets made under [`Unscoped::enter`], and their handles, are `'static`. Such a greenlet ends when its
+/// body returns, when it is killed, or when its last handle is dropped.
 ///
 /// ```
 /// use std::cell::RefCell;
@@ -41,7 +40,7 @@ use crate::{Current, tree};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Unscoped {
-    /// The promise is one of the thread's code.
+    // Not `Send`: the promise is about the code of one thread.
     thread: PhantomData<*mut ()>,
 }
 
@@ -73,8 +72,8 @@ impl Unscoped {
         }
     }
 
-    /// As [`enter`](crate::enter), but greenlets made under the root live on when `body` has
-    /// returned, and bodies borrow only what is `'static`.
+    /// Runs `body` in a new root greenlet, as [`enter`](crate::enter) does. Greenlets made under the root live on
+    /// when `body` has returned, and bodies may borrow only what is `'static`.
     pub fn enter<I: 'static, R>(self, body: impl FnOnce(&Current<'static, I>) -> R) -> R {
         tree::enter_unscoped(body)
     }

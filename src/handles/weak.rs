@@ -38,12 +38,11 @@ impl<'e, I> WeakGreenlet<'e, I> {
     }
 
     pub(crate) fn block(&self) -> &Block {
-        // SAFETY: counted, so it is there.
+        // SAFETY: this owns a weak count, which keeps the block.
         unsafe { self.block.as_ref() }
     }
 
-    /// A handle; `None` if the greenlet is dead, or is being killed because its last handle
-    /// is gone.
+    /// Returns a handle, or `None` if the greenlet is dead or its last handle was dropped.
     #[must_use]
     pub fn upgrade(&self) -> Option<Greenlet<'e, I>> {
         self.block().upgrade().map(Greenlet::of)
