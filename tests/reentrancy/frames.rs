@@ -60,6 +60,9 @@ struct Place<'e> {
     number: u64,
     /// Goes when the `enter` has ended.
     borrowed: &'e Payload,
+    /// Not of a second root and what is made under it: they are looked for in the `enter` also when they
+    /// are dead.
+    keeps_handles: bool,
 }
 
 /// A greenlet, by the `Current` that it was lent, whether it runs or not.
@@ -69,11 +72,13 @@ trait Actor {
     fn switch(&self, to: &Handle, message: AtDrop, try_form: bool) -> Result<Local, Thrown>;
     fn throw(&self, at: &Handle, thrown: Thrown, try_form: bool) -> Result<Local, Thrown>;
     fn kill(&self, whom: &Handle);
-    fn handle(&self) -> Handle;
+    /// `None` where no type lets a handle outlive the `enter`, and its use then would do harm.
+    fn handle(&self) -> Option<Handle>;
     /// A generator in the same `enter`; whether that is one that ends.
     fn generate(&self, generate: Generate) -> Option<(Resumable, bool)>;
-    /// Gives an item, if this is the greenlet of a generator.
-    fn give(&self, item: AtDrop) -> Option<Result<Local, Thrown>>;
+    /// Sends to the parent, or gives an item of a generator. Roots have neither.
+    fn give(&self, item: AtDrop, try_form: bool) -> Option<Result<Local, Thrown>>;
+    fn with_inbox(&self, kind: Kind, script: u8, depth: u32) -> Result<(), Thrown>;
     /// Enters, and ends what is made there.
     fn scope(&self, script: u8, depth: u32) -> Result<(), Thrown>;
     fn check_borrowed(&self);
@@ -85,12 +90,20 @@ struct Acting<'a, 'e, I> {
     give: Option<&'a Give<'a>>,
 }
 
-type Give<'a> = dyn Fn(AtDrop) -> Result<Local, Thrown> + 'a;
+type Give<'a> = dyn Fn(AtDrop, bool) -> Result<Local, Thrown> + 'a;
 
 impl<'a, 'e, I: Message> Acting<'a, 'e, I> {
     fn new(me: &'a Current<'e, I>, place: Option<Place<'e>>) -> Self {
         let give = None;
         Self { me, place, give }
+    }
+
+    /// Lets everybody reach this greenlet.
+    fn register(&self, slot: u8) {
+        if let Some(handle) = self.handle() {
+            world::register(handle.downgrade());
+            handles::put(slot, handle);
+        }
     }
 
     fn of<J: Message>(&self, greenlet: Greenlet<'e, J>) -> Handle {
@@ -133,8 +146,9 @@ impl<I: Message> Actor for Acting<'_, '_, I> {
         let _ = whom.kill(self.me);
     }
 
-    fn handle(&self) -> Handle {
-        self.of(self.me.handle())
+    fn handle(&self) -> Option<Handle> {
+        let is_kept = self.place.is_none_or(|place| place.keeps_handles);
+        is_kept.then(|| self.of(self.me.handle()))
     }
 
     fn generate(&self, generate: Generate) -> Option<(Resumable, bool)> {
@@ -148,8 +162,29 @@ impl<I: Message> Actor for Acting<'_, '_, I> {
         Some((generator, self.place.is_some()))
     }
 
-    fn give(&self, item: AtDrop) -> Option<Result<Local, Thrown>> {
-        Some(self.give?(item))
+    fn give(&self, item: AtDrop, try_form: bool) -> Option<Result<Local, Thrown>> {
+        Some(self.give?(item, try_form))
+    }
+
+    fn with_inbox(&self, kind: Kind, script: u8, depth: u32) -> Result<(), Thrown> {
+        fn run_root<I: Message, J: Message>(
+            outer: &Acting<'_, '_, I>,
+            script: u8,
+            depth: u32,
+        ) -> Result<(), Thrown> {
+            outer.me.with_inbox(|me: &Current<J>| {
+                let place = outer.place.map(|place| Place {
+                    keeps_handles: false,
+                    ..place
+                });
+                let root = Acting::new(me, place);
+                run(&root, Some(outer), script, depth, Vec::new())
+            })
+        }
+        match kind {
+            Kind::A => run_root::<I, A>(self, script, depth),
+            Kind::B => run_root::<I, B>(self, script, depth),
+        }
     }
 
     fn scope(&self, script: u8, depth: u32) -> Result<(), Thrown> {
@@ -158,6 +193,7 @@ impl<I: Message> Actor for Acting<'_, '_, I> {
             let place = Some(Place {
                 number: world::next_place(),
                 borrowed: &borrowed,
+                keeps_handles: true,
             });
             let root = Acting::new(me, place);
             run(&root, Some(self), script, depth, Vec::new())
@@ -268,10 +304,24 @@ fn body<'e, I: Message, P: Message, const WORDS: usize>(
     move |me, first| {
         assert_eq!(words, [INTACT; WORDS], "what a body owns is damaged");
         first.check();
-        let me = Acting::new(me, place);
+        let give = |message, try_form| {
+            let message = P::new(message);
+            let received = if try_form {
+                match me.try_switch_to_parent(message) {
+                    Ok(received) => received,
+                    Err(refusal) => return Ok(checked(refusal.into_message())),
+                }
+            } else {
+                me.switch_to_parent(message)
+            };
+            received.map(checked)
+        };
+        let me = Acting {
+            give: Some(&give),
+            ..Acting::new(me, place)
+        };
         if place.is_some() {
-            world::register(me.handle().downgrade());
-            handles::put(create.slot, me.handle());
+            me.register(create.slot);
         }
         let outcome = run(&me, None, create.script, 0, vec![first.local()]);
         // Before a value is returned: it would leak if this panicked then (rust-lang/rust#47949).
@@ -292,14 +342,12 @@ fn generator<'e, T: Message, I: Message, P: Message>(
     };
     let function = move |yielder: &Yielder<'_, 'e, T, I>, first: I| {
         first.check();
-        let give = |item| yielder.give(T::new(item)).map(checked);
+        let give = |item, _| yielder.give(T::new(item)).map(checked);
         let me = Acting {
-            me: yielder,
-            place,
             give: Some(&give),
+            ..Acting::new(yielder, place)
         };
-        world::register(me.handle().downgrade());
-        handles::put(generate.slot, me.handle());
+        me.register(generate.slot);
         let outcome = run(&me, None, generate.script, 0, vec![first.local()]);
         drop(captured);
         outcome
@@ -392,7 +440,11 @@ impl Frame<'_> {
                 .locals
                 .push(Local::Payload(Payload::new("a local", at_drop))),
             Op::DropLocal => drop(self.locals.pop()),
-            Op::Handle { slot } => handles::put(slot, actor.handle()),
+            Op::Handle { slot } => {
+                if let Some(handle) = actor.handle() {
+                    handles::put(slot, handle);
+                }
+            }
             Op::Upgrade { which, slot } => {
                 if let Some(handle) = handles::upgrade(which) {
                     handles::put(slot, handle);
@@ -411,7 +463,8 @@ impl Frame<'_> {
             },
             Op::Resume(slot, input, how) => self.resume(slot, input, how)?,
             Op::Give(item, how) => {
-                if let Some(received) = attempt(how, || actor.give(item)).transpose() {
+                if let Some(received) = attempt(how, || actor.give(item, how.try_form)).transpose()
+                {
                     self.receive(received, how)?;
                 }
             }
@@ -422,6 +475,7 @@ impl Frame<'_> {
             // While this thread unwinds already, that would be for nobody to hear.
             Op::Panic(at_drop) if !thread::panicking() => bang(at_drop),
             Op::Enter(kind, script) if nests => enter_as(kind, script, self.depth + 1)?,
+            Op::Inbox(kind, script) if nests => actor.with_inbox(kind, script, self.depth + 1)?,
             Op::Scope(script) if nests => actor.scope(script, self.depth + 1)?,
             Op::Local {
                 initial,
@@ -436,7 +490,7 @@ impl Frame<'_> {
                 });
                 outcome.unwrap_or(Ok(()))?;
             }
-            Op::Panic(_) | Op::Enter(..) | Op::Scope(_) | Op::Local { .. } => {}
+            Op::Panic(_) | Op::Enter(..) | Op::Inbox(..) | Op::Scope(_) | Op::Local { .. } => {}
             #[cfg(feature = "trace")]
             Op::Trace(trace) => drop(crate::tracer::set(trace)),
             #[cfg(not(feature = "trace"))]

@@ -144,6 +144,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::ReturnExit),
         1 => at_drop().prop_map(Op::Panic),
         3 => (kind(), index()).prop_map(|(kind, script)| Op::Enter(kind, script)),
+        3 => (kind(), index()).prop_map(|(kind, script)| Op::Inbox(kind, script)),
         5 => index().prop_map(Op::Scope),
         3 => (index(), index(), at_drop())
             .prop_map(|(initial, script, added)| Op::Local { initial, script, added }),

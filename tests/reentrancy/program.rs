@@ -137,12 +137,14 @@ pub enum Op {
     Generate(Generate),
     /// Resumes a generator: the frame's newest, or one in a slot.
     Resume(u8, AtDrop, How),
-    /// Gives an item, in the function of a generator.
+    /// Sends to the parent; in the function of a generator, gives an item.
     Give(AtDrop, How),
     /// Drops a generator that is in a slot.
     DropGenerator(u8),
     /// Enters again and runs a script.
     Enter(Kind, u8),
+    /// Runs a script in a second root of the same `enter`.
+    Inbox(Kind, u8),
     /// Enters, runs a script, and ends what it has made.
     Scope(u8),
     /// Adds to a value that is the greenlet's own, made by running a script if there is none, and
