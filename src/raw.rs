@@ -1,9 +1,9 @@
-//! Contexts without a policy, for those who build another runtime: saved registers, a parent link
-//! for unwinders, and the switch. `unsafe` throughout; the greenlet tree is built
-//! on nothing else.
+//! The layer below greenlets, for building another runtime: contexts, the switch, stacks. It is `unsafe`; the
+//! tree of greenlets uses nothing else.
 //!
-//! A [`Context`] is *running* (at most one a thread), *suspended* or *finished*. Which context may
-//! switch to which, what a message means and who frees a stack is up to the runtime.
+//! A [`Context`] holds the saved registers of one coroutine, and a parent link for unwinders. It is *running* (at
+//! most one on each thread), *suspended* or *finished*. The runtime decides which context switches to which,
+//! what a message means, and when a stack is freed.
 //!
 //! ```
 //! use core::{cell::Cell, mem::MaybeUninit};
@@ -54,14 +54,13 @@ pub use crate::{
     stack::{Pool, PooledStack, Stack, StackLimits},
 };
 
-/// One context: its registers while it is suspended, and its parent.
+/// The saved registers of a coroutine while it is suspended, and its parent.
 ///
 /// # Invariants
 /// * The registers come first: the switch core and the unwind tables read them by the address of
 ///   the context (`asm/README.md`, "Unwinding into the parent").
-/// * They are meaningful while the context is suspended or prepared.
-/// * `parent` is null or the address of a context that lives as long as this one is unwound
-///   through.
+/// * They are valid while the context is suspended or prepared.
+/// * `parent` is null, or the address of a context that lives as long as unwinders pass through this one.
 ///
 /// ```
 /// use core::{mem::MaybeUninit, ptr};
@@ -99,14 +98,13 @@ impl Context {
 }
 
 impl Context {
-    /// A context that has never been suspended, without a parent: right for the one that
-    /// runs on a thread's own stack.
+    /// Returns a context without a parent that has never been suspended, such as that of a thread's own stack.
     #[must_use]
     pub const fn new() -> Self {
         Self::under(ptr::null())
     }
 
-    /// A context under a parent, or null.
+    /// Returns a context with a parent, or null.
     pub(crate) const fn under(parent: *const Context) -> Self {
         Self {
             registers: Registers::new(),
@@ -114,8 +112,8 @@ impl Context {
         }
     }
 
-    /// Sets where unwinders go on at the bottom of this context's stack: where `parent` is
-    /// suspended, or, if that is [`END`], nowhere.
+    /// Sets the parent. At the bottom of this context's stack unwinders continue in the frame in which `parent`
+    /// is suspended; at [`END`] they stop.
     ///
     /// # Safety
     /// `parent` lives, unmoved, until another parent is set or this context has finished, and the
@@ -125,7 +123,7 @@ impl Context {
         self.parent.set(parent);
     }
 
-    /// The parent that was set, or null.
+    /// Returns the parent that was set, or null.
     #[must_use]
     pub fn parent(&self) -> *const Context {
         self.parent.get()
@@ -146,7 +144,7 @@ impl Context {
         self.registers.lead_to(self.parent_link());
         #[cfg(windows)]
         self.set_room(Room::below(top));
-        // SAFETY: the caller's word.
+        // SAFETY: `top` is the end of writable memory that nothing else uses (contract).
         unsafe { self.registers.prepare(top, start, argument) };
     }
 
@@ -163,14 +161,14 @@ impl Context {
     /// As for `prepare`.
     #[inline(always)]
     pub(crate) unsafe fn prepare_settled(&self, top: *mut u8, start: Start, argument: *mut ()) {
-        // SAFETY: the caller's word.
+        // SAFETY: `top` is the end of writable memory that nothing else uses (contract).
         unsafe { self.registers.prepare(top, start, argument) };
     }
 
-    /// The address of the stack's end that is in use.
+    /// Returns the stack pointer: the lowest address of the stack that is in use.
     ///
     /// # Safety
-    /// It is suspended, or prepared.
+    /// The context is suspended or prepared.
     #[must_use]
     pub unsafe fn stack_pointer(&self) -> usize {
         self.registers.stack_pointer()
@@ -185,7 +183,8 @@ impl Context {
     /// even between two switches.
     #[inline(always)]
     pub unsafe fn switch(&self, to: &Context, message: Message) -> Message {
-        // SAFETY: the caller's word; resuming `to` ends that it is suspended, so it is resumed once.
+        // SAFETY: this context runs, and `to` is suspended or prepared on this thread (contract). It is resumed
+        // once, because it is not suspended afterwards.
         unsafe { arch::switch(self, to, message) }
     }
 
@@ -204,17 +203,17 @@ impl Context {
         self.registers.lead_to(link.cast());
     }
 
-    /// What the bottom frame of this context's stack holds of it.
+    /// Returns the address of the parent's address, which `entry` keeps in the frame pointer.
     fn parent_link(&self) -> *const () {
         self.parent.as_ptr().cast_const().cast()
     }
 }
 
-/// The end of a chain of parents: at the bottom of a stack whose context is under it unwinders stop,
-/// and a backtrace ends. Not to be switched to.
+/// The end of a chain of parents: unwinders stop at the bottom of the stack of a context with this parent. It
+/// must not be switched to.
 ///
-/// For runtimes in which nobody waits for the result of a context, or in which who does so cannot
-/// be told when it starts.
+/// It is for runtimes in which no context waits for the result of another, or in which the waiting context is
+/// not known at the start.
 ///
 /// ```
 /// use greenlet::raw::{Context, END};
@@ -229,8 +228,8 @@ static NOWHERE: Nowhere = Nowhere(Context::new());
 
 struct Nowhere(Context);
 
-// SAFETY: nobody writes to it. It is reached by a pointer to constant only, nothing switches to it,
-// and what else writes is called for contexts that run or are about to.
+// SAFETY: nothing writes to it. Only a pointer to constant leads to it, nothing switches to it, and the other
+// functions that write are called for contexts that run or are about to run.
 unsafe impl Sync for Nowhere {}
 
 impl Default for Context {

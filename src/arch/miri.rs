@@ -105,7 +105,7 @@ pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Mes
     let waiting = Waiting::new();
     write_to_stack();
     let message = carried::while_suspended(|| {
-        // SAFETY: the caller's word.
+        // SAFETY: `me` runs, and `to` is suspended or prepared and is resumed only this once (contract).
         unsafe {
             (*registers(me)).more.waiting.set(&raw const waiting);
             resume(to, message, None);
@@ -116,7 +116,7 @@ pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Mes
     message
 }
 
-/// They come first in a context.
+/// Returns the registers of a context, which come first in it.
 fn registers(context: *const Context) -> *const Registers {
     context.cast()
 }
@@ -124,7 +124,7 @@ fn registers(context: *const Context) -> *const Registers {
 /// # Safety
 /// `to` is suspended, or prepared, on this thread, and is resumed only this once.
 unsafe fn resume(to: *const Context, message: Message, finished: Option<JoinHandle<()>>) {
-    // SAFETY: the caller's word. What waits may be gone as soon as `resumed` is set.
+    // SAFETY: `to` is suspended or prepared (contract). `waiting` may be gone as soon as `resumed` is set.
     unsafe {
         let registers = registers(to);
         let waiting = (*registers).more.waiting.get();

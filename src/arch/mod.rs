@@ -97,11 +97,11 @@ impl Registers {
         }
     }
 
-    /// Makes these, which [lead on](Self::lead_to), the registers of a greenlet that starts with
-    /// `start(argument, …)` on the stack below `top`.
+    /// Makes these the registers of a greenlet that starts with `start(argument, …)` on the stack below `top`.
+    /// They must already [lead to](Self::lead_to) the parent.
     ///
     /// # Safety
-    /// `top` is the end of writable memory of a few words that nobody else uses.
+    /// `top` is the end of a few words of writable memory that nothing else uses.
     #[inline(always)]
     pub(crate) unsafe fn prepare(&self, top: *mut u8, start: Start, argument: *mut ()) {
         let top = top.map_addr(|address| address & !(STACK_ALIGN - 1));
@@ -128,13 +128,13 @@ impl Registers {
         self.resume.set(0);
     }
 
-    /// The stack pointer of a suspended greenlet.
+    /// Returns the stack pointer of a suspended greenlet.
     pub(crate) fn stack_pointer(&self) -> usize {
         self.stack_pointer.get()
     }
 }
 
-/// What a switch carries, in two registers. The core does not look at it.
+/// What a switch carries, in two registers. The switch core does not interpret it.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -154,8 +154,8 @@ pub struct Message {
     pub kind: usize,
 }
 
-/// Which context goes on when a greenlet finishes, and with what: filled in by its [`Start`]
-/// function.
+/// Which context resumes when a greenlet finishes, and with which message. Its [`Start`] function fills this
+/// in.
 ///
 /// ```
 /// use core::mem::MaybeUninit;

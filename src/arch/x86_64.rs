@@ -105,14 +105,13 @@ macro_rules! in_line {
 /// and is resumed only this once.
 #[inline(always)]
 pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Message) -> Message {
-    // SAFETY: the caller vouches for the contexts. The text preserves rbx, rbp and rsp and hands
-    // over word and kind; all else is declared clobbered.
+    // SAFETY: `me` runs, and `to` is suspended or prepared (contract). The text preserves rbx, rbp and rsp and
+    // passes word and kind on; all other registers are declared clobbered.
     unsafe { in_line!("/switch.s", me, to, message) }.0
 }
 
-/// [`switch`] with its conditions looked at: `me` is the running context (`running`), and the byte
-/// behind `to` is `core_layout::ACTIVE`. Otherwise returns the word and the context as they were
-/// given, with the kind `core_layout::REFUSED`.
+/// Switches as [`switch`] does if `me` is the running context ([`running`]) and the byte behind `to` is
+/// `core_layout::ACTIVE`. Otherwise returns `message.word` and `to`, with the kind `core_layout::REFUSED`.
 ///
 /// # Safety
 /// A context is told to run by [`set_running`] or here, and runs then. That byte is `ACTIVE` of no
@@ -128,7 +127,7 @@ pub(crate) unsafe fn hop(
     unsafe { in_line!("/hop.s", me, to, message) }
 }
 
-/// Where the thread's words are, from fs.
+/// Returns the offset of the thread's words from fs.
 ///
 /// Vector and mask registers are declared clobbered, though the function of a TLS descriptor shall
 /// preserve them: in a shared object that of glibc before 2.40 does not when a thread first needs the
@@ -162,7 +161,7 @@ fn thread_words() -> usize {
     words
 }
 
-/// What [`set_running`] or [`hop`] has set last.
+/// Returns the context that [`set_running`] or [`hop`] has set last.
 #[cfg(thread_words)]
 #[inline(always)]
 pub(crate) fn running() -> *const Context {
@@ -180,8 +179,8 @@ pub(crate) fn running() -> *const Context {
     running
 }
 
-/// Sets the thread's running context. One with other bits than an address has is none that [`hop`]
-/// is called with.
+/// Sets the thread's running context. A tagged address is never equal to one that [`hop`] is called with, so
+/// `hop` then refuses.
 #[cfg(thread_words)]
 #[inline(always)]
 pub(crate) fn set_running(context: *const Context) {
@@ -197,7 +196,7 @@ pub(crate) fn set_running(context: *const Context) {
     }
 }
 
-/// The address of the word that [`running`] reads, for a debugger.
+/// Returns the address of the word that [`running`] reads, for a debugger.
 #[cfg(thread_words)]
 pub(crate) fn running_word() -> *const () {
     let base: usize;

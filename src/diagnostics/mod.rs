@@ -1,12 +1,11 @@
-//! What developers and their tools see of greenlets: tracing, snapshots, backtraces, the message of
-//! a stack overflow, and what a debugger reads.
+//! Diagnostics: tracing, snapshots, backtraces, the report of a stack overflow, and what a debugger reads.
 //!
 //! | file | one concept |
 //! |---|---|
 //! | `trace.rs` | a callback at every switch (feature `trace`) |
 //! | `snapshot.rs` | all greenlets of a thread, and the stacks of those that are suspended |
 //! | `unwind.rs` | the frames of the running stack |
-//! | `overflow` | a message for a stack overflow |
+//! | `overflow/` | the report of a stack overflow |
 //! | `debugger.rs` | where a debugger finds the greenlets of a stopped process |
 //! | `greenlet-gdb.py` | gdb commands that read it |
 

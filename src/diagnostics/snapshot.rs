@@ -33,17 +33,17 @@ const FRAMES_SHOWN: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StackUsage {
-    /// Of the whole stack, without its guard.
+    /// Bytes of the whole stack, without its guard.
     pub size: usize,
-    /// In use now, below the top.
+    /// Bytes in use now, below the top.
     pub in_use: usize,
-    /// From the top to the lowest page that is in memory: the most that was ever in use, in
-    /// whole pages. A stack from the pool counts from when its memory was last given back, so
-    /// it may have been another greenlet that used it. On Windows it is what is in use now.
+    /// Bytes from the top to the lowest page that is in memory: the most that was ever in use, in whole pages. For
+    /// a stack from the pool, earlier greenlets that used it count too, since its memory last went back to the
+    /// system. On Windows it is what is in use now.
     pub peak: usize,
 }
 
-/// What one greenlet was doing.
+/// The state of one greenlet in a [`Snapshot`].
 ///
 /// ```
 /// use greenlet::{Builder, Root, Snapshot, Status, enter};
@@ -62,22 +62,22 @@ pub struct StackUsage {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct GreenletInfo {
-    /// Its number; no other greenlet of the thread has it, and later ones have larger ones.
+    /// Its number. No other greenlet of the thread has the same; later ones have larger numbers.
     pub id: u64,
     /// The name that a [`Builder`](crate::Builder) gave it.
     pub name: Option<String>,
-    /// The number of its parent; a root has none.
+    /// The number of its parent; `None` for a root.
     pub parent: Option<u64>,
-    /// What it was doing.
+    /// Its state.
     pub status: Status,
-    /// How much of its stack it uses, where [`Greenlet::stack_usage`] can say that.
+    /// How much of its stack it uses, if [`Greenlet::stack_usage`] knows.
     pub stack: Option<StackUsage>,
-    /// Where it is, from its innermost frame to the bottom of its stack. Greenlets that wait at the
-    /// same place share one. [`Greenlet::backtrace`] goes on through the parents.
+    /// Its frames, from the innermost to the bottom of its stack. Greenlets that wait at the same place share one
+    /// backtrace. [`Greenlet::backtrace`] continues through the parents.
     pub backtrace: Option<Arc<Backtrace>>,
 }
 
-/// What every live greenlet of this thread was doing, oldest first. Prints itself as a tree.
+/// The state of every live greenlet of this thread, oldest first. `Display` prints it as a tree.
 ///
 /// ```
 /// use greenlet::{Builder, Snapshot, Status, enter};
@@ -100,13 +100,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Inspects every greenlet of this thread, from a stack of its own. Time and memory are
-    /// proportional to the number of greenlets and of their frames: some ten microseconds a
-    /// greenlet. Symbols are looked up when it is printed, once for all that wait at the same
-    /// place.
+    /// Inspects every greenlet of this thread. Time and memory are proportional to the number of greenlets and of
+    /// their frames: about ten microseconds for each greenlet. Symbols are looked up when the snapshot is printed,
+    /// once for all greenlets that wait at the same place.
     ///
-    /// Called by the allocator while another snapshot or backtrace is made, it is empty. Such an
-    /// allocator may not enter, kill or set a parent meanwhile: the process aborts.
+    /// If the allocator calls this while another snapshot or backtrace is made, the result is empty. If it enters,
+    /// kills or sets a parent meanwhile, the process aborts.
     #[must_use]
     pub fn take() -> Self {
         if thread::inspects() {
@@ -124,13 +123,13 @@ impl Snapshot {
         Self { greenlets }
     }
 
-    /// Returns what was seen, oldest first.
+    /// Returns the greenlets, oldest first.
     #[must_use]
     pub fn greenlets(&self) -> &[GreenletInfo] {
         &self.greenlets
     }
 
-    /// The place of this number in the list.
+    /// Returns the index of the greenlet with this number.
     fn find(&self, id: u64) -> Option<usize> {
         self.greenlets
             .binary_search_by_key(&id, |greenlet| greenlet.id)
@@ -138,8 +137,8 @@ impl Snapshot {
     }
 }
 
-/// As a tree, each with the functions in which it waits: the innermost few, or with `{:#}` all on
-/// its own stack, and where they are. Those of this crate and of std are left out.
+/// Prints a tree. Each greenlet has the functions in which it waits: the innermost few; or with `{:#}` all on its
+/// own stack, with file and line. Functions of this crate and of std are left out.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The place of each one's parent; roots, and those whose parent is dead, begin a tree.
@@ -344,18 +343,20 @@ impl Places {
 }
 
 impl<I> Greenlet<'_, I> {
-    /// Returns where the greenlet is: its frames from the innermost on, through the frames in which
-    /// its parents wait, to the thread's main. `None` if it is new or dead, if there is no memory
-    /// for a stack to inspect it from, or if the allocator asks while it is called for another
-    /// backtrace.
+    /// Returns the greenlet's frames, from the innermost on, and then those of its parents up to the main
+    /// greenlet.
+    ///
+    /// Returns `None` if the greenlet is new or dead, if there is no memory for a stack to inspect it from, or if the
+    /// allocator asks while another backtrace is made.
     #[must_use]
     pub fn backtrace(&self) -> Option<Backtrace> {
         tree::inspect(self.block(), Reach::Parents, Backtrace::force_capture)
     }
 
-    /// Returns how much of its stack it uses; `None` if it has not started, is dead, runs on a stack that
-    /// was there before it, or is away from its own: in a handler on the thread's signal stack, or
-    /// on a stack that another library began.
+    /// Returns how much of its stack the greenlet uses.
+    ///
+    /// Returns `None` if the greenlet is new, dead or a root, or if it runs on another stack: in a handler on the
+    /// thread's signal stack, or on a stack of another library.
     #[must_use]
     pub fn stack_usage(&self) -> Option<StackUsage> {
         stack_usage(self.block())

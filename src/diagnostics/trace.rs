@@ -56,9 +56,9 @@ mod on {
     pub struct Event<'a> {
         /// What was delivered.
         pub kind: EventKind,
-        /// Who was left.
+        /// The greenlet that switched away.
         pub from: AnyGreenlet<'a>,
-        /// Who arrived: the running one.
+        /// The greenlet that was switched to, which is the running one.
         pub to: AnyGreenlet<'a>,
     }
 
@@ -104,10 +104,10 @@ mod on {
     pub struct Tracer(Rc<dyn Fn(&Event<'_>)>);
 
     impl Tracer {
-        /// A tracer that calls `callback` after each arrival, also at the start and the death
-        /// of a greenlet and when one switches to itself. It may switch, having entered
-        /// again. If it panics, or what it owns does when it removes itself, it is removed and the
-        /// panic goes on in the running greenlet; in a kill the killer notices nothing.
+        /// Makes a tracer that calls `callback` after each arrival: also at the start and the death of a
+        /// greenlet, and when a greenlet switches to itself. The callback may [`enter`](crate::enter) and switch.
+        /// If it panics, the tracer is removed and the panic continues in the running greenlet; in a kill the
+        /// killer does not notice the panic.
         pub fn new(callback: impl Fn(&Event<'_>) + 'static) -> Self {
             Self(Rc::new(callback))
         }
@@ -123,8 +123,8 @@ mod on {
         static TRACER: RefCell<Option<Tracer>> = RefCell::new(None);
     }
 
-    /// Sets or removes this thread's tracer and returns the one before. When the thread is ending and
-    /// has dropped its tracer, there will be no other: `tracer` is dropped as well.
+    /// Sets or removes this thread's tracer and returns the previous one. If the thread is ending and has dropped
+    /// its tracer, `tracer` is dropped as well.
     ///
     /// ```
     /// use std::{cell::RefCell, rc::Rc};
@@ -162,7 +162,8 @@ mod on {
             .unwrap_or(false)
     }
 
-    /// Never unwinds: in a kill nobody may be told, and elsewhere much is still to be done.
+    /// Tells the tracer of an arrival. `Err` is the panic of a tracer, which is removed. It never unwinds: callers
+    /// have more to do before a panic may continue.
     pub(crate) fn announce(thrown: bool, from: &Block, to: &Block) -> Result<(), host::Panic> {
         let tracer = TRACER.try_with(|tracer| tracer.borrow().clone());
         let Ok(Some(tracer)) = tracer else {

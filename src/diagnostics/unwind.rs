@@ -47,14 +47,18 @@ pub(crate) fn for_each_frame<F: FnMut(usize)>(mut look: F) {
     unsafe { _Unwind_Backtrace(visit::<F>, ptr::from_mut(&mut look).cast()) };
 }
 
+/// Returns the address at which a frame continues.
+///
 /// # Safety
 /// The unwinder is at this frame.
 #[cfg(not(target_arch = "arm"))]
 unsafe fn address(frame: *mut Frame) -> usize {
-    // SAFETY: the caller's word.
+    // SAFETY: the unwinder is at this frame (contract).
     unsafe { _Unwind_GetIP(frame) }
 }
 
+/// Returns the address at which a frame continues.
+///
 /// # Safety
 /// The unwinder is at this frame.
 #[cfg(target_arch = "arm")]
@@ -63,7 +67,7 @@ unsafe fn address(frame: *mut Frame) -> usize {
     const UNSIGNED: c_int = 0;
     const PROGRAM_COUNTER: u32 = 15;
     let mut value: u32 = 0;
-    // SAFETY: the caller's word; a core register is read into 32 bits.
+    // SAFETY: the unwinder is at this frame (contract). A core register is read into 32 bits.
     unsafe {
         _Unwind_VRS_Get(
             frame,

@@ -1,4 +1,4 @@
-//! The errors: why something was refused, with the message that was not sent.
+//! Errors: why a switch, a kill, a build or a change of parent was refused.
 
 use core::{error::Error, fmt};
 
@@ -7,7 +7,7 @@ use crate::{
     tree::{OutOfMemory, Refusal},
 };
 
-/// Nothing was sent. The message comes back.
+/// Why nothing was sent, with the message.
 ///
 /// ```
 /// use greenlet::{Greenlet, SwitchError, enter};
@@ -28,25 +28,24 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SwitchError<M> {
-    /// The target is dead, and no live ancestor of it takes its kind of message (rule
+    /// The target is dead, and its first live ancestor has another inbox type (rule
     /// [s9](crate::guide::rules#s9)).
     Dead(M),
-    /// The target waits for another greenlet to finish: it is inside a nested `enter` (rule
-    /// [s2](crate::guide::rules#s2)), or it is killing one. Or it waits for a generator or future that
-    /// it has resumed. Or a kill is in progress and the target
-    /// is older than it (rule [s15](crate::guide::rules#s15)). Retry when that has ended.
+    /// The target waits: inside a nested `enter` (rule [s2](crate::guide::rules#s2)), for a greenlet that it
+    /// kills, or for a generator or future that it has resumed. Or a kill is in progress and the target is older
+    /// than the kill (rule [s15](crate::guide::rules#s15)). Retry when the wait or the kill has ended.
     Busy(M),
-    /// The target's stack could not be had. The target stays new; try again when there is
-    /// memory (rule [s5](crate::guide::rules#s5)).
+    /// There is no memory for the stack of a new target. The target stays new; retry when there is memory (rule
+    /// [s5](crate::guide::rules#s5)).
     Stack(M, StackError),
-    /// This thread is unwinding a panic, and the panic is not to appear in another greenlet (rule
-    /// [s19](crate::guide::rules#s19)). Killing is allowed.
+    /// The thread unwinds a panic, which other greenlets must not see (rule
+    /// [s19](crate::guide::rules#s19)). Kills are allowed.
     Unwinding(M),
-    /// The caller is being killed and can no longer switch (rule [s15](crate::guide::rules#s15)).
-    /// Return from the body.
+    /// The running greenlet is being killed and can no longer switch (rule
+    /// [s15](crate::guide::rules#s15)). Return from the body.
     Exiting(M),
-    /// The [`Current`](crate::Current) is not the running greenlet's. It was carried, by a
-    /// scoped thread-local or the like, out of the greenlet that it was lent to.
+    /// The [`Current`](crate::Current) is not that of the running greenlet: a scoped thread-local or the like has
+    /// carried it into another greenlet, or code uses the outer one inside a nested `enter`.
     NotCurrent(M),
 }
 
@@ -62,7 +61,7 @@ impl<M> SwitchError<M> {
         }
     }
 
-    /// The message that was not sent.
+    /// Returns the message that was not sent.
     pub fn into_message(self) -> M {
         match self {
             Self::Dead(message)
@@ -74,7 +73,7 @@ impl<M> SwitchError<M> {
         }
     }
 
-    /// The refusal, with `change` applied to the message.
+    /// Returns the refusal with `change` applied to the message.
     pub fn map<N>(self, change: impl FnOnce(M) -> N) -> SwitchError<N> {
         match self {
             Self::Dead(message) => SwitchError::Dead(change(message)),
@@ -113,10 +112,10 @@ impl<M> fmt::Debug for SwitchError<M> {
     }
 }
 
-/// Without a source: why there is no stack is what it says itself.
+/// Has no source: the text of a [`StackError`] is part of its own.
 impl<M> Error for SwitchError<M> {}
 
-/// The greenlet is not dead on return from [`kill`](crate::Current::kill).
+/// Why a greenlet is not dead when [`kill`](crate::Current::kill) returns.
 ///
 /// ```
 /// use greenlet::{Greenlet, KillError, Root, enter};
@@ -134,15 +133,13 @@ impl<M> Error for SwitchError<M> {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KillError {
-    /// The target is the caller itself. It is being killed: return from the body.
+    /// The target is the running greenlet itself. It is being killed: return from the body.
     Itself,
-    /// The target is not dead yet, but it is being killed, and its next switch says so. Either it
-    /// waits for the caller, which runs inside a nested `enter` on its stack (rule
-    /// [s2](crate::guide::rules#s2)) and is being killed as well; or it has killed the caller in
-    /// turn while it was dying; or another greenlet is already killing it.
+    /// The target is being killed but cannot be dead yet; its next switch fails. Either it waits for the caller,
+    /// which runs inside a nested `enter` on its stack (rule [s2](crate::guide::rules#s2)) and is being killed as
+    /// well; or it has killed the caller while it was dying; or another greenlet is already killing it.
     Later,
-    /// The target is a main greenlet, or another root: it ends when its closure returns.
-    /// Nothing was done.
+    /// The target is a main greenlet or another root, which ends when its closure returns. Nothing was done.
     Root,
 }
 
@@ -158,7 +155,7 @@ impl fmt::Display for KillError {
 
 impl Error for KillError {}
 
-/// No greenlet was made. Its body, and what was set, are dropped.
+/// Why no greenlet was made. Its body and its settings were dropped.
 ///
 /// ```
 /// use greenlet::{BuildError, Builder, Root, enter};
@@ -171,7 +168,7 @@ impl Error for KillError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The name contains a NUL, so debuggers and C libraries could not show it.
+    /// The name contains a NUL, which debuggers and C libraries cannot show.
     NameContainsNul,
     /// The stack is smaller than [`Builder::MIN_STACK_SIZE`](crate::Builder::MIN_STACK_SIZE).
     StackTooSmall {
@@ -180,9 +177,9 @@ pub enum BuildError {
     },
     /// The allocator has no memory for the greenlet itself.
     OutOfMemory,
-    /// No memory for a stack was given, and without `std` there is no other.
+    /// The builder has no stack, and without `std` there is no default.
     NoStack,
-    /// Stack and guard together are more than an address space can have.
+    /// Stack and guard together are larger than an address space.
     StackTooLarge {
         /// Bytes asked for, without the guard.
         bytes: usize,
@@ -216,7 +213,7 @@ impl fmt::Display for BuildError {
 
 impl Error for BuildError {}
 
-/// The parent was not changed.
+/// Why the parent was not changed.
 ///
 /// ```
 /// use greenlet::{Greenlet, ParentError, Root, enter};
@@ -234,14 +231,13 @@ impl Error for BuildError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParentError {
-    /// The new parent is the greenlet itself or descends from it, or from a root that was entered
-    /// on its stack (rule [s2](crate::guide::rules#s2)) and is not over: a backtrace would never
-    /// end.
+    /// The new parent is the greenlet itself, or descends from it or from a live root on its stack (rule
+    /// [s2](crate::guide::rules#s2)). A backtrace would never end.
     Cycle,
-    /// The new parent does not receive what the greenlet's body returns; or the greenlet was made by
-    /// `Greenlet::borrowing`, and types that borrow cannot be compared.
+    /// The new parent's inbox type is not what the greenlet's body returns. Or the greenlet was made by
+    /// `Greenlet::borrowing`: types that borrow cannot be compared.
     WrongType,
-    /// The greenlet is a main greenlet, or another root, and has no parent.
+    /// The greenlet is a main greenlet or another root, which has no parent.
     Root,
 }
 

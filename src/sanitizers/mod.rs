@@ -23,7 +23,7 @@ use core::{cell::Cell, ptr};
 #[cfg(feature = "std")]
 use crate::stack::StackLimits;
 
-/// Is there a tool to be told?
+/// `true` if a feature for one of the tools is enabled.
 #[cfg(feature = "std")]
 pub(crate) const ARE_TOLD: bool = cfg!(any(
     feature = "asan",
@@ -33,7 +33,7 @@ pub(crate) const ARE_TOLD: bool = cfg!(any(
 
 #[cfg(any(feature = "asan", feature = "tsan", feature = "valgrind"))]
 std::thread_local! {
-    /// Who has left, until the other has arrived; and whether that is for ever.
+    /// The fiber that was left, until the next one has arrived; and whether it has finished.
     static LEFT: Cell<(*const ToolsFiber, bool)> = const { Cell::new((ptr::null(), false)) };
 }
 
@@ -78,7 +78,7 @@ pub struct ToolsFiber {
 }
 
 impl ToolsFiber {
-    /// Of a context that has not run, or of the one that runs on a thread's own stack.
+    /// Returns the fiber of a context that has not run, or of the one that runs on a thread's own stack.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -91,7 +91,7 @@ impl ToolsFiber {
         }
     }
 
-    /// To be called where the context is prepared: it is about to start on a stack.
+    /// Announces that the context is about to start on a stack. Call it when the context is prepared.
     ///
     /// # Safety
     /// The stack is mapped, and nothing runs there. This value stays where it is until the context
@@ -108,7 +108,7 @@ impl ToolsFiber {
         let _ = (bottom, top);
     }
 
-    /// To be called just before the switch from this context, which runs, to that of `to`.
+    /// Announces a switch from this context, which runs, to that of `to`. Call it just before the switch.
     ///
     /// # Safety
     /// The switch follows, and `to` is of a context that was prepared or left before.
@@ -119,11 +119,11 @@ impl ToolsFiber {
         self.tsan.leave(&to.tsan);
     }
 
-    /// As [`leave`](Self::leave), where the context has finished: in its
-    /// [`Start`](crate::raw::Start) function, just before that returns.
+    /// Announces the last switch of a context that has finished. Call it in its [`Start`](crate::raw::Start)
+    /// function, just before that returns.
     ///
     /// # Safety
-    /// As of [`leave`](Self::leave); and this value stays until the other has arrived.
+    /// As for [`leave`](Self::leave). This value stays until the other context has arrived.
     pub unsafe fn leave_for_ever(&self, to: &Self) {
         self.note_leave(to, true);
     }
@@ -137,20 +137,20 @@ impl ToolsFiber {
         let _ = (to, for_ever);
     }
 
-    /// To be called just after a switch has returned, by the context that was reached.
+    /// Announces that a switch has reached this context. Call it just after the switch has returned.
     ///
     /// # Safety
-    /// The one that was left has said so, by `leave` or `leave_for_ever` with this one.
+    /// The context that was left has called `leave` or `leave_for_ever` with this fiber.
     #[inline(always)]
     pub unsafe fn arrive(&self) {
         self.note_arrival(false);
     }
 
-    /// As [`arrive`](Self::arrive), at the beginning of the context's
+    /// Announces that a switch has started this context. Call it at the beginning of its
     /// [`Start`](crate::raw::Start) function.
     ///
     /// # Safety
-    /// As of [`arrive`](Self::arrive).
+    /// As for [`arrive`](Self::arrive).
     #[inline(always)]
     pub unsafe fn arrive_at_bottom(&self) {
         self.note_arrival(true);

@@ -1,8 +1,8 @@
-//! The error of a stack that could not be made.
+//! `StackError`: why there is no stack.
 
 use core::fmt;
 
-/// A stack could not be had. Nothing was mapped, or what was mapped is unmapped again.
+/// Why there is no stack. Nothing stays mapped after this error.
 ///
 /// ```
 /// # #[cfg(all(feature = "std", target_pointer_width = "64"))] {
@@ -38,12 +38,12 @@ pub enum StackError {
         /// The system's error number (`errno`).
         errno: i32,
     },
-    /// Stack and guard together are more than the address space can have.
+    /// Stack and guard together are larger than the address space.
     TooLarge {
         /// Usable bytes asked for.
         bytes: usize,
     },
-    /// The allocator has no memory for what must be remembered of a stack.
+    /// The allocator has no memory for the pool's record of a stack.
     OutOfMemory,
 }
 
@@ -84,8 +84,8 @@ impl fmt::Display for StackError {
 
 impl core::error::Error for StackError {}
 
-/// Is this what the system says where no more memory may be locked? It says so of nothing else
-/// that is mapped without a file.
+/// Returns `true` if the error means that no more memory may be locked. For memory without a file it means
+/// nothing else.
 fn is_lock_limit(errno: i32) -> bool {
     #[cfg(all(feature = "std", not(windows)))]
     return errno == libc::EAGAIN;
@@ -96,7 +96,7 @@ fn is_lock_limit(errno: i32) -> bool {
     }
 }
 
-/// An error number in words, where there is a system to give them.
+/// Prints an error number, in words if there is a system that knows them.
 struct OsError(i32);
 
 impl fmt::Display for OsError {

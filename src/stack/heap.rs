@@ -66,7 +66,7 @@ pub(super) unsafe fn lay_out(
     guard: usize,
     _bytes: usize,
 ) -> Result<(), StackError> {
-    // SAFETY: the caller's word.
+    // SAFETY: the pages are part of a mapping and not in use (contract).
     unsafe { start.write_bytes(0, guard) };
     Ok(())
 }
@@ -92,7 +92,7 @@ pub(super) unsafe fn guard_at_once(_: *mut u8, _: usize, _: usize, _: usize) -> 
 /// # Safety
 /// They are part of a mapping and not in use.
 pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
-    // SAFETY: the caller's word.
+    // SAFETY: the pages are part of a mapping and not in use (contract).
     unsafe { start.write_bytes(0, bytes) };
 }
 

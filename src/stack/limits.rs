@@ -2,9 +2,9 @@
 
 use super::mapping::{self, first_resident_page, page_size};
 
-/// Where a stack lies: from the guard up to its top.
+/// The addresses of a stack and of its guard.
 ///
-/// Plain addresses: it says nothing of whether the stack is still there.
+/// It does not keep the stack alive: the stack may have been unmapped since.
 ///
 /// ```
 /// use greenlet::raw::Stack;
@@ -28,25 +28,25 @@ impl StackLimits {
         Self { guard, bottom, top }
     }
 
-    /// The address just above the stack, which grows down from there.
+    /// Returns the address just above the stack, which grows down from there.
     #[must_use]
     pub fn top(&self) -> *mut u8 {
         self.top
     }
 
-    /// The lowest usable address, just above the guard.
+    /// Returns the lowest usable address, just above the guard.
     #[must_use]
     pub fn bottom(&self) -> *mut u8 {
         self.bottom
     }
 
-    /// Usable bytes.
+    /// Returns the usable bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.top.addr() - self.bottom.addr()
     }
 
-    /// Bytes of guard below [`bottom`](Self::bottom).
+    /// Returns the bytes of guard below [`bottom`](Self::bottom).
     #[must_use]
     pub fn guard_size(&self) -> usize {
         self.bottom.addr() - self.guard.addr()

@@ -102,7 +102,7 @@ impl Drop for AtEnd {
 }
 
 impl Local {
-    /// From now on nothing is kept.
+    /// Unmaps what is idle. From now on nothing is kept.
     fn end(&self) {
         self.is_ending.set(true);
         self.set_idle(0);
@@ -116,7 +116,7 @@ impl Local {
         self.pool.borrow_mut().keep_warm(count.saturating_sub(1));
     }
 
-    /// Returns whether there was a spare stack.
+    /// Gives the spare stack back to the pool, and returns whether there was one.
     fn put_spare_into_pool(&self) -> bool {
         let spare = self.spare.take();
         let is_some = spare.is_some();
@@ -154,11 +154,11 @@ impl Local {
     }
 }
 
-/// A stack on loan from this thread's pool.
+/// A stack taken from this thread's pool.
 pub(crate) struct Lease(PooledStack);
 
 impl Lease {
-    /// The address just above the stack; aligned as a stack's top must be.
+    /// Returns the address just above the stack, which has the alignment of a stack's top.
     pub(crate) fn top(&self) -> *mut u8 {
         self.0.top()
     }
@@ -167,8 +167,8 @@ impl Lease {
         self.0.limits()
     }
 
-    /// Gives back the stack, on which nothing runs any more. It becomes the spare one; that
-    /// which was it goes into the pool.
+    /// Gives the stack back; nothing runs on it any more. It becomes the spare stack. The previous spare stack
+    /// goes into the pool.
     #[inline]
     pub(crate) fn give_back(self) {
         // As a function that takes `self`, not as a destructor: a stack that is in use is
@@ -203,23 +203,23 @@ impl Lease {
     }
 }
 
-/// The spare stack, if there is one and of this shape.
+/// Takes the spare stack, if there is one of this shape.
 #[inline(always)]
 pub(crate) fn take_spare(shape: Shape) -> Option<Lease> {
     LOCAL.with(|local| local.spare.take_of(shape))
 }
 
-/// A stack of this shape.
+/// Takes a stack of this shape from the thread's pool.
 #[inline(never)]
 pub(crate) fn acquire(shape: Shape) -> Result<Lease, StackError> {
     LOCAL.with(|local| local.acquire(shape))
 }
 
-/// Sets how many idle stacks this thread keeps with their memory, all sizes together, and returns
-/// how many it was. When more lie idle, memory goes back to the system.
+/// Sets how many idle stacks this thread keeps with their memory, over all sizes, and returns the previous number.
+/// If there are more, memory goes back to the system.
 ///
-/// The default is 256. The address space of sizes that are in use is kept until the thread ends in
-/// any case. When it is ending, nothing is kept and this changes nothing.
+/// The default is 256. The address space of sizes that are in use is kept until the thread ends in any case. While
+/// the thread ends, nothing is kept and this has no effect.
 ///
 /// ```
 /// let before = greenlet::set_idle_stacks(10_000);

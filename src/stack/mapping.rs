@@ -33,8 +33,8 @@ impl Mapping {
                 errno: errno(&error),
             })?;
         let map = MmapRaw::from(map);
-        // A huge page would commit two megabytes for the first byte of a stack. Where there
-        // are none the advice is refused, and that is as good.
+        // A huge page would commit two megabytes for the first byte of a stack. A kernel without huge pages
+        // refuses the advice, which does no harm.
         // SAFETY: the range is a mapping that is this value's alone.
         #[cfg(target_os = "linux")]
         unsafe {
@@ -62,10 +62,10 @@ pub(super) unsafe fn lay_out(
     _bytes: usize,
 ) -> Result<(), StackError> {
     if guard == 0 {
-        // The page at `start` belongs to the stack: it must not be tried on.
+        // The page at `start` belongs to the stack: `advice_guards` must not use it.
         return Ok(());
     }
-    // SAFETY: the caller's word.
+    // SAFETY: the pages are part of a mapping and not in use (contract).
     unsafe {
         #[cfg(target_os = "linux")]
         if advice_guards(start) && advise_guard(start, guard) {
@@ -100,7 +100,7 @@ pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
         libc::MADV_DONTNEED
     };
     // That it fails, on locked memory, costs memory only.
-    // SAFETY: the caller's word.
+    // SAFETY: the pages are part of a mapping and not in use (contract).
     unsafe { libc::madvise(start.cast(), bytes, advice) };
 }
 
@@ -148,7 +148,7 @@ pub(super) unsafe fn guard_at_once(
             for (index, range) in ranges[..count].iter_mut().enumerate() {
                 range.iov_base = start.wrapping_add(index * stride).cast();
             }
-            // SAFETY: the caller's word.
+            // SAFETY: the pages are part of a mapping and not in use (contract).
             let guarded = unsafe {
                 let (ranges, flags): (_, libc::c_uint) = (ranges.as_ptr(), 0);
                 let advice = MADV_GUARD_INSTALL;
@@ -169,11 +169,11 @@ pub(super) unsafe fn guard_at_once(
 #[cfg(target_os = "linux")]
 unsafe fn advise_guard(start: *mut u8, bytes: usize) -> bool {
     // Refused by older kernels, and on locked memory.
-    // SAFETY: the caller's word.
+    // SAFETY: the pages are part of a mapping and not in use (contract).
     unsafe { libc::madvise(start.cast(), bytes, MADV_GUARD_INSTALL) == 0 }
 }
 
-/// Does the guard advice guard? Found out once, on a page of a range that is to be guarded
+/// Returns `true` if the guard advice guards. Found out once, on a page of a range that is to be guarded
 /// anyway. A success of the call is no proof: qemu's user emulation answers 0 to any advice
 /// and does nothing.
 #[cfg(target_os = "linux")]

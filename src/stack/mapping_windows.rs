@@ -58,15 +58,17 @@ impl Drop for Mapping {
     }
 }
 
-/// Makes the lowest `guard` of `bytes` a guard, of which the uppermost page tells the system and the
-/// others fault as they are, and the rest a stack. That is committed: it counts against what the
-/// system has, in memory and in page files, but takes memory when it is touched.
+/// Makes a guard of the lowest `guard` of `bytes`, and a stack of the rest.
+///
+/// The topmost page of the guard is a guard page of the system; the pages below are not committed, and fault too.
+/// The stack is committed: it counts against the memory and page files of the system, but takes memory only when
+/// it is touched.
 ///
 /// # Safety
 /// They are whole pages of a mapping and not in use.
 pub(super) unsafe fn lay_out(start: *mut u8, guard: usize, bytes: usize) -> Result<(), StackError> {
     let bottom = start.wrapping_add(guard);
-    // SAFETY: the caller's word.
+    // SAFETY: the pages are part of a mapping and not in use (contract).
     unsafe {
         if guard > 0 {
             let page = page_size();
@@ -87,7 +89,7 @@ pub(super) unsafe fn lay_out(start: *mut u8, guard: usize, bytes: usize) -> Resu
 /// # Safety
 /// They are part of a mapping and not in use.
 unsafe fn commit(start: *mut u8, bytes: usize, protection: u32) -> Result<(), i32> {
-    // SAFETY: the caller's word.
+    // SAFETY: the pages are part of a mapping and not in use (contract).
     let done = unsafe { VirtualAlloc(start.cast(), bytes, MEM_COMMIT, protection) };
     if done.is_null() { Err(errno()) } else { Ok(()) }
 }
@@ -99,7 +101,7 @@ unsafe fn commit(start: *mut u8, bytes: usize, protection: u32) -> Result<(), i3
 /// They are part of a mapping and not in use.
 pub(super) unsafe fn give_back(start: *mut u8, bytes: usize) {
     // That it fails costs memory only.
-    // SAFETY: the caller's word. The protection is not looked at.
+    // SAFETY: the pages are part of a mapping and not in use (contract). MEM_RESET ignores the protection.
     unsafe { VirtualAlloc(start.cast(), bytes, MEM_RESET, PAGE_READWRITE) };
 }
 

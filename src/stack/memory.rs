@@ -18,13 +18,12 @@ use crate::host::windows::LEAST_GUARD;
 #[cfg(windows)]
 use crate::host::windows::Room;
 
-/// Memory that a user brings for one greenlet to run on. Dropped when the greenlet finishes.
+/// Memory that a user provides as the stack of one greenlet. It is dropped when the greenlet finishes.
 ///
-/// The methods are called once, by [`Builder::stack`](crate::Builder::stack), on the value where it
-/// then stays.
+/// [`Builder::stack`](crate::Builder::stack) calls the methods once, after the value was moved to where it stays.
 ///
-/// For a static array there is [`UnguardedStack`](crate::UnguardedStack). Other types give their
-/// memory back when they are dropped:
+/// [`UnguardedStack`](crate::UnguardedStack) implements it for a static array. Other types give their memory back
+/// when they are dropped:
 ///
 /// ```
 /// use greenlet::{Builder, StackMemory, enter, raw};
@@ -52,46 +51,45 @@ use crate::host::windows::Room;
 /// ```
 ///
 /// # Safety
-/// From [`top`](Self::top) down, [`size`](Self::size) bytes are valid for reads and writes and
-/// are used by nobody else until the value is dropped. An overflow faults in a guard below them;
-/// or whoever makes the value promises that no overflow comes, as with
-/// [`UnguardedStack::new`](crate::UnguardedStack::new).
+/// The [`size`](Self::size) bytes below [`top`](Self::top) are valid for reads and writes, and nothing else uses
+/// them until the value is dropped. An overflow faults in a guard below them; or making the value is `unsafe`, with
+/// the promise that no overflow happens, like [`UnguardedStack::new`](crate::UnguardedStack::new).
 pub unsafe trait StackMemory {
-    /// The address just above the memory. The stack is written through this very pointer: one that
-    /// is made of `&self` may be written through only where an
-    /// [`UnsafeCell`](core::cell::UnsafeCell) is between, or a raw pointer.
+    /// Returns the address just above the memory. The stack is written through this pointer, so it must not be
+    /// derived from a shared reference without an [`UnsafeCell`](core::cell::UnsafeCell) or a raw pointer in
+    /// between.
     fn top(&self) -> *mut u8;
 
-    /// Bytes.
+    /// Returns the size in bytes.
     fn size(&self) -> usize;
 }
 
-/// What one greenlet runs on.
+/// The stack of one greenlet, or what was asked for.
 ///
 /// # Invariants
-/// While the greenlet is new: what was asked for. Then the stack, until the greenlet is dead and
-/// has left it. Then nothing.
+/// While the greenlet is new, it holds what was asked for. Then it holds the stack, until the greenlet is dead and
+/// has left the stack. After that it holds nothing.
 pub(crate) struct Supply(UnsafeCell<Source>);
 
 pub(crate) enum Source {
-    /// None was given, or it has been given back.
+    /// No stack was given, or it has been given back.
     Nothing,
-    /// From the thread's pool, at the first switch.
+    /// A stack of this shape from the thread's pool, to be taken at the first switch.
     #[cfg(feature = "std")]
     Pool(Shape),
-    /// Had from the pool.
+    /// A stack taken from the pool.
     #[cfg(feature = "std")]
     Lease(Lease),
-    /// The user's.
+    /// Memory of the user.
     Own(Box<Brought<dyn StackMemory>>),
 }
 
-/// Memory that the user brought, and what it said of itself: nothing of the user's runs when a
-/// greenlet starts, nor when a signal handler asks where its stack lies.
+/// Memory of the user, and what its methods have returned. So no code of the user runs when a greenlet starts, or
+/// when a signal handler asks where its stack lies.
 pub(crate) struct Brought<M: ?Sized> {
     bottom: *mut u8,
     top: *mut u8,
-    /// For its destructor.
+    /// Kept for its destructor.
     _memory: M,
 }
 
@@ -110,13 +108,13 @@ impl<M: StackMemory> Brought<M> {
 }
 
 impl<M: ?Sized> Brought<M> {
-    /// Bytes.
+    /// Returns the size in bytes.
     pub(crate) fn size(&self) -> usize {
         self.top.addr().wrapping_sub(self.bottom.addr())
     }
 }
 
-/// Usable bytes of a pooled stack whose size nobody chose.
+/// Usable bytes of a pooled stack of the default size.
 #[cfg(feature = "std")]
 pub(crate) const DEFAULT_SIZE: usize = if usize::BITS >= 64 {
     256 * 1024
@@ -173,11 +171,11 @@ impl Supply {
     /// more.
     #[cfg(feature = "std")]
     unsafe fn put(&self, source: Source) {
-        // SAFETY: nobody else looks at it (contract).
+        // SAFETY: no reference to it is used any more (contract).
         unsafe { self.0.get().write(source) };
     }
 
-    /// Is there nothing that would have to be given back?
+    /// Returns `true` if there is nothing to give back.
     pub(crate) fn owns_nothing(&self) -> bool {
         match self.source() {
             Source::Nothing => true,
@@ -257,8 +255,8 @@ impl Supply {
     pub(crate) unsafe fn give_back_early(&self) -> bool {
         #[cfg(feature = "std")]
         if let Source::Lease(lease) = self.source() {
-            // SAFETY: the caller's word. If the lease has been given back, this one is not used
-            // again, and no longer owns what it did.
+            // SAFETY: the caller leaves the stack before anything asks for one (contract). If `become_spare`
+            // has given the stack back, `put` replaces the lease without dropping it.
             unsafe {
                 if lease.become_spare() {
                     self.put(Source::Nothing);

@@ -48,8 +48,8 @@ const COLOURS: usize = 16;
 // Where a page ends, a period of colours does ([`Slot::below`]); no page is smaller than this.
 const_assert_eq!(4096 % (COLOUR * COLOURS), 0);
 
-/// Guarded stacks of any size, mapped many at a time and kept for reuse: a value that any thread
-/// may own, without thread-local state.
+/// A pool of guarded stacks of any size, which maps many at a time and keeps them for reuse. It is a plain value
+/// without thread-local state, and may move between threads.
 ///
 /// ```
 /// use greenlet::raw::Pool;
@@ -65,13 +65,14 @@ const_assert_eq!(4096 % (COLOUR * COLOURS), 0);
 /// ```
 ///
 /// # Costs
-/// A stack is address space until it is touched, so that one in use costs the pages that it has
-/// touched, and page tables. (On Windows the whole of it, and of up to 31 more that are ready, counts
-/// against what the system can commit.) [`take`](Self::take) and [`give_back`](Self::give_back) are a few
-/// nanoseconds for a stack that lies idle. A new one costs its share of a system call for the
-/// mapping, and one for the guard; before Linux 6.13, also two mappings (`vm.max_map_count`).
-/// Sizes above 32 KiB are rounded up to one of four between two powers of two, so that stacks of
-/// different sizes can stand for each other; what was not asked for is never touched.
+/// * A stack is only address space until it is touched. A stack in use takes the pages that it has touched, and
+///   page tables. (On Windows the whole stack counts against what the system can commit, and so do up to 31 more
+///   that are ready.)
+/// * [`take`](Self::take) and [`give_back`](Self::give_back) take a few nanoseconds for an idle stack.
+/// * A new stack costs its share of a system call for the mapping, and of one for the guard. Before Linux 6.13 it
+///   also costs two mappings (`vm.max_map_count`).
+/// * Sizes above 32 KiB are rounded up to one of four steps between two powers of two, so that different sizes can
+///   share stacks. The rest is never touched.
 ///
 /// The tops of stacks differ by multiples of 64 bytes, up to 1 KiB, so that they do not compete
 /// for the same sets of the first-level cache.
@@ -114,7 +115,7 @@ struct Slab {
 #[derive(Clone, Copy)]
 struct Slot(NonNull<u8>);
 
-/// A stack on loan from a [`Pool`]. It is to be given back to that; one that is dropped instead
+/// A stack taken from a [`Pool`]. [Give it back](Pool::give_back) to that pool: a stack that is dropped instead
 /// stays mapped for ever.
 ///
 /// ```
@@ -146,13 +147,13 @@ unsafe impl Sync for Pool {}
 unsafe impl Sync for PooledStack {}
 
 impl PooledStack {
-    /// The address just above the stack, which grows down from there; aligned to 64 bytes.
+    /// Returns the address just above the stack, which grows down from there. It is aligned to 64 bytes.
     #[must_use]
     pub fn top(&self) -> *mut u8 {
         self.top.as_ptr()
     }
 
-    /// Where it lies.
+    /// Returns where it lies.
     #[must_use]
     pub fn limits(&self) -> StackLimits {
         const ROUNDS: &str = "it was rounded when the shelf was made";
@@ -190,19 +191,18 @@ fn room(shape: Shape) -> Result<usize, StackError> {
 }
 
 impl Pool {
-    /// A pool that maps nothing yet and keeps up to 256 idle stacks with their pages.
+    /// Returns a pool that has mapped nothing and keeps up to 256 idle stacks with their pages.
     #[must_use]
     pub const fn new() -> Self {
         Self::with_room_above(0)
     }
 
-    /// As [`new`](Self::new), of stacks with at least so many bytes just above the
-    /// [`top`](PooledStack::top) of each that belong to it, for data of whoever takes it: they lie
-    /// in the page that the stack touches first. They are writable, and hold what was there when
-    /// the stack was given back, or zeros.
+    /// Returns a pool like [`new`](Self::new), whose stacks have at least so many bytes of room just above their
+    /// [`top`](PooledStack::top) for data of the runtime. The room lies in the page that the stack touches first. It
+    /// is writable, and holds what was there when the stack was given back, or zeros.
     ///
     /// # Panics
-    /// If it is a gigabyte or more.
+    /// Panics if `bytes` is a gigabyte or more.
     #[must_use]
     pub const fn with_room_above(bytes: usize) -> Self {
         assert!(bytes < 1 << 30, "more than there should be above a stack");
@@ -214,17 +214,17 @@ impl Pool {
         }
     }
 
-    /// A stack of at least `size` usable bytes over at least `guard` bytes of guard: the one that
-    /// was given back last, of those that have the size, or else a new one. What it contains is
-    /// not said.
+    /// Takes a stack of at least `size` usable bytes above at least `guard` bytes of guard. Of the idle stacks of
+    /// this size it takes the one that was given back last; if there is none, it makes a new one. The contents of
+    /// the stack are unspecified.
     ///
     /// A frame larger than the guard can step over it, if its code does not probe the stack: rustc
     /// does on x86_64 and aarch64, C compilers with `-fstack-clash-protection`. Where other C runs
     /// on the stack, 64 KiB are better than a page; they cost address space only.
     ///
     /// # Errors
-    /// [`StackError`] when the sizes do not fit the address space, or the system refuses even
-    /// after stacks of other sizes that lie idle have been unmapped.
+    /// Returns a [`StackError`] if the sizes do not fit the address space, or if the system refuses even after
+    /// the pool has unmapped the sizes of which no stack is in use.
     pub fn take(&mut self, size: usize, guard: usize) -> Result<PooledStack, StackError> {
         self.take_shaped(Shape::of(size, guard, self.above)?)
     }
@@ -260,9 +260,9 @@ impl Pool {
         Ok(PooledStack { top, shape })
     }
 
-    /// Takes back a stack, with its pages: the next to be taken of its size. If more than
-    /// [a number](Self::keep_warm) lie idle with their pages, those of the longest unused half, of
-    /// the size of which most do, go back to the system. Needs no memory.
+    /// Takes a stack back, with its pages. It is the next to be taken of its size. If more idle stacks have pages
+    /// than [`keep_warm`](Self::keep_warm) allows, the pool gives pages back to the system: of the size with the most
+    /// such stacks, those of the half that was unused longest. This allocates nothing.
     ///
     /// # Safety
     /// The stack came from this pool, and nothing uses its memory any more.
@@ -280,8 +280,8 @@ impl Pool {
         }
     }
 
-    /// Sets how many idle stacks, of all sizes together, keep their pages, and returns how many it
-    /// was. If there are more, pages go back to the system at once.
+    /// Sets how many idle stacks, over all sizes, keep their pages, and returns the previous number. If there are
+    /// more, pages go back to the system at once.
     pub fn keep_warm(&mut self, count: usize) -> usize {
         let before = mem::replace(&mut self.most_warm, count);
         while self.warm > count {
@@ -290,8 +290,8 @@ impl Pool {
         before
     }
 
-    /// Unmaps the stacks of all sizes of which none is in use; returns whether there were any.
-    /// Others stay mapped, idle ones too.
+    /// Unmaps all sizes of which no stack is in use, and returns whether there were any. Idle stacks of other sizes
+    /// stay mapped.
     pub fn release_idle(&mut self) -> bool {
         let mut any = false;
         let warm = &mut self.warm;
@@ -309,7 +309,7 @@ impl Pool {
         any
     }
 
-    /// How many stacks are on loan.
+    /// Returns how many stacks have been taken and not given back.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.shelves.iter().map(|shelf| shelf.in_use).sum()
@@ -355,7 +355,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Stacks that are on loan stay mapped, for ever, with those of their size.
+/// Stacks that have not been given back stay mapped for ever, with all stacks of their size.
 impl Drop for Pool {
     fn drop(&mut self) {
         self.release_idle();

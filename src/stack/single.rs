@@ -38,37 +38,37 @@ impl Stack {
             .checked_add(guard)
             .ok_or(StackError::TooLarge { bytes: size })?;
         let mapping = Mapping::new(bytes)?;
-        // SAFETY: all of a new mapping.
+        // SAFETY: the pages are all those of a new mapping, which nothing uses.
         unsafe { mapping::lay_out(mapping.start(), guard, bytes)? };
         Ok(Self { mapping, guard })
     }
 
-    /// Where it lies.
+    /// Returns where it lies.
     #[must_use]
     pub fn limits(&self) -> StackLimits {
         let start = self.mapping.start();
         StackLimits::new(start, self.bottom(), self.top())
     }
 
-    /// The address just above the stack, which grows down from there; page-aligned.
+    /// Returns the address just above the stack, which grows down from there. It is page-aligned.
     #[must_use]
     pub fn top(&self) -> *mut u8 {
         self.mapping.start().wrapping_add(self.mapping.len())
     }
 
-    /// The lowest usable address, just above the guard; page-aligned.
+    /// Returns the lowest usable address, just above the guard. It is page-aligned.
     #[must_use]
     pub fn bottom(&self) -> *mut u8 {
         self.mapping.start().wrapping_add(self.guard)
     }
 
-    /// Usable bytes.
+    /// Returns the usable bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.mapping.len() - self.guard
     }
 
-    /// Bytes of guard below [`bottom`](Self::bottom).
+    /// Returns the bytes of guard below [`bottom`](Self::bottom).
     #[must_use]
     pub fn guard_size(&self) -> usize {
         self.guard

@@ -4,8 +4,8 @@ use core::mem::MaybeUninit;
 
 use super::StackMemory;
 
-/// A static array, or other memory that is there for ever, to be a greenlet's stack without a
-/// guard: the usual one where no system can make guards.
+/// A stack without a guard, in a static array or other `'static` memory. It is the usual stack where no operating
+/// system can make guards.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -31,20 +31,20 @@ pub struct UnguardedStack {
 }
 
 impl UnguardedStack {
-    /// A stack of all of `memory`.
+    /// Makes a stack of all of `memory`.
     ///
     /// # Safety
-    /// Whatever runs on it fits: the greenlet's body, what that calls, destructors when it is killed,
-    /// and the handlers of signals and interrupts that come meanwhile. Nothing stops an overflow:
-    /// it overwrites what lies below.
+    /// The stack is large enough for everything that runs on it: the greenlet's body and what that calls,
+    /// destructors when it is killed, and the handlers of signals and interrupts meanwhile. Nothing stops an
+    /// overflow, which overwrites the memory below.
     #[must_use]
     pub unsafe fn new(memory: &'static mut [MaybeUninit<u8>]) -> Self {
         Self { memory }
     }
 }
 
-// SAFETY: the reference that it was made of was the only one, for ever; that no overflow comes is
-// the promise of who made it.
+// SAFETY: the memory was borrowed mutably for `'static`, so nothing else uses it. No overflow happens (contract of
+// `new`).
 unsafe impl StackMemory for UnguardedStack {
     fn top(&self) -> *mut u8 {
         self.memory.cast::<u8>().wrapping_add(self.memory.len())

@@ -17,27 +17,25 @@ mod system;
 /// How much of a greenlet's name is said, characters.
 const NAME_SHOWN: usize = 200;
 
-/// From now on an overflow of a greenlet's stack names the greenlet, its stack and what to do
-/// on standard error before it ends the process, as an overflow of a thread's stack does.
+/// Installs a handler that reports overflows of greenlets' stacks. Before the process ends, it prints the
+/// greenlet, the size of its stack and what to do on standard error.
 ///
-/// Without this an overflow ends the process as well, by a fault in the guard, but says
-/// nothing. Any other fault, and a signal that was sent, goes on to the handler that was installed
-/// before, std's among them.
+/// Without this, an overflow also ends the process, by a fault in the guard, but prints nothing. The handler passes
+/// any other fault, and signals that were sent, to the handler that was installed before, such as std's.
 ///
-/// To be called once a process, after handlers of the program's own are installed. The handler
-/// runs on the thread's signal stack. If that is missing, or too small for the handler above the
-/// processor's state (std's is, where AMX is in use), the calling thread gets another, and so does
-/// each thread that enters afterwards. A thread that is inside [`enter`](crate::enter) already
-/// calls this itself, and so does one that uses [`raw`](crate::raw) alone; there,
-/// [`set_overflow_hook`](crate::raw::set_overflow_hook) says whose the stack is.
+/// Call it once in a process, after the program has installed its own handlers. The handler runs on the thread's
+/// signal stack. If that is missing or too small, the calling thread gets another one, and so does each thread that
+/// enters afterwards. (std's is too small where AMX is in use.) A thread that is already inside
+/// [`enter`](crate::enter), or that only uses [`raw`](crate::raw), must call this itself. For stacks of `raw`,
+/// [`set_overflow_hook`](crate::raw::set_overflow_hook) names the owner.
 ///
-/// On Windows it is a vectored exception handler, called before those that are there, on the stack
-/// that has overflowed, which keeps some pages for that.
+/// On Windows this adds a vectored exception handler before the existing ones. It runs on the stack that has
+/// overflowed, which keeps some pages for it.
 ///
 /// # Errors
-/// Those of `sigaction` and `sigaltstack`, and of mapping a stack for the handler. And one of its
-/// own, if the thread has no such stack and is ending, so that it cannot be given one any more. On
-/// Windows those of `AddVectoredExceptionHandler`.
+/// Returns an error of `sigaction`, `sigaltstack` or of mapping a stack for the handler; or an error of its own if
+/// the thread has no signal stack and is ending, so that it cannot get one. On Windows, returns an error of
+/// `AddVectoredExceptionHandler`.
 ///
 /// ```
 /// greenlet::report_stack_overflow()?;
@@ -49,18 +47,17 @@ pub fn report_stack_overflow() -> io::Result<()> {
 
 pub(crate) use system::prepare_thread;
 
-/// Says of an overflow whose stack it was.
+/// A function that names the stack of an overflow.
 ///
-/// It gets the address of the fault. If that lies in a guard that it knows
-/// ([`StackLimits::is_guard`](crate::raw::StackLimits::is_guard)), it writes a line or more to the
-/// report and returns `true`.
+/// It receives the address of the fault. If that lies in the guard of a stack that it knows
+/// ([`StackLimits::is_guard`](crate::raw::StackLimits::is_guard)), it writes lines to the report and returns `true`.
 pub type OverflowHook = fn(address: *const u8, report: &mut dyn fmt::Write) -> bool;
 
 static HOOK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 /// Sets the function that [`report_stack_overflow`] asks about faults outside the stacks of
-/// greenlets, for runtimes on [`raw`](crate::raw), and returns the one before, which a new one may
-/// call. If it returns `true` the process aborts, after the words of std for a stack overflow.
+/// greenlets, for runtimes on [`raw`](crate::raw). Returns the previous function, which the new one may call. If the
+/// hook returns `true`, the process prints std's message for a stack overflow and aborts.
 ///
 /// ```
 /// use std::{cell::Cell, fmt};
