@@ -151,7 +151,7 @@ fn many_wait_at_a_time() {
 }
 
 #[test]
-fn drop_unwinds_the_function_without_a_word() {
+fn drop_unwinds_the_function_without_the_panic_hook() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let log = &log;
@@ -503,7 +503,7 @@ fn dropped_while_the_thread_unwinds() {
 }
 
 #[test]
-fn one_for_ever_is_kept_by_an_executor_and_dropped_at_the_threads_end() {
+fn an_unscoped_future_is_kept_by_an_executor_and_dropped_at_the_threads_end() {
     thread_local! {
         static TASKS: RefCell<Vec<Stackful<'static, ()>>> = const { RefCell::new(Vec::new()) };
     }

@@ -114,7 +114,7 @@ fn generators_consume_each_other_from_inside() {
 }
 
 #[test]
-fn is_consumed_by_any_greenlet_whatever_that_receives() {
+fn is_consumed_by_greenlets_of_any_inbox_type() {
     enter(|me: &Root<()>| {
         let mut numbers =
             Generator::new(me, |yielder, ()| (0..3).try_for_each(|n| yielder.give(n)));
@@ -344,7 +344,7 @@ fn is_dropped_while_the_thread_unwinds() {
 type Handle<'e, I> = std::cell::RefCell<Option<Greenlet<'e, I>>>;
 
 #[test]
-fn one_that_another_greenlet_switches_to_yields_to_who_waits_or_to_nobody() {
+fn a_generator_that_another_greenlet_switches_to_yields_to_the_greenlet_that_waits_or_to_none() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let (log, handle) = (&log, &*Box::leak(Box::new(Handle::<()>::default())));
@@ -449,7 +449,7 @@ fn items_and_inputs_may_be_large_and_are_dropped_once() {
 }
 
 #[test]
-fn one_whose_greenlet_was_killed_has_finished_whatever_its_consumer_receives() {
+fn a_generator_whose_greenlet_was_killed_has_finished() {
     let census = Census::new();
     let token = || (census.token(), [7_u64; 4]);
     enter(|me: &Root<(Token, [u64; 4])>| {
@@ -468,7 +468,7 @@ fn one_whose_greenlet_was_killed_has_finished_whatever_its_consumer_receives() {
 }
 
 #[test]
-fn one_that_resumes_itself_is_busy() {
+fn a_generator_that_resumes_itself_is_busy() {
     let census = Census::new();
     let token = || (census.token(), [7_u64; 4]);
     enter(|me: &Root<()>| {

@@ -37,7 +37,7 @@ fn waiting<'e>(me: &Current<'e, ()>, name: &str) -> Greenlet<'e, ()> {
 
 #[test]
 #[cfg_attr(miri, ignore = "under Miri a backtrace is of one thread")]
-fn s24_a_suspended_greenlet_shows_where_it_is_and_where_its_parent_waits() {
+fn s24_a_backtrace_of_a_suspended_greenlet_has_its_frames_and_those_of_its_parent() {
     #[inline(never)]
     fn where_the_parent_waits() {
         enter(|me| {

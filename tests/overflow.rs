@@ -92,7 +92,7 @@ fn s26_an_overflow_names_the_greenlet_and_its_stack() {
 }
 
 #[test]
-fn s26_so_it_does_on_a_thread_that_has_no_signal_stack() {
+fn s26_an_overflow_names_the_greenlet_on_a_thread_without_a_signal_stack() {
     assert_overflow_is_reported(&in_child(|| {
         take_signal_stack();
         report_stack_overflow().unwrap();
@@ -132,7 +132,7 @@ fn s26_a_thread_that_ends_is_given_no_signal_stack_that_would_go_before_it() {
 }
 
 #[test]
-fn s26_what_is_no_overflow_goes_on_to_the_handler_that_was_installed_before() {
+fn s26_other_faults_go_to_the_handler_that_was_installed_before() {
     extern "C" fn plain(_: libc::c_int) {
         // SAFETY: ends the process.
         unsafe { libc::_exit(7) }
@@ -205,7 +205,7 @@ fn s26_a_signal_stack_that_has_room_for_a_signals_frame_only_is_replaced() {
 }
 
 #[test]
-fn s26_so_it_is_on_each_thread_that_enters_afterwards() {
+fn s26_a_small_signal_stack_is_replaced_on_each_thread_that_enters_afterwards() {
     assert_overflow_is_reported(&in_child(|| {
         report_stack_overflow().unwrap();
         let enters = thread::spawn(|| {

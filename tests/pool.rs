@@ -187,7 +187,7 @@ fn another_thread_may_go_on_with_a_pool_and_its_stacks() {
 }
 
 #[test]
-fn what_a_pool_maps_goes_with_it_but_for_stacks_on_loan() {
+fn dropping_a_pool_unmaps_all_but_stacks_that_were_not_given_back() {
     if let Some(why) = unmeasurable() {
         return skip(why);
     }

@@ -113,7 +113,7 @@ fn run_tree(second_is_over: bool) -> String {
 }
 
 #[test]
-fn goes_on_in_the_parents() {
+fn a_backtrace_continues_in_the_parents() {
     let trace = run_tree(false);
     assert_in_order(
         &trace,
@@ -130,7 +130,7 @@ fn goes_on_in_the_parents() {
 }
 
 #[test]
-fn passes_through_a_dead_parent() {
+fn a_backtrace_passes_through_a_dead_parent() {
     let trace = run_tree(true);
     assert_in_order(
         &trace,
@@ -147,7 +147,7 @@ fn passes_through_a_dead_parent() {
 }
 
 #[test]
-fn passes_through_a_parent_that_has_entered_again() {
+fn a_backtrace_passes_through_a_parent_that_has_entered_again() {
     for outer_has_switched in [false, true] {
         let shared = Rc::<Shared>::default();
         enter(|outer| {
@@ -170,7 +170,7 @@ fn passes_through_a_parent_that_has_entered_again() {
             &[
                 "unwind::third_captures",
                 "unwind::inner_waits",
-                "unwind::passes_through_a_parent_that_has_entered_again",
+                "unwind::a_backtrace_passes_through_a_parent_that_has_entered_again",
                 // libtest, which called the test
                 "test::",
             ],
@@ -180,7 +180,7 @@ fn passes_through_a_parent_that_has_entered_again() {
 }
 
 #[test]
-fn passes_through_a_dead_parent_that_had_entered_again() {
+fn a_backtrace_passes_through_a_dead_parent_that_had_entered_again() {
     let shared = Rc::<Shared>::default();
     unscoped().enter(|main| {
         let parent = Greenlet::new(main, {
@@ -200,7 +200,7 @@ fn passes_through_a_dead_parent_that_had_entered_again() {
         &[
             "unwind::third_captures",
             "unwind::main_waits",
-            "unwind::passes_through_a_dead_parent_that_had_entered_again",
+            "unwind::a_backtrace_passes_through_a_dead_parent_that_had_entered_again",
         ],
     );
 }
@@ -265,7 +265,7 @@ fn raw_main_waits(parent: Option<*const Context>) -> String {
 }
 
 #[test]
-fn of_a_raw_context_goes_on_in_its_parent() {
+fn a_backtrace_of_a_raw_context_continues_in_its_parent() {
     assert_in_order(
         &raw_main_waits(None),
         &[
@@ -277,7 +277,7 @@ fn of_a_raw_context_goes_on_in_its_parent() {
 }
 
 #[test]
-fn of_a_raw_context_ends_under_the_end() {
+fn a_backtrace_of_a_raw_context_under_end_ends() {
     let trace = raw_main_waits(Some(raw::END));
     let rest = assert_in_order(&trace, &["unwind::raw_child_captures"]);
     assert!(!rest.contains("unwind::raw_main_waits"), "{trace}");

@@ -125,7 +125,7 @@ fn s20_a_handle_shows_that_there_may_be_another_inbox() {
 }
 
 #[test]
-fn s20_at_its_end_all_that_live_are_killed() {
+fn s20_the_end_of_an_enter_kills_all_members_that_live() {
     let log = Log::new();
     let census = Census::new();
     enter(|me: &Root<()>| {
@@ -181,7 +181,7 @@ fn s20_forgotten_handles_do_not_keep_what_is_borrowed() {
 }
 
 #[test]
-fn s20_they_are_killed_when_the_closure_panics() {
+fn s20_members_are_killed_when_the_closure_panics() {
     let log = Log::new();
     let caught = catch(|| {
         enter(|me: &Root<()>| {
@@ -201,7 +201,7 @@ fn s20_they_are_killed_when_the_closure_panics() {
 }
 
 #[test]
-fn s20_they_are_killed_when_a_member_panics() {
+fn s20_members_are_killed_when_a_member_panics() {
     let log = Log::new();
     let caught = catch(|| {
         enter(|me: &Root<()>| {
@@ -221,7 +221,7 @@ fn s20_they_are_killed_when_a_member_panics() {
 }
 
 #[test]
-fn s20_they_are_killed_when_the_greenlet_that_has_entered_is() {
+fn s20_members_are_killed_when_the_greenlet_that_entered_is_killed() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let main = me.handle();
@@ -253,7 +253,7 @@ fn s20_they_are_killed_when_the_greenlet_that_has_entered_is() {
 }
 
 #[test]
-fn s20_so_they_are_when_it_is_unwound_because_it_goes_on_switching() {
+fn s20_members_are_killed_when_the_greenlet_that_entered_is_unwound() {
     let Some(ended) = child(|| {
         let log = Log::new();
         enter(|me: &Root<()>| {

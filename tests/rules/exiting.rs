@@ -255,7 +255,7 @@ fn s15_a_killed_greenlet_that_switches_in_a_panic_hook_aborts_by_name() {
 
 #[test]
 #[cfg(unix)] // not on Windows: it gives standard error another file
-fn s15_it_aborts_also_when_standard_error_takes_no_message() {
+fn s15_a_killed_greenlet_aborts_also_when_standard_error_is_closed() {
     use std::os::fd::AsRawFd;
 
     let Some(ended) = child(|| {
@@ -364,7 +364,7 @@ fn killed_amid(then: impl FnOnce(&Current<'static, ()>, [Greenlet<'static, ()>; 
 }
 
 #[test]
-fn s15_nor_can_it_switch_to_greenlets_older_than_the_kill() {
+fn s15_a_nested_enter_in_a_kill_cannot_switch_to_greenlets_older_than_the_kill() {
     let log = Log::new();
     let seen = log.clone();
     killed_amid(move |root, others| {
@@ -379,7 +379,7 @@ fn s15_nor_can_it_switch_to_greenlets_older_than_the_kill() {
 }
 
 #[test]
-fn s15_nor_can_a_greenlet_that_is_made_meanwhile_and_its_outcome_comes_back() {
+fn s15_a_greenlet_made_during_a_kill_cannot_switch_to_older_ones_and_its_result_comes_back() {
     let log = Log::new();
     let seen = log.clone();
     killed_amid(move |root, others| {
@@ -486,7 +486,7 @@ fn s15_a_greenlet_that_kills_itself_cannot_switch_either() {
 }
 
 #[test]
-fn s15_it_cannot_be_resurrected() {
+fn s15_a_killed_greenlet_cannot_be_resurrected() {
     // A handle that a dying greenlet leaves behind is one to a dead greenlet.
     let left = Rc::new(RefCell::new(None));
     unscoped().enter(|me: &Current<()>| {

@@ -67,7 +67,7 @@ fn s14_control_comes_back_to_the_dropper_whatever_the_parent_is() {
 }
 
 #[test]
-fn s14_the_parent_hears_nothing_of_a_kill() {
+fn s14_the_parent_receives_nothing_when_a_child_is_killed() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let parent = suspended(me, &log, "parent");

@@ -21,7 +21,7 @@ local! {
 }
 
 #[test]
-fn s23_each_greenlet_has_its_own_and_a_new_one_none() {
+fn s23_each_greenlet_has_its_own_values_and_a_new_one_has_none() {
     enter(|me: &Root<u32>| {
         NUMBER.with(|number| number.set(1));
         TEXT.with(|text| text.borrow_mut().push_str(" of main"));
@@ -48,7 +48,7 @@ fn s23_each_greenlet_has_its_own_and_a_new_one_none() {
 }
 
 #[test]
-fn s23_a_root_has_its_own_too() {
+fn s23_a_root_has_its_own_values() {
     enter(|_: &Root<()>| {
         NUMBER.with(|number| number.set(1));
         enter(|_: &Root<()>| {
@@ -61,7 +61,7 @@ fn s23_a_root_has_its_own_too() {
 }
 
 #[test]
-fn s23_they_are_dropped_when_the_greenlet_ends_before_its_parent_goes_on() {
+fn s23_values_are_dropped_when_the_greenlet_ends_before_its_parent_resumes() {
     let census = Census::new();
     enter(|me: &Root<()>| {
         let hold = || HELD.with(|held| held.borrow_mut().push(census.token()));
@@ -100,7 +100,7 @@ fn s23_a_roots_values_go_with_it_though_a_handle_is_left() {
 }
 
 #[test]
-fn s23_a_killed_greenlet_has_them_while_its_locals_are_dropped() {
+fn s23_a_killed_greenlet_has_its_values_while_its_locals_are_dropped() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let (main, seen) = (me.handle(), log.clone());
@@ -118,14 +118,14 @@ fn s23_a_killed_greenlet_has_them_while_its_locals_are_dropped() {
 }
 
 #[test]
-fn s23_outside_every_greenlet_there_is_none() {
+fn s23_outside_every_greenlet_there_is_no_value() {
     assert_eq!(NUMBER.try_with(Cell::get), None);
     let text = panic_text(|| NUMBER.with(Cell::get));
     assert!(text.contains("greenlet-local"), "{text}");
 }
 
 #[test]
-fn s23_there_is_none_in_a_greenlet_that_has_dropped_its_values() {
+fn s23_a_greenlet_that_has_dropped_its_values_has_none() {
     shared_by_greenlets! {
         static SEEN: Cell<Option<Option<u32>>> = Cell::new(None);
     }

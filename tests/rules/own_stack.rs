@@ -52,7 +52,7 @@ impl<A: Fn(), D: Fn()> Drop for Memory<A, D> {
 }
 
 #[test]
-fn it_is_asked_by_the_builder_and_never_again() {
+fn only_the_builder_asks_for_top_and_size() {
     let calls = Rc::new(Cell::new(0));
     let asked = Rc::clone(&calls);
     let builder = Builder::new().stack(Memory::new(move || asked.set(asked.get() + 1), || {}));
@@ -111,7 +111,7 @@ fn stack_pointer() -> usize {
 
 #[test]
 #[cfg_attr(miri, ignore = "Miri has no stack pointer")]
-fn it_is_asked_where_it_stays() {
+fn memory_is_asked_after_it_was_moved_to_where_it_stays() {
     let lay = Rc::new(Cell::new(0..0));
     let ran = enter(|me| {
         let memory = Inline {
@@ -129,7 +129,7 @@ fn it_is_asked_where_it_stays() {
 }
 
 #[test]
-fn it_is_dropped_when_a_size_or_guard_is_set_after_it() {
+fn memory_is_dropped_when_a_size_or_guard_replaces_it() {
     type Set = fn(Builder) -> Builder;
     let set: [Set; 2] = [
         |build| build.stack_size(32 * 1024),
@@ -149,7 +149,7 @@ fn it_is_dropped_when_a_size_or_guard_is_set_after_it() {
 }
 
 #[test]
-fn s14_it_goes_with_a_greenlet_that_dies_new() {
+fn s14_memory_is_dropped_with_a_greenlet_that_dies_new() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let owned = RefCell::new(Some(log.at_drop("memory")));
@@ -168,7 +168,7 @@ fn s14_it_goes_with_a_greenlet_that_dies_new() {
 }
 
 #[test]
-fn s14_a_panic_when_it_is_dropped_ends_nothing_else() {
+fn s14_memory_that_panics_when_it_is_dropped_ends_nothing_else() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let inner: Greenlet<()> = Builder::new()
@@ -192,7 +192,7 @@ fn s14_a_panic_when_it_is_dropped_ends_nothing_else() {
 }
 
 #[test]
-fn s14_it_may_own_the_last_handle_of_the_greenlet_that_ran_on_it() {
+fn s14_memory_may_own_the_last_handle_of_the_greenlet_that_ran_on_it() {
     shared_by_greenlets! {
         static RUNS: RefCell<Option<Greenlet<'static, ()>>> = RefCell::new(None);
         static STARTER: RefCell<Option<Greenlet<'static, ()>>> = RefCell::new(None);

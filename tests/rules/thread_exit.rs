@@ -174,7 +174,7 @@ fn s21_an_unreachable_greenlet_never_runs_again_and_keeps_its_stack() {
 }
 
 #[test]
-fn s21_a_handle_that_its_own_greenlet_keeps_is_such_a_one() {
+fn s21_a_greenlet_that_holds_its_own_handle_never_runs_again_and_keeps_its_stack() {
     let census = Arc::new(Census::new());
     in_thread({
         let census = Arc::clone(&census);

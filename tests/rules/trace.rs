@@ -295,7 +295,7 @@ fn panics_at_a_death() -> Tracer {
 }
 
 #[test]
-fn s22_nor_does_a_destructor_of_the_tracer_or_of_its_panic_that_panics_in_a_kill() {
+fn s22_a_destructor_of_the_tracer_that_panics_in_a_kill_does_not_disturb_the_dropper() {
     for tracer in [
         removes_itself(|event| event.from.is_dead()),
         panics_at_a_death(),
@@ -358,7 +358,7 @@ fn s22_a_destructor_of_the_tracer_that_panics_does_so_in_the_target_and_nothing_
 }
 
 #[test]
-fn s22_a_kill_outside_every_greenlet_survives_it_too() {
+fn s22_a_kill_outside_every_greenlet_survives_a_tracer_that_panics() {
     let Some(ended) = child(|| {
         let g = unscoped().enter(|me: &Current<()>| {
             let main = me.handle();
@@ -404,7 +404,7 @@ fn s22_a_tracer_may_switch_and_the_message_is_not_lost() {
 }
 
 #[test]
-fn s22_set_returns_the_one_before_and_may_set_the_same_again() {
+fn s22_set_returns_the_previous_tracer_and_may_set_it_again() {
     let log = Log::new();
     let tracer = tracer(&log);
     enter(|me: &Root<()>| {

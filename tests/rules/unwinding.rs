@@ -39,7 +39,7 @@ fn s19_switching_away_while_unwinding_is_refused_with_the_message() {
 }
 
 #[test]
-fn s19_so_it_is_to_a_suspended_greenlet() {
+fn s19_a_switch_to_a_suspended_greenlet_while_unwinding_is_refused() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let main = me.handle();

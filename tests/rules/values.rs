@@ -396,7 +396,7 @@ fn s9_where_no_ancestor_takes_it_the_message_comes_back() {
 }
 
 #[test]
-fn s9_the_next_main_receives_for_a_dead_one() {
+fn s9_the_current_main_receives_messages_to_a_dead_main() {
     let past = unscoped().enter(|me: &Current<u32>| me.handle());
     unscoped().enter(|me: &Current<u32>| assert_eq!(me.switch(&past, 3).unwrap(), 3));
     unscoped().enter(|me: &Current<()>| {

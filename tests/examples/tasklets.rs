@@ -34,7 +34,7 @@ fn a_few_take_turns_and_pass_on_a_number() {
 }
 
 #[test]
-fn a_hundred_thousand_do() {
+fn a_hundred_thousand_tasklets_take_turns() {
     if emulated() {
         return skip("too many for an emulator");
     }

@@ -115,7 +115,7 @@ fn asks_again_until_there_is_an_answer_and_ends_when_there_is_none() {
 }
 
 #[test]
-fn one_thing_needs_no_question() {
+fn sorting_one_item_asks_nothing() {
     let output = example::run("callback", &["only"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(stdout(&output), "1. only\n");

@@ -333,7 +333,7 @@ fn a_panic_ends_its_connection_and_no_other() {
 }
 
 #[test]
-fn who_is_silent_too_long_is_left() {
+fn a_client_that_is_silent_too_long_is_disconnected() {
     // Long enough for a client to say something after it has connected, on a busy machine.
     let server = Server::start(&["--timeout", if emulated() { "4" } else { "1" }]);
     let (idle, echo) = (connect(server.http), connect(server.echo));
