@@ -4,14 +4,14 @@
 #
 #   ci/apple.sh
 #
-# Installs what is missing: zig from PyPI, which links with a description of Apple's library, and the
-# standard libraries by rustup.
+# Installs what is missing: zig from PyPI, which links against its own description of Apple's system library,
+# and the standard libraries by rustup.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
 . ci/install.sh
 
-# Nobody debugs them.
+# No debug information: nothing here debugs the programs.
 export CARGO_PROFILE_DEV_DEBUG=0
 
 output=$(realpath -m "${CARGO_TARGET_DIR:-target}")

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Measures this crate beside its peers (benches/peers), and says on what and in what versions.
+# Measures this crate beside its peers (benches/peers), and prints the machine and all versions.
 #
 #   ci/bench.sh [--quick] [--only WORDS] [--json FILE]
 #
-# --help says what they mean. The crate is there twice, without its feature fp-control and with it.
+# --help explains the options. The crate is measured twice, without its feature fp-control and with it.
 #
 # Installs what that needs and is missing: a C++ compiler and boost.context from Debian, Python's
 # greenlet from PyPI into an environment of its own under Cargo's target directory.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the programs of tests/boards on emulated boards, without an operating system, and says what
-# a greenlet takes there.
+# Runs the programs of tests/boards on emulated boards, without an operating system, and measures the memory
+# that a greenlet takes there.
 #
 #   ci/boards.sh [target…]         default: all, see tests/boards/.cargo/config.toml
 #

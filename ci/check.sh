@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what no test sees: format, lints, scripts, documentation, and what a package holds.
-# Does all of them, says at the end which failed, and fails if any did.
+# Checks what no test checks: format, lints, scripts, documentation, and the contents of the package.
+# Runs all checks, lists at the end which failed, and fails if any did.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts need of Debian and of rustup, where the machine lacks it. To be sourced.
+# Installs what scripts need of Debian and of rustup, if it is missing. Source this.
 
 # as_root COMMAND…
 as_root() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures what the crate costs those who build, embed and read it: seconds to build from clean and
-# crates to build, beside corosensei, size of the package, and lines of each layer.
+# Measures what the crate costs to build, embed and read: seconds and number of crates of a clean build,
+# beside corosensei; size of the package; lines of each layer.
 #
 #   ci/measures.sh [ROUNDS]         default: 5, of which it takes the median
 #

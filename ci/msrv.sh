@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the crate with the oldest Rust that it promises to build with, and with the oldest
-# dependencies that Cargo.toml allows.
+# Builds the crate with the oldest Rust that Cargo.toml promises, and with the oldest dependencies that it
+# allows.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Checks what only a release asks: that the change log has a heading for it, that the address of the
-# repository is set, that a tag has its version, that the package builds and its examples run without
-# the rest of the repository, that docs.rs will build its pages, that no dependency has an unwanted
-# licence or a known fault, and that nothing public has changed that the version does not admit.
-# Publishes nothing.
+# Checks what only a release needs: the changelog has a heading for it; the address of the repository is
+# set; a tag has its version; the package builds, and its examples run without the rest of the
+# repository; docs.rs will build its pages; no dependency has an unwanted licence or a known
+# vulnerability; and the version admits all changes of the public API. Publishes nothing.
 #
 #   ci/release.sh
 #
-# Does all of them, says at the end which failed, and fails if any did. Installs cargo-deny and
+# Runs all checks, lists at the end which failed, and fails if any did. Installs cargo-deny and
 # cargo-semver-checks under Cargo's target directory where they are missing, which takes minutes.
 # Needs a network: for the registry, and for the list of known faults.
 set -euo pipefail

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# For scripts that do several things: all are done, and what failed, why, or was skipped is said at
-# the end. To be sourced, by what has set pipefail.
+# For scripts that run several steps: runs all of them, and lists at the end what failed or was skipped, and
+# why. Source this after setting pipefail.
 
 # What the steps print is kept until the end, where a log that is cut short is still read; beside it
 # the names of those that failed, and how long each took, one a line.
