@@ -2,10 +2,10 @@
 
 #![cfg(windows)]
 
-use std::{cell::Cell, fmt, hint::black_box, mem::MaybeUninit};
+use std::{arch::asm, cell::Cell, fmt, hint::black_box, mem::MaybeUninit, ptr};
 
 use greenlet::{
-    Builder, Root, enter,
+    Builder, Child, Root, enter,
     raw::{Context, Departure, Message, Stack, StackLimits, set_overflow_hook},
     report_stack_overflow,
 };
@@ -92,7 +92,7 @@ fn s26_a_hook_names_the_stack_of_a_raw_context() {
             set_overflow_hook(Some(name));
             MAIN.with(|main| {
                 greedy.set_parent(main);
-                greedy.prepare(stack.top(), recurse_at_once, std::ptr::null_mut());
+                greedy.prepare(stack.top(), recurse_at_once, ptr::null_mut());
                 let message = Message {
                     word: MaybeUninit::uninit(),
                     kind: 0,
@@ -104,6 +104,79 @@ fn s26_a_hook_names_the_stack_of_a_raw_context() {
         return;
     };
     ended.assert_aborted_with(&["the raw context has overflowed"]);
+}
+
+/// What the thread's environment block says of the running stack.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Words {
+    base: usize,
+    limit: usize,
+    deallocation: usize,
+    guaranteed: u32,
+}
+
+impl Words {
+    #[inline(never)]
+    fn now() -> Self {
+        let (base, limit, deallocation, guaranteed);
+        // SAFETY: reads words of this thread.
+        unsafe {
+            asm!(
+                "mov {base}, gs:[0x8]",
+                "mov {limit}, gs:[0x10]",
+                "mov {deallocation}, gs:[0x1478]",
+                "mov {guaranteed:e}, gs:[0x1748]",
+                base = out(reg) base,
+                limit = out(reg) limit,
+                deallocation = out(reg) deallocation,
+                guaranteed = out(reg) guaranteed,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        let words = Self {
+            base,
+            limit,
+            deallocation,
+            guaranteed,
+        };
+        let here = ptr::from_ref(&words).addr();
+        assert!(
+            deallocation < limit && limit <= here && here < base,
+            "{here:#x} in {words:#x?}"
+        );
+        words
+    }
+}
+
+#[test]
+fn the_words_of_the_thread_are_those_of_the_running_stack() {
+    let of_thread = Words::now();
+    enter(|me: &Root<Words>| {
+        let new = || {
+            let body = |me: &Child<(), _>, ()| {
+                me.switch_to_parent(Words::now())?;
+                Ok(Words::now())
+            };
+            Builder::new()
+                .stack_size(64 * 1024)
+                .build(me, body)
+                .unwrap()
+        };
+        let greenlets = [new(), new()];
+        let first = greenlets.each_ref().map(|it| {
+            let words = me.switch(it, ()).unwrap();
+            let usage = it.stack_usage().unwrap();
+            assert_eq!(words.base - words.limit, usage.size);
+            assert_eq!(words.guaranteed, 32 * 1024);
+            words
+        });
+        assert_ne!(first[0], first[1]);
+        let again = greenlets.each_ref().map(|it| me.switch(it, ()).unwrap());
+        assert_eq!(again, first);
+    });
+    // Its limit goes down while the stack grows.
+    let limit = Words::now().limit;
+    assert_eq!(Words::now(), Words { limit, ..of_thread });
 }
 
 /// The system looks for handlers within the limits that the thread's words say.
