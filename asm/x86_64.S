@@ -5,10 +5,10 @@
 //      control bits of MXCSR and the x87 control word belong to the caller.
 //      Direction flag and x87 mode are as at any call: clear, and not in MMX mode.
 //
-// GREENLET_FP_CONTROL (feature `fp-control`) is for the control words. Without it they are the
-// thread's and not touched: right for programs that leave them alone, as Rust demands.
+// GREENLET_FP_CONTROL (feature `fp-control`) saves the control words. Without it they belong to the
+// thread and are not touched, which suits programs that do not change them, as Rust requires.
 //
-// Assumes nothing but that ABI. Four parts of this file must agree: the register table, CONTEXT_*,
+// Assumes only that ABI. Four parts of this file must agree: the register table, CONTEXT_*,
 // the stores and loads, and the CFI of both routines. src/arch/ is checked against CONTEXT_* when it
 // compiles.
 //
@@ -52,9 +52,9 @@ LAYOUT(x87cw, CONTEXT_X87CW)
 #endif
 LAYOUT(size, CONTEXT_SIZE)
 
-// What HOP reads besides: a byte behind the context and its parent link, and what it is if the
-// context may be resumed; and what it answers if it may not. They are the tree's (src/tree/block.rs,
-// src/tree/message.rs), which is checked against them when it compiles.
+// HOP also reads a byte behind the context and its parent link: the state of the greenlet (src/tree/block.rs).
+// It is HOP_ACTIVE if the context may be resumed. If not, HOP returns the kind HOP_REFUSED
+// (src/tree/message.rs). Both files are checked against these when they compile.
 #ifdef GREENLET_FP_CONTROL
 #define HOP_STATE   48
 #else
@@ -66,9 +66,9 @@ LAYOUT(state, HOP_STATE)
 LAYOUT(active, HOP_ACTIVE)
 LAYOUT(refused, HOP_REFUSED)
 
-// GREENLET_THREAD_WORDS: the two thread-local words at the end of this file are there, for programs
-// with `std` that tell no sanitizer of their switches.
-#define WORD_RUNNING 0                  // the context that runs; other words of it are the tree's
+// GREENLET_THREAD_WORDS: this file has the two thread-local words at its end. They are for programs
+// with `std` and without a feature for sanitizers.
+#define WORD_RUNNING 0                  // the running context, or another value that the tree stores
 #define WORD_HOT     8                  // see TAKE_HOT
 LAYOUT(running, WORD_RUNNING)
 
@@ -92,35 +92,35 @@ LAYOUT(running, WORD_RUNNING)
 //   rbx rbp rsp, MXCSR control bits, x87 control word   as on entry
 //   all others are undefined; the `asm!` declares them clobbered.
 //
-// HOP: the same if rdi is the thread's running context and the byte HOP_STATE of the context in rsi
-// is HOP_ACTIVE; the running context is then the one in rsi. Otherwise nothing is done, and after the
-// text rdx and rsi are as on entry, and rcx is HOP_REFUSED. One path for both answers: the caller
-// looks at the kind, as it must in any case.
+// HOP: switches if rdi is the thread's running context and the byte HOP_STATE of the context in rsi is
+// HOP_ACTIVE. The context in rsi is then the running one. Otherwise HOP does nothing: after the text rdx
+// and rsi are as on entry, and rcx is HOP_REFUSED. Both cases continue at the same place, because the
+// caller tests the kind in any case.
 //
-// There is neither a call that does not return nor a ret. So the processor's return-address predictor
-// is not disturbed, and the frames around the switch return as predicted. Each place in a program that
-// switches has a jump of its own, which is predicted by the usual target of that place.
+// There is no ret, and every call returns as usual. So the processor's return-address predictor is not
+// disturbed, and the frames around the switch return as predicted. Each place in a program that switches
+// has a jump of its own, which is predicted by the usual target of that place.
 //
 // Nothing is written to a stack except by the call in THREAD_WORDS, which returns. So a signal may
 // arrive anywhere. The unwind table of the function around the text is wrong between the load of rbx
 // and the jump (3 instructions): an unwinder that a signal handler starts there finds wrong frames.
 
-    // rax = where the thread's words are, from fs. In a shared object this calls the dynamic
+    // rax = the offset of the thread's words from fs. In a shared object this calls the dynamic
     // linker's resolver, which changes rax only ("Thread-Local Storage Descriptors for IA32 and
-    // AMD64/EM64T", section "Descriptor Calls"). That of glibc before 2.40 also changes vector
-    // registers when it allocates (glibc bug 31372): each `asm!` with this text in it declares them
-    // clobbered. In a program the linker makes two plain instructions of it. Neither takes static TLS
-    // of a program that loads the object.
+    // AMD64/EM64T", section "Descriptor Calls"). The resolver of glibc before 2.40 also changes vector
+    // registers when it allocates (glibc bug 31372), so each `asm!` with this text declares them
+    // clobbered. In an executable the linker replaces the call by two plain instructions. In neither
+    // case does a shared object need static TLS.
     .macro THREAD_WORDS
     lea rax, [rip + SYM(words)@tlsdesc]
     call qword ptr [rax + SYM(words)@tlscall]
     .endm
 
-    // Takes rsi from a thread-local word if it is the context there. The context that many others
-    // go back to is in that word. Its address is then known early, and does not come off a
-    // stack that may not be in the cache: the processor goes ahead on a predicted branch, and the
-    // cache misses of many greenlets overlap. A context that leaves for another than that one is the
-    // next to be there. Equal addresses are the same context, so the word cannot be stale.
+    // Loads rsi from a thread-local word if the word is equal to it. The word holds the context that
+    // many others switch back to. The branch is predicted, so the processor has the address early and
+    // need not wait for the value in rsi, which may come from a stack that is not in the cache. So the
+    // cache misses of many greenlets overlap. If the word is not equal to rsi, the caller's context is
+    // stored in it for the next switch. The word cannot be stale: equal addresses are the same context.
     .macro TAKE_HOT
     mov r9, fs:[rax + WORD_HOT]
     cmp rsi, r9
@@ -134,8 +134,8 @@ LAYOUT(running, WORD_RUNNING)
 4:
     .endm
 
-    // The registers go to the context in rdi; rax has the resume address. From here on it can be
-    // resumed.
+    // Stores the registers in the context in rdi; rax has the resume address. The context can be
+    // resumed from here on.
     .macro SAVE
 #ifdef GREENLET_FP_CONTROL
     stmxcsr [rdi + CONTEXT_MXCSR]
@@ -147,10 +147,10 @@ LAYOUT(running, WORD_RUNNING)
     mov [rdi + CONTEXT_RBX], rbx
     .endm
 
-    // Goes on in `resume` if control words differ from those stored at rdi. They are not loaded where
-    // they do not: to load MXCSR takes tens of nanoseconds on some processors (Intel) if a sticky
-    // flag changes by it. Each field is read back with a load of its store's width: a wider one would
-    // wait for both stores to leave the store buffer.
+    // Jumps to `resume` if the control words of rsi differ from those of rdi. If they are equal they are
+    // not loaded, because loading MXCSR takes tens of nanoseconds on some processors (Intel) if it changes
+    // a sticky flag. Each field is loaded with the width of its store: a wider load would wait for both
+    // stores to leave the store buffer.
     .macro COMPARE_CONTROL
 #ifdef GREENLET_FP_CONTROL
     mov r8d, [rdi + CONTEXT_MXCSR]
@@ -163,7 +163,7 @@ LAYOUT(running, WORD_RUNNING)
 #endif
     .endm
 
-    // The registers of the context in rsi.
+    // Loads the registers of the context in rsi and jumps to its resume address.
     .macro LOAD
     mov rax, [rsi + CONTEXT_RESUME]
     mov rbx, [rsi + CONTEXT_RBX]
@@ -210,10 +210,10 @@ LAYOUT(running, WORD_RUNNING)
 #endif
 
 // ---------------------------------------------------------------------------------------
-// What follows is assembled on its own.
+// The rest of this file is assembled by itself.
 
-    // The unwind rules where rsi has the context to resume: the caller is the frame in which that
-    // one waits.
+    // Unwind rules where rsi has the context to resume: the caller is the frame in which that context
+    // is suspended.
     //   CFA  DW_CFA_def_cfa_expression (0x0f), 3 bytes:
     //          0x74 0x10   DW_OP_breg4 (rsi) + CONTEXT_RSP
     //          0x06        DW_OP_deref
@@ -249,17 +249,17 @@ END_FUNCTION SYM(resume)
 #endif
 
 // ---------------------------------------------------------------------------------------
-// entry: the bottom of every greenlet's stack. Resumed, never called: a new greenlet's context
-// names `entry_pc` as its resume address.
+// entry: the routine at the bottom of every greenlet's stack. It is resumed, never called: the context of
+// a new greenlet has `entry_pc` as its resume address.
 //
-// On entry, out of that context and from the switch
+// On entry, from that context and from the switch
 //   rbx      argument
-//   rbp      address of the parent link: there lies the address of the parent's context
+//   rbp      address of the word that holds the address of the parent's context
 //   rdx rcx  the first message: word and kind
 //   rsp      a multiple of 16, and at it
 //              0   start: extern "C" fn(argument, word, kind, *mut Departure)
-// `start` returns when the greenlet is finished and has then filled in the Departure: which context
-// is resumed, with what. Its stack is never used again.
+// `start` fills in the Departure (which context is resumed with which message) and returns when the
+// greenlet has finished. Its stack is never used again.
 //
 // Unwinding: the caller of `entry` is the frame in which the parent waits.
 //   CFA  DW_CFA_def_cfa_expression (0x0f), 6 bytes:
@@ -272,7 +272,7 @@ END_FUNCTION SYM(resume)
 //     rbp (6)   0x76 0x00 0x06 0x23 0x00   the parent's context + CONTEXT_RBP
 //     rbx (3)   0x76 0x00 0x06 0x23 0x18   the parent's context + CONTEXT_RBX
 //   r12-r15 are undefined (DW_CFA_undefined): the parent's frame has saved its own.
-// A signal frame, so that gdb takes a parent whose stack lies below its child's.
+// It is marked as a signal frame, because gdb would reject a parent whose stack lies below its child's.
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
@@ -310,7 +310,7 @@ END_FUNCTION SYM(entry)
 
 #ifdef GREENLET_THREAD_WORDS
 // ---------------------------------------------------------------------------------------
-// words: two of each thread, WORD_*.
+// words: the two thread-local words, WORD_*.
 
     .section .tbss, "awT", %nobits
     .hidden SYM(words)
