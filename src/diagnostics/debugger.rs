@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// To be changed with the layout of anything here, or with what the offsets mean.
+/// The version of this layout. Change it with the layout of anything here, or with the meaning of an offset.
 const VERSION: usize = 3;
 
-/// Where the greenlets' threads are listed, and how to read what lies there.
+/// The list of threads with greenlets, and the offsets by which a debugger reads them.
 #[repr(C)]
 struct Anchor {
     magic: [u8; 8],
@@ -27,8 +27,8 @@ struct Anchor {
     first: AtomicPtr<Place>,
 }
 
-/// In a section of its own, which a debugger finds without symbols: one for each version of the
-/// crate, and each library that has it linked in.
+/// The anchor lies in a section of its own, which a debugger finds without symbols. There is one for each version of
+/// the crate, and for each library that it is linked into.
 #[used]
 #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__greenlet"))]
 #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".greenlet"))]
@@ -52,27 +52,27 @@ static ANCHOR: Anchor = Anchor {
     first: AtomicPtr::new(ptr::null_mut()),
 };
 
-/// One thread's place in the list. It stays there for ever and serves one thread after the
-/// other, so that neither a lock is needed nor anything is in disorder after a fork.
+/// One thread's entry in the list. It stays in the list for ever and serves one thread after the other, so the list
+/// needs no lock and is valid after a fork.
 #[repr(C)]
 struct Place {
     next: *const Place,
-    /// Null: it is free.
+    /// Null if the entry is free.
     thread: AtomicPtr<Thread>,
     /// The system's number of that thread; zero if it is not known.
     number: AtomicU64,
-    /// Where the address of the running greenlet's block is, with other bits besides.
+    /// The address of the word that holds the address of the running greenlet's block, with a tag bit.
     running: AtomicPtr<()>,
 }
 
-/// Holds this thread's place until the thread ends.
+/// Keeps this thread's entry until the thread ends.
 struct Shown(&'static Place);
 
 thread_local! {
     static SHOWN: Shown = Shown(Place::claim());
 }
 
-/// Shows this thread to debuggers until it ends. In the midst of its end there is no need.
+/// Shows this thread to debuggers until it ends. Does nothing while the thread ends.
 pub(crate) fn show() {
     let _ = SHOWN.try_with(|_| ());
 }
@@ -104,7 +104,7 @@ impl Place {
         }));
         let mut first = ANCHOR.first.load(Ordering::Acquire);
         loop {
-            // SAFETY: nobody else knows of it before it is in the list.
+            // SAFETY: nothing else refers to it before it is in the list.
             unsafe { (*place).next = first };
             match ANCHOR.first.compare_exchange_weak(
                 first,
@@ -127,7 +127,7 @@ impl Drop for Shown {
     }
 }
 
-/// By which a debugger knows the thread.
+/// Returns the number by which a debugger knows the thread.
 fn thread_number() -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     // SAFETY: asks only.

@@ -5,7 +5,7 @@
 
 use core::{fmt, mem};
 
-/// Panics are not caught here, so there is none to carry.
+/// The payload of a caught panic. Panics are not caught here, so there is none.
 pub(crate) enum Panic {}
 
 #[inline]
@@ -13,15 +13,14 @@ pub(crate) fn catch<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
     Ok(run())
 }
 
-/// Runs destructors. What their panic would unwind past is left undone, so that is the end.
+/// Runs destructors. A panic of theirs ends the program, because it must not unwind past the caller.
 pub(crate) fn contain(run: impl FnOnce()) {
     let end = EndOfUnwinding;
     run();
     mem::forget(end);
 }
 
-/// Not to be unwound past, in a program in which panics do unwind: one that comes out of a
-/// destructor meanwhile ends it.
+/// Ends the program when a panic unwinds past it: a panic in a destructor during unwinding aborts.
 struct EndOfUnwinding;
 
 impl Drop for EndOfUnwinding {
@@ -50,15 +49,15 @@ pub(crate) const fn was_exit(panic: &Panic) -> bool {
     match *panic {}
 }
 
-/// The board's panic handler has the last word.
+/// Panics with the message; the panic handler of the board decides how the program ends.
 #[cold]
 pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
     let _end = EndOfUnwinding;
     panic!("{why}")
 }
 
-/// A static of the one thread of execution: [`enter`](crate::enter) has its caller promise that
-/// there is only one.
+/// Declares a static of the only thread of execution. The caller of [`enter`](crate::enter) promises that there is
+/// only one.
 macro_rules! per_thread {
     (static $name:ident: $type:ty = $value:expr;) => {
         static $name: $crate::host::OnlyThread<$type> = $crate::host::OnlyThread($value);
@@ -66,11 +65,11 @@ macro_rules! per_thread {
 }
 pub(crate) use per_thread;
 
-/// What only the one thread uses.
+/// A value that only one thread uses.
 pub(crate) struct OnlyThread<T>(pub(crate) T);
 
-// SAFETY: one thread of execution uses this crate (contract of `enter`). Whoever finds it before
-// the first `enter` only reads: nothing of what is written is reached without a greenlet.
+// SAFETY: one thread of execution uses this crate (contract of `enter`). Before the first `enter` other threads
+// only read, because nothing is written without a greenlet.
 unsafe impl<T> Sync for OnlyThread<T> {}
 
 impl<T> OnlyThread<T> {

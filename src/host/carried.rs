@@ -1,11 +1,11 @@
 //! The crate's thread-locals under Miri.
 //!
-//! There each greenlet has a thread (`arch/miri.rs`), but a thread-local must have one value for all
-//! greenlets of a thread. So the values belong to a *home*, that of the thread which entered, and the
-//! threads of its greenlets use it.
+//! Under Miri each greenlet has a thread (`arch/miri.rs`), but all greenlets of a thread must share its
+//! thread-locals. So the values belong to a *home*, that of the thread which entered, and the threads of its
+//! greenlets use this home.
 //!
-//! The test's own thread-locals, and std's, do not follow. Of std's the crate uses one, the count
-//! of panics; [`others_unwind`] stands in for it.
+//! Thread-locals of the tests and of std are not shared this way. The crate uses one of std's, the count of panics,
+//! and replaces it by [`others_unwind`].
 
 use core::{
     any::Any,
@@ -41,7 +41,7 @@ static HOMES: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
 #[expect(dead_code, reason = "it keeps what it points to reachable")]
 struct Shared(&'static Home);
 
-// SAFETY: nobody uses it.
+// SAFETY: nothing uses it.
 unsafe impl Send for Shared {}
 
 std::thread_local! {
@@ -49,7 +49,7 @@ std::thread_local! {
     static END: End = const { End };
 }
 
-/// Drops what has a destructor when the thread ends whose home it is.
+/// Drops the values that have a destructor when the thread of the home ends.
 struct End;
 
 impl Drop for End {
@@ -62,13 +62,13 @@ impl Drop for End {
             entry.is_dropped = true;
             let value = entry.value;
             drop(values);
-            // SAFETY: made by `make`; whoever asks for it from now on is told that it is gone.
+            // SAFETY: `Box::into_raw` has made it. `is_dropped` keeps it from being used from now on.
             unsafe { ptr::drop_in_place(value) };
         }
     }
 }
 
-/// The home of the calling thread.
+/// Returns the home of the calling thread.
 pub(crate) fn home() -> &'static Home {
     HOME.get().unwrap_or_else(|| {
         let home = Box::leak(Box::new(Home {
@@ -84,7 +84,7 @@ pub(crate) fn home() -> &'static Home {
     })
 }
 
-/// To be called at the beginning of the thread of a greenlet.
+/// Makes the thread of a greenlet use a home. Called at the beginning of the thread.
 pub(crate) fn follow(home: &'static Home) {
     HOME.set(Some(home));
 }
@@ -99,15 +99,15 @@ pub(crate) fn while_suspended<R>(wait: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Is a suspended greenlet of this thread unwinding?
+/// Returns `true` if a suspended greenlet of this thread unwinds.
 pub(super) fn others_unwind() -> bool {
     home().unwinding.get() > 0
 }
 
-/// Has one value for each home. Used like [`std::thread::LocalKey`].
+/// A key with one value for each home, used like [`std::thread::LocalKey`].
 pub(crate) struct PerThread<T: 'static>(pub(crate) fn() -> T);
 
-/// The value has been dropped: the thread is ending.
+/// The error for a value that has been dropped because the thread is ending.
 #[derive(Debug)]
 pub(crate) struct Gone;
 

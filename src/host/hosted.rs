@@ -1,4 +1,4 @@
-//! With `std`.
+//! The host of programs with `std`.
 
 use core::{any::Any, fmt};
 use std::{
@@ -7,10 +7,10 @@ use std::{
     process, thread,
 };
 
-/// What a panic carries.
+/// The payload of a caught panic.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
-/// The payload that unwinds a greenlet which goes on switching after it was killed.
+/// The payload that unwinds a greenlet that goes on switching after it was killed.
 struct ExitUnwind;
 
 /// Runs `run` and catches its panic.
@@ -19,7 +19,7 @@ pub(crate) fn catch<R>(run: impl FnOnce() -> R) -> Result<R, Panic> {
     panic::catch_unwind(AssertUnwindSafe(run))
 }
 
-/// Runs destructors whose panic nobody can be told of, beyond what the panic hook said.
+/// Runs destructors and discards their panics, which the panic hook has reported.
 pub(crate) fn contain(run: impl FnOnce()) {
     let mut outcome = catch(run);
     // The payload may have a destructor of its own that panics, with a payload …
@@ -28,12 +28,12 @@ pub(crate) fn contain(run: impl FnOnce()) {
     }
 }
 
-/// Goes on with a caught panic.
+/// Resumes a caught panic.
 pub(crate) fn resume(panic: Panic) -> ! {
     panic::resume_unwind(panic)
 }
 
-/// Is this thread unwinding a panic?
+/// Returns `true` if this thread unwinds a panic.
 #[inline(always)]
 pub(crate) fn is_unwinding() -> bool {
     #[cfg(miri)]
@@ -53,7 +53,7 @@ pub(crate) fn counts_panics() -> bool {
     true
 }
 
-/// Unwinds the running greenlet, without the panic hook; `false` where panics abort.
+/// Unwinds the running greenlet, without the panic hook. Returns `false` where panics abort.
 pub(crate) fn unwind_to_exit() -> bool {
     if cfg!(panic = "unwind") {
         panic::resume_unwind(Box::new(ExitUnwind));
@@ -61,15 +61,15 @@ pub(crate) fn unwind_to_exit() -> bool {
     false
 }
 
-/// Is this the end of what [`unwind_to_exit`] began?
+/// Returns `true` if [`unwind_to_exit`] has raised this panic.
 pub(crate) fn was_exit(panic: &Panic) -> bool {
     panic.is::<ExitUnwind>()
 }
 
-/// Says why on standard error and aborts the process.
+/// Prints why on standard error and aborts the process.
 #[cold]
 pub(crate) fn abort(why: fmt::Arguments<'_>) -> ! {
-    // `eprintln!` would panic where nobody reads, and what was to end might catch that.
+    // `eprintln!` panics if standard error is closed, and the greenlet might catch that.
     let _ = writeln!(io::stderr(), "{why}; aborting");
     process::abort()
 }

@@ -4,9 +4,9 @@ use core::num::NonZeroU64;
 
 use super::StackError;
 
-/// Bytes in units of 4 KiB, rounded up: to the next unit up to 8 of them, then in four steps to
-/// each power of two. So at most a fifth of a stack was not asked for, and that is address space
-/// only; sizes that are powers of two stay as they are.
+/// A number of bytes, rounded up: to whole units of 4 KiB up to 8 units, and above that to one of four steps between
+/// two powers of two. So at most a fifth of a stack was not asked for, and this is only address space. Powers of two
+/// stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Step(u8);
 
@@ -35,17 +35,19 @@ impl Step {
     }
 }
 
-/// What stacks that can stand for each other have in common. In one word, so that comparing two is
-/// one instruction: from the lowest bits up a byte that is 1, the steps of the usable bytes and of the
-/// guard, 8 bits each, and the bytes above the stack, 32 bits.
+/// The size, guard and room above of a stack. Stacks of one shape can replace each other.
+///
+/// It is one word, so that a comparison is one instruction. From the lowest bits up: a byte that is 1, the steps of
+/// the usable bytes and of the guard (8 bits each), and the bytes above the stack (32 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape(NonZeroU64);
 
 impl Shape {
-    /// That of no stack.
+    /// The shape of no stack.
     pub(super) const NONE: Self = Self(NonZeroU64::MAX);
 
-    /// At least `size` usable bytes over at least `guard` bytes of guard, below `above` bytes.
+    /// Returns the shape of at least `size` usable bytes, above at least `guard` bytes of guard and below `above`
+    /// bytes of room.
     #[inline]
     pub(crate) const fn of(size: usize, guard: usize, above: u32) -> Result<Self, StackError> {
         match (Step::of(size), Step::of(guard)) {
@@ -67,7 +69,7 @@ impl Shape {
         self.step(2).bytes()
     }
 
-    /// Bytes above the stack that belong to it.
+    /// Returns the bytes of room above the stack.
     pub(super) fn above(self) -> usize {
         (self.0.get() >> 32) as usize
     }
