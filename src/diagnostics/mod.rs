@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `trace.rs` | a callback at every switch (feature `trace`) |
 //! | `snapshot.rs` | all greenlets of a thread, and the stacks of those that are suspended |
+//! | `frames.rs` | the names of frames, as a snapshot prints them |
 //! | `unwind.rs` | the frames of the running stack |
 //! | `overflow/` | the report of a stack overflow |
 //! | `debugger.rs` | where a debugger finds the greenlets of a stopped process |
@@ -11,6 +12,8 @@
 
 #[cfg(feature = "std")]
 pub(crate) mod debugger;
+#[cfg(feature = "std")]
+mod frames;
 #[cfg(feature = "std")]
 pub(crate) mod overflow;
 #[cfg(feature = "std")]

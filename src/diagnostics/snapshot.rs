@@ -1,19 +1,13 @@
 //! Backtraces and states of suspended greenlets, of one or of all of a thread (rules s24, s25).
 
-use core::{
-    fmt::{self, Write as _},
-    mem, ptr,
-};
+use core::{fmt, ptr};
 use std::{backtrace::Backtrace, collections::HashMap, sync::Arc};
 
 use crate::{
     Greenlet, WeakGreenlet,
-    diagnostics::unwind,
+    diagnostics::{frames::Frames, unwind},
     tree::{self, Block, Reach, Status, thread},
 };
-
-/// How many of the innermost frames a printed snapshot shows of each greenlet.
-const FRAMES_SHOWN: usize = 3;
 
 /// How much of its stack a greenlet uses, bytes; see [`Greenlet::stack_usage`].
 ///
@@ -154,10 +148,7 @@ impl fmt::Display for Snapshot {
             let end = by_parent.partition_point(|&child| parents[child] <= parent);
             by_parent[first..end].iter().rev().copied()
         };
-        let mut frames = Frames {
-            all: f.alternate(),
-            lines: HashMap::new(),
-        };
+        let mut frames = Frames::new(f.alternate());
         // A loop over a stack of places: a chain of parents may be long.
         let mut to_print: Vec<(usize, usize)> = children_of(None).map(|root| (root, 0)).collect();
         while let Some((place, depth)) = to_print.pop() {
@@ -194,97 +185,8 @@ fn print(
     Ok(())
 }
 
-/// The lines that say where greenlets are, made once for those that share a backtrace.
-struct Frames {
-    all: bool,
-    lines: HashMap<*const Backtrace, Vec<String>>,
-}
-
-impl Frames {
-    fn of(&mut self, backtrace: &Arc<Backtrace>) -> &[String] {
-        self.lines
-            .entry(Arc::as_ptr(backtrace))
-            .or_insert_with(|| OwnFrames::of(backtrace, self.all))
-    }
-}
-
-/// Collects, of the text of a backtrace, the names of the frames that belong neither to this
-/// crate nor to std, down to the bottom of the greenlet's own stack; of all of them, also where they
-/// are. The frames of a `Backtrace` cannot be had but as text, and each takes its time to be
-/// written: after the last that is wanted this is an error.
-struct OwnFrames {
-    all: bool,
-    frames: Vec<String>,
-    /// Does the last line that was complete begin the last frame?
-    is_at_frame: bool,
-    /// The beginning of a line.
-    line: String,
-}
-
-impl OwnFrames {
-    fn of(backtrace: &Backtrace, all: bool) -> Vec<String> {
-        let mut own = Self {
-            all,
-            frames: Vec::new(),
-            is_at_frame: false,
-            line: String::new(),
-        };
-        // It fails after the last frame that is wanted, and for no other reason.
-        let _ = write!(own, "{backtrace}");
-        own.frames
-    }
-
-    fn end_of_line(&mut self) -> fmt::Result {
-        const INTERNAL: [&str; 5] = ["greenlet::", "std::", "core::", "alloc::", "__rust_try"];
-        let line = self.line.trim();
-        let follows_frame = mem::replace(&mut self.is_at_frame, false);
-        let name = match line.split_once(": ") {
-            Some((number, name)) if number.parse::<u32>().is_ok() => name,
-            _ => {
-                if let (true, true, Some(frame)) = (self.all, follows_frame, self.frames.last_mut())
-                {
-                    frame.push(' ');
-                    frame.push_str(line);
-                }
-                return Ok(());
-            }
-        };
-        if name.starts_with("greenlet::tree::body::start") {
-            return Err(fmt::Error);
-        }
-        let path = name
-            .trim_start_matches(['<', '&'])
-            .trim_start_matches("mut ")
-            .trim_start_matches("dyn ");
-        // The bottom of the stack from which this was seen has a symbol of the switch core's.
-        let is_core = path.starts_with("greenlet_") && path.ends_with("_entry");
-        if is_core || INTERNAL.iter().any(|prefix| path.starts_with(prefix)) {
-            return Ok(());
-        }
-        self.frames.push(name.to_owned());
-        self.is_at_frame = true;
-        if !self.all && self.frames.len() == FRAMES_SHOWN {
-            return Err(fmt::Error);
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Write for OwnFrames {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for piece in text.split_inclusive('\n') {
-            self.line.push_str(piece);
-            if piece.ends_with('\n') {
-                self.end_of_line()?;
-                self.line.clear();
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Handles of all greenlets of the thread, of whatever inbox. Whatever the allocator does while they are
-/// inspected, they are there.
+/// Returns weak handles of all greenlets of the thread. They keep the blocks, whatever the allocator does while they
+/// are inspected.
 fn all_greenlets() -> Vec<WeakGreenlet<'static, ()>> {
     let mut all = Vec::new();
     // Nothing may be allocated while the list is walked: the allocator could change it.
@@ -300,8 +202,8 @@ fn all_greenlets() -> Vec<WeakGreenlet<'static, ()>> {
     all
 }
 
-/// Backtraces by the addresses of their frames, so that of many greenlets that wait at the same
-/// place only one is captured, and its names are looked up once.
+/// Backtraces by the addresses of their frames. Greenlets that wait at the same place share one, so it is captured
+/// once, and its names are looked up once.
 #[derive(Default)]
 struct Places {
     addresses: Vec<usize>,
