@@ -449,7 +449,9 @@ pub(crate) unsafe extern "C" fn traverse(
             }
             visit!(thread.trace.get(), visit, arg);
         }
-        green.saved.traverse(visit, arg)
+        // A main greenlet's frames end in the thread's state, which CPython frees with the thread,
+        // also where `fork` leaves that thread behind.
+        green.saved.traverse(!green.is_main(), visit, arg)
     }
 }
 

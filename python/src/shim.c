@@ -322,7 +322,8 @@ void greenlet_shim_free_chunks(struct saved *it)
             if (frame->owner == FRAME_OWNED_BY_THREAD)
 #endif
 
-int greenlet_shim_traverse(struct saved *it, visitproc visit, void *arg)
+// `frames`: also visits what the frames hold, where that is not left to the thread.
+int greenlet_shim_traverse(struct saved *it, bool frames, visitproc visit, void *arg)
 {
     Py_VISIT(it->context);
     Py_VISIT(it->exc_state.exc_value);
@@ -332,17 +333,20 @@ int greenlet_shim_traverse(struct saved *it, visitproc visit, void *arg)
 #endif
 #if SINCE(15)
     // Here no `tp_is_gc` can exempt a suspended greenlet from collection.
-    FOR_EACH_FRAME(it, frame) {
-        Py_VISIT(frame->frame_obj);
-        Py_VISIT(frame->f_locals);
-        _Py_VISIT_STACKREF(frame->f_funcobj);
-        _Py_VISIT_STACKREF(frame->f_executable);
-        int result = _PyGC_VisitFrameStack(frame, visit, arg);
-        if (result) {
-            return result;
+    if (frames) {
+        FOR_EACH_FRAME(it, frame) {
+            Py_VISIT(frame->frame_obj);
+            Py_VISIT(frame->f_locals);
+            _Py_VISIT_STACKREF(frame->f_funcobj);
+            _Py_VISIT_STACKREF(frame->f_executable);
+            int result = _PyGC_VisitFrameStack(frame, visit, arg);
+            if (result) {
+                return result;
+            }
         }
     }
 #endif
+    (void)frames;
     return 0;
 }
 

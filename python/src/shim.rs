@@ -33,7 +33,12 @@ unsafe extern "C" {
         end: *mut c_char,
     );
     fn greenlet_shim_free_chunks(it: *mut c_void);
-    fn greenlet_shim_traverse(it: *mut c_void, visit: visitproc, arg: *mut c_void) -> c_int;
+    fn greenlet_shim_traverse(
+        it: *mut c_void,
+        frames: bool,
+        visit: visitproc,
+        arg: *mut c_void,
+    ) -> c_int;
     fn greenlet_shim_clear(it: *mut c_void, frames: bool);
     fn greenlet_shim_has_frames(it: *const c_void) -> bool;
     fn greenlet_shim_drop_frames(it: *mut c_void) -> bool;
@@ -78,8 +83,14 @@ impl Saved {
         unsafe { greenlet_shim_free_chunks(self.ptr()) }
     }
 
-    pub(crate) unsafe fn traverse(&self, visit: visitproc, arg: *mut c_void) -> c_int {
-        unsafe { greenlet_shim_traverse(self.ptr(), visit, arg) }
+    /// Visits what it owns, and with `frames` what its frames hold.
+    pub(crate) unsafe fn traverse(
+        &self,
+        frames: bool,
+        visit: visitproc,
+        arg: *mut c_void,
+    ) -> c_int {
+        unsafe { greenlet_shim_traverse(self.ptr(), frames, visit, arg) }
     }
 
     /// Returns `true` if there are frames on its stack.

@@ -1,6 +1,8 @@
 """A child process has the thread that has forked, and none of the others."""
 
+import gc
 import os
+import sys
 import threading
 import unittest
 
@@ -58,6 +60,30 @@ class Forks(unittest.TestCase):
             os._exit(it.switch(7) if getcurrent() is it.parent else 1)
         self.assertEqual(os.waitstatus_to_exitcode(os.wait()[1]), 7)
         self.assertEqual(it.switch(1), 1)
+
+    def test_the_child_collects_although_other_threads_were_in_greenlets(self):
+        # Their thread states are freed in the child, and main greenlets are suspended on them.
+        there, done = threading.Barrier(9), threading.Event()
+
+        def body():
+            there.wait()
+            done.wait()
+        threads = [threading.Thread(target=lambda: greenlet.greenlet(body).switch())
+                   for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        there.wait()
+        if os.fork() == 0:
+            # Overwrites what was freed: small words, which are neither null nor addresses.
+            word = (65).to_bytes(8, sys.byteorder)
+            taken = [word * count for count in range(64, 4096, 8) for _ in range(2)]
+            gc.collect()
+            os._exit(7 if taken else 1)
+        code = os.waitstatus_to_exitcode(os.wait()[1])
+        done.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(code, 7)
 
 
 if __name__ == "__main__":
