@@ -20,6 +20,8 @@ mod pool;
 mod shape;
 #[cfg(feature = "std")]
 mod single;
+#[cfg(feature = "std")]
+mod slab;
 mod unguarded;
 
 pub use error::StackError;

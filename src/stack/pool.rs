@@ -1,7 +1,7 @@
 //! A pool of stacks, which are cut from slabs and kept for reuse.
 //!
-//! A slab is one mapping with many slots. A slot is a guard and a stack above it. All slots of one shape
-//! form a shelf. A stack that is given back stays on its shelf with its pages, so the next context finds
+//! A slab (`slab.rs`) is one mapping with many slots. A slot is a guard and a stack above it. All slots of
+//! one shape form a shelf. A stack that is given back stays on its shelf with its pages, so the next context finds
 //! them committed and in the cache. When there are more idle stacks with pages than a set number, the
 //! pages of the longest unused half go back to the system together: one by one they would cost more than
 //! a microsecond a stack.
@@ -10,43 +10,17 @@
 //! stack in use is unmapped when there are too many shelves or the system refuses memory. The number of
 //! idle stacks with pages is bounded over all shelves.
 
-use core::{fmt, mem, num::NonZeroUsize, ptr::NonNull};
-
-use static_assertions::const_assert_eq;
+use core::{fmt, mem, ptr::NonNull};
 
 use super::{
-    StackError, StackLimits,
-    mapping::{self, Mapping, page_size},
+    StackError, StackLimits, mapping,
     pages::{round_up_to_page, whole_guard},
     shape::Shape,
+    slab::{COLOUR, COLOURS, Slab, Slot},
 };
-
-/// The slots of a slab are at most so many bytes of address space.
-const MAX_SLAB: usize = if usize::BITS >= 64 { 1 << 30 } else { 1 << 23 };
-
-/// The first slab of a shelf has this many slots; each further one as many as there are.
-const FIRST_SLOTS: usize = 8;
-
-/// After so many slots of a slab one page is left out. A second-level TLB finds a page by the low bits
-/// of its number: where slots are an even number of pages, the tops of all stacks would compete for half
-/// of it, or less.
-const GROUP: usize = 64;
-
-/// Bytes of address space that are left to the rest of the program: it continues when a stack is refused,
-/// and its allocator must be able to map memory.
-const HEADROOM: usize = if usize::BITS >= 64 { 4 << 20 } else { 1 << 20 };
 
 /// With this many shelves, those without a stack in use are unmapped before another is added.
 const MOST_IDLE_SHELVES: usize = 32;
-
-/// Tops of stacks differ by a multiple of this, a cache line …
-const COLOUR: usize = 64;
-/// … and are so many: tops at the same offset in every page would compete for the same few
-/// sets of the first-level cache. What they cost is added to each slot.
-const COLOURS: usize = 16;
-
-// Where a page ends, a period of colours does ([`Slot::below`]); no page is smaller than this.
-const_assert_eq!(4096 % (COLOUR * COLOURS), 0);
 
 /// A pool of guarded stacks of any size, which maps many at a time and keeps them for reuse. It is a plain value
 /// without thread-local state, and may move between threads.
@@ -102,19 +76,6 @@ struct Shelf {
     in_use: usize,
 }
 
-struct Slab {
-    mapping: Mapping,
-    slots: usize,
-    /// Slots that have been handed out at least once; they come first.
-    cut: usize,
-    /// Slots that have their guard; they come first.
-    guarded: usize,
-}
-
-/// The low end of a slot.
-#[derive(Clone, Copy)]
-struct Slot(NonNull<u8>);
-
 /// A stack taken from a [`Pool`]. [Give it back](Pool::give_back) to that pool: a stack that is dropped instead
 /// stays mapped for ever.
 ///
@@ -158,7 +119,7 @@ impl PooledStack {
     pub fn limits(&self) -> StackLimits {
         const ROUNDS: &str = "it was rounded when the shelf was made";
         let end = self.top().wrapping_add(self.shape.above());
-        let end = end.map_addr(|end| end.next_multiple_of(COLOUR * COLOURS));
+        let end = end.map_addr(|end| end.next_multiple_of(COLOURS));
         let bottom = end.wrapping_sub(room(self.shape).expect(ROUNDS));
         let guard = bottom.wrapping_sub(whole_guard(self.shape.guard()).expect(ROUNDS));
         StackLimits::new(guard, bottom, self.top())
@@ -184,7 +145,7 @@ impl fmt::Debug for PooledStack {
 /// Bytes of a slot without its guard.
 fn room(shape: Shape) -> Result<usize, StackError> {
     let bytes = shape.usable();
-    match bytes.checked_add(shape.above() + COLOUR * COLOURS) {
+    match bytes.checked_add(shape.above() + COLOURS) {
         Some(room) => round_up_to_page(room),
         None => Err(StackError::TooLarge { bytes }),
     }
@@ -383,7 +344,7 @@ impl Shelf {
 
     /// A slot that was never used, with its guard.
     fn cut(&mut self) -> Result<Slot, StackError> {
-        if self.slabs.last().is_none_or(|slab| slab.cut == slab.slots) {
+        if self.slabs.last().is_none_or(Slab::is_used_up) {
             self.add_slab()?;
         }
         let slab = self.slabs.last_mut().expect("just looked at or pushed");
@@ -427,108 +388,4 @@ impl Shelf {
 /// Makes room for `count` more.
 fn reserve<T>(list: &mut Vec<T>, count: usize) -> Result<(), StackError> {
     list.try_reserve(count).map_err(|_| StackError::OutOfMemory)
-}
-
-impl Slab {
-    /// Maps a slab for a shelf that has `there` slots: as many again, or fewer if the system
-    /// refuses that.
-    fn new(stride: usize, there: usize) -> Result<Self, StackError> {
-        let most = (MAX_SLAB / stride).max(1);
-        let mut slots = there.max(FIRST_SLOTS).min(most);
-        loop {
-            match map_within_limits(bytes_of(slots, stride)) {
-                Ok(mapping) => {
-                    return Ok(Self {
-                        mapping,
-                        slots,
-                        cut: 0,
-                        guarded: 0,
-                    });
-                }
-                Err(error) if slots == 1 => return Err(error),
-                Err(_) => slots /= 2,
-            }
-        }
-    }
-
-    /// The low end of one of its slots.
-    fn slot(&self, index: usize, stride: usize) -> *mut u8 {
-        self.mapping.start().wrapping_add(bytes_of(index, stride))
-    }
-
-    fn contains(&self, slot: Slot) -> bool {
-        let start = self.mapping.start().addr();
-        (start..start + self.mapping.len()).contains(&slot.0.addr().get())
-    }
-
-    /// A slot that was never used, with its guard.
-    fn cut(&mut self, stride: usize, guard: usize) -> Result<Slot, StackError> {
-        if self.cut == self.guarded {
-            self.install_guards(stride, guard)?;
-        }
-        let slot = self.slot(self.cut, stride);
-        self.cut += 1;
-        Ok(Slot(
-            NonNull::new(slot).expect("a mapping is not at address zero"),
-        ))
-    }
-
-    fn install_guards(&mut self, stride: usize, guard: usize) -> Result<(), StackError> {
-        // Ahead of their first use, those of one group.
-        let count = mapping::MOST_AT_ONCE
-            .min(self.slots - self.guarded)
-            .min(GROUP - self.guarded % GROUP);
-        let first = self.slot(self.guarded, stride);
-        // SAFETY: the low ends of slots that were never handed out.
-        let at_once = unsafe { mapping::guard_at_once(first, stride, guard, count) };
-        self.guarded += at_once;
-        for index in at_once..count {
-            let start = first.wrapping_add(index * stride);
-            // SAFETY: a slot that was never handed out.
-            match unsafe { mapping::lay_out(start, guard, stride) } {
-                Ok(()) => self.guarded += 1,
-                // Those that have theirs can be used.
-                Err(_) if self.cut < self.guarded => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Bytes of so many slots of a slab, with the pages between groups of them. They fit: more slots than
-/// one are at most [`MAX_SLAB`], and the pages are fewer bytes than the slots.
-fn bytes_of(slots: usize, stride: usize) -> usize {
-    slots * stride + slots / GROUP * page_size()
-}
-
-/// Maps `bytes` if [`HEADROOM`] can be mapped besides.
-fn map_within_limits(bytes: usize) -> Result<Mapping, StackError> {
-    let mapping = Mapping::new(bytes)?;
-    match Mapping::new(HEADROOM) {
-        Ok(_) => Ok(mapping),
-        Err(StackError::Map { errno, .. }) => Err(StackError::Map { bytes, errno }),
-        Err(other) => Err(other),
-    }
-}
-
-impl Slot {
-    /// The address just above its stack, given the bytes from one slot to the next and those that
-    /// lie above each stack.
-    fn top(self, stride: usize, above: usize) -> NonNull<u8> {
-        // Fibonacci hashing: neighbouring slots get colours that are far apart.
-        let page = self.0.addr().get() >> 12;
-        let colour = (page.wrapping_mul(0x9e37_79b9) >> 16) % COLOURS * COLOUR;
-        self.0
-            .map_addr(|start| start.saturating_add(stride - colour - above))
-    }
-
-    /// The slot with this top.
-    fn below(top: NonNull<u8>, stride: usize, above: usize) -> Self {
-        // A slot ends where a page does, and what lies above its stack ends less than all colours
-        // below that.
-        let end = (top.addr().get() + above).next_multiple_of(COLOUR * COLOURS);
-        let start = NonZeroUsize::new(end - stride).expect("a mapping is not at address zero");
-        Self(top.with_addr(start))
-    }
 }
