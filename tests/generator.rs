@@ -1,6 +1,6 @@
 //! Generators: what they yield, when they run, what they borrow, and how they end.
 
-use std::{cell::Cell, mem, rc::Rc};
+use std::{cell::Cell, error, fmt, mem, panic::panic_any, rc::Rc};
 
 use greenlet::{
     Builder, Current, Generator, Greenlet, KillError, Root, SwitchError, Thrown, Yielder, enter,
@@ -11,7 +11,7 @@ use crate::support::{
     census::{Census, Token},
     log::{Log, on_drop},
     number,
-    panics::{catch, text_of},
+    panics::{catch, quietly, text_of},
 };
 
 fn count<'e>(me: &Current<'e, ()>, to: u32) -> Generator<'e, u32> {
@@ -444,6 +444,34 @@ fn items_and_inputs_may_be_large_and_are_dropped_once() {
         refused.resume(token()).unwrap();
         refused.resume(token()).unwrap();
         assert!(refused.resume(token()).unwrap().is_none());
+    });
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn an_error_for_its_consumer_arrives_also_if_the_killed_generator_panics_twice() {
+    #[derive(Debug)]
+    struct Counted(#[expect(dead_code, reason = "it counts")] Token);
+
+    impl fmt::Display for Counted {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("counted")
+        }
+    }
+
+    impl error::Error for Counted {}
+
+    let census = Census::new();
+    let token = census.token();
+    enter(|me: &Root<()>| {
+        let fails = Greenlet::new(me, |_, ()| Err(Counted(token).into()));
+        let mut generator = Generator::<u8>::new(me, move |yielder, ()| {
+            // The error goes to the root, which stops waiting and kills the generator.
+            let _exit = yielder.switch(&fails, ());
+            panic_any(on_drop(|| panic!("the payload")))
+        });
+        let arrived = quietly(|| generator.resume(())).unwrap_err();
+        assert!(arrived.downcast_ref::<Counted>().is_some());
     });
     assert_eq!(census.alive(), 0);
 }

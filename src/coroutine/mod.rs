@@ -138,7 +138,23 @@ impl<I, Y, S, R> Coroutine<'_, I, Y, S, R> {
                 mem::forget(finish);
                 Ok(Resumed::Yielded(item))
             }
-            Err(thrown) => shared.ended(thrown).map(Resumed::Returned),
+            Err(thrown) => {
+                let end = shared.ended(thrown);
+                // Not while `end` is returned: it would leak if a destructor panicked then
+                // (rust-lang/rust#47949).
+                drop(finish);
+                end.map(Resumed::Returned)
+            }
+        }
+    }
+}
+
+impl<Y, S, R> Drop for Shared<Y, S, R> {
+    /// Drops a result that nobody has asked for. If its destructor panics, whoever ended the function does
+    /// not notice it, as in other kills (rule s16).
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            host::contain(|| drop(end));
         }
     }
 }
