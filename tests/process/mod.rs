@@ -5,6 +5,7 @@
 use std::{env, ffi::OsStr, process::Command};
 
 mod aborted;
+mod ending;
 #[cfg(unix)]
 mod fork;
 #[cfg(windows)]
@@ -12,12 +13,14 @@ mod restart;
 
 #[allow(unused_imports, reason = "each test uses its own part")]
 pub use aborted::is_abort;
+#[allow(unused_imports, reason = "each test uses its own part")]
+pub use ending::Ending;
 #[cfg(unix)]
 #[allow(unused_imports, reason = "each test uses its own part")]
-pub use fork::{Ending, in_child, pipe};
+pub use fork::{in_child, pipe};
 #[cfg(windows)]
 #[allow(unused_imports, reason = "one test uses it")]
-pub use restart::{Ending, again};
+pub use restart::again;
 
 /// A command that runs `program`, built for the test's own target.
 pub fn command(program: impl AsRef<OsStr>) -> Command {

@@ -2,27 +2,12 @@
 
 use std::{
     env,
-    process::{self, Command, ExitStatus},
+    process::{self, Command},
 };
 
+use super::Ending;
+
 const WHAT: &str = "GREENLET_TEST_AGAIN";
-
-/// How it ended, and what it wrote to standard error.
-#[derive(Debug)]
-pub struct Ending {
-    pub status: ExitStatus,
-    pub stderr: String,
-}
-
-impl Ending {
-    pub fn is_success(&self) -> bool {
-        self.status.success()
-    }
-
-    pub fn is_abort(&self) -> bool {
-        super::is_abort(self.status)
-    }
-}
 
 /// Does what `name` says in a process of its own. That one comes here, too, with the same name.
 pub fn again(name: &str, act: impl FnOnce()) -> Ending {
