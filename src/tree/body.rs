@@ -330,25 +330,31 @@ fn receiver_of(block: &Block, mut content: Content<Message>) -> (&Block, Content
             Err(refused) => refused,
         };
         match (&content, refusal) {
-            (Content::Value(_), _) => {
-                // The destructor of a value that is dropped may release the last handle to `at`.
+            // It could not be started, stays new and is passed over. The destructor of the value may release
+            // the last handle to it.
+            (Content::Value(_), Refusal::Stack(_)) => {
                 first = refcount::with_weak_count(at, |at| {
-                    // SAFETY: a block of its own kind. The value lies in it, and is used only here.
-                    let undeliverable = unsafe { (block.kind.undeliverable_value)(block, refusal) };
-                    content = Content::Thrown(undeliverable);
-                    // A parent that could not be started stays new and is passed over.
-                    if matches!(refusal, Refusal::Stack(_)) || at.is_dead() {
-                        ancestor(at)
-                    } else {
-                        at
-                    }
+                    content = undeliverable(block, refusal);
+                    ancestor(at)
                 });
+            }
+            // The destructor of the value may change which greenlets live. `at` may be a root on the stack
+            // (`root::with_current`), which no count keeps. So the search begins again.
+            (Content::Value(_), _) => {
+                content = undeliverable(block, refusal);
+                first = ancestor(block);
             }
             // A busy greenlet may not resume before the one that it waits for, which receives instead.
             (_, Refusal::Busy) => return (kill_in_progress::in_place_of(at), content),
             _ => lost(block),
         }
     }
+}
+
+/// Returns the error in place of the value that `block` has returned.
+fn undeliverable(block: &Block, why: Refusal) -> Content<Message> {
+    // SAFETY: a block of its own kind. The value lies in it, and is used only here.
+    Content::Thrown(unsafe { (block.kind.undeliverable_value)(block, why) })
 }
 
 fn ancestor(block: &Block) -> &Block {

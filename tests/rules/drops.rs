@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    hint::black_box,
     rc::Rc,
     sync::{
         Arc,
@@ -18,7 +19,7 @@ use crate::{
         Number,
         census::Census,
         child::child,
-        log::{Log, on_drop},
+        log::{Log, OnDrop, on_drop},
         number,
         panics::{catch, heard},
         suspended, unscoped,
@@ -331,4 +332,58 @@ fn s14_many_suspended_greenlets_end_with_the_thread_that_keeps_them() {
     });
     thread.join().unwrap();
     assert_eq!(ends.load(SeqCst), 1000);
+}
+
+/// What a value's destructor does.
+type AtDrop = OnDrop<Box<dyn FnOnce()>>;
+
+#[test]
+fn s7_a_root_may_end_while_a_value_that_it_did_not_take_is_dropped() {
+    let library = unscoped();
+    let log = Log::new();
+    let kept: Rc<RefCell<Vec<Greenlet<()>>>> = Rc::default();
+    // A greenlet whose only live ancestor is the root of a drop. That takes no such value, and the value's
+    // destructor resumes `waiting`. So the drop ends, and its root, while the destructor is suspended.
+    let dies_late = {
+        let (kept, log) = (Rc::clone(&kept), log.clone());
+        move |waiting: Greenlet<'static, ()>| {
+            let destructor = Rc::clone(&kept);
+            let value: AtDrop = on_drop(Box::new(move || {
+                library.enter(|me: &Current<()>| {
+                    destructor.borrow_mut().push(me.handle());
+                    me.switch(&waiting, ()).unwrap();
+                    log.add("the destructor goes on");
+                });
+            }));
+            let greenlet = library
+                .enter(|parent: &Current<AtDrop>| Greenlet::borrowing(parent, |_, ()| Ok(value)));
+            kept.borrow_mut().push(greenlet.clone());
+            greenlet
+        }
+    };
+    let victim = library.enter(|me: &Current<()>| {
+        let (main, log) = (me.handle(), log.clone());
+        let victim = Greenlet::new(me, move |me, ()| {
+            let _dropped = on_drop(move || {
+                library.enter(|me: &Current<()>| me.switch(&dies_late(me.handle()), ()).unwrap());
+                log.add("the victim ends");
+            });
+            me.switch(&main, ())
+        });
+        me.switch(&victim, ()).unwrap();
+        victim
+    });
+    drop(victim);
+    // Where the root of the drop was there is something else now.
+    black_box([usize::MAX; 512]);
+    let thrown = library.enter(|me: &Current<()>| {
+        let destructor = kept.borrow_mut().pop().unwrap();
+        me.switch(&destructor, ()).unwrap_err()
+    });
+    let said = thrown.to_string();
+    assert!(
+        said.starts_with("a greenlet returned a value that its parent could not take"),
+        "{said}"
+    );
+    assert_eq!(log.take(), ["the victim ends", "the destructor goes on"]);
 }
