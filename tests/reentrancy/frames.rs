@@ -45,6 +45,7 @@ fn enter_as(kind: Kind, script: u8, depth: u32) -> Result<(), Thrown> {
     fn run_root<I: Message>(script: u8, depth: u32) -> Result<(), Thrown> {
         unscoped().enter(|me: &Current<I>| {
             let root = Acting::new(me, None);
+            world::register(root.of(me.handle()).downgrade());
             run(&root, None, script, depth, Vec::new())
         })
     }

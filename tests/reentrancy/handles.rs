@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, mem};
 
-use greenlet::{Current, Greenlet, KillError, ParentError, WeakGreenlet};
+use greenlet::{Current, Greenlet, GreenletExit, KillError, ParentError, WeakGreenlet};
 
 use crate::{
     payloads::{A, B},
@@ -43,6 +43,11 @@ macro_rules! either {
 impl Handle {
     pub fn kill<I>(&self, me: &Current<I>) -> Result<(), KillError> {
         either!(self, greenlet => me.kill(greenlet))
+    }
+
+    /// Throws an exit at it, and returns whether that was not refused.
+    pub fn exit<I>(&self, me: &Current<I>) -> bool {
+        either!(self, greenlet => me.try_throw(greenlet, GreenletExit).is_ok())
     }
 
     fn place(&self) -> u64 {
