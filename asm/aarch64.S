@@ -1,33 +1,33 @@
-// Switch core for aarch64, AAPCS64. See x86_64.S for what the cores have in common;
-// the comments here say what differs.
+// Switch core for aarch64, AAPCS64. x86_64.S explains what the cores have in common; the comments
+// here explain the differences.
 //
-// ABI: "Procedure Call Standard for the Arm 64-bit Architecture",
-//      sections 6.1.1 "General-purpose Registers" (x19-x29, sp belong to the caller) and
-//      6.1.2 "SIMD and Floating-Point Registers" (so do the low 64 bits of v8-v15).
-//      FPCR is "a global register" there, which only "specific support functions that affect
-//      the global state of the application" modify: a callee does not restore it, and neither
-//      does this core. FPSR is status only. x18 is the platform's and is never touched.
+// ABI: "Procedure Call Standard for the Arm 64-bit Architecture" (AAPCS64), sections 6.1.1
+//      "General-purpose Registers" and 6.1.2 "SIMD and Floating-Point Registers". Callee-saved are
+//      x19-x29, sp, and the low 64 bits of v8-v15. FPCR is global state, which only functions that
+//      exist to change it modify: callees do not restore it, and neither does this core. FPSR holds
+//      status only. x18 may belong to the platform; the core does not access it.
 //
-// Return addresses are not signed here: pointer authentication keys may differ between
-// threads, and unwinders read the context's resume address as it is.
+// Assumes: nothing but that ABI.
 //
-// Assumes nothing but that ABI. Four parts of this file must agree: the register table, CONTEXT_*,
-// the stores and loads, and the CFI of `entry`. src/arch/mod.rs is checked against
-// CONTEXT_* when it compiles.
+// Pointer authentication: resume addresses are not signed. Keys may differ between threads, and
+// unwinders read the resume address from the context as it is.
 //
-// Registers of a suspended greenlet. They lie in its context, not on its stack:
+// These must agree: the register table, CONTEXT_*, the stores of SAVE, the loads of LOAD, and the
+// CFI of `entry`. src/arch/mod.rs is checked against CONTEXT_* when it compiles.
+//
+// Registers of a suspended greenlet. They lie at the beginning of its context, not on its stack:
 //
 //   offset  size  holds
-//        0     8  x29      } together a frame record, as the frame-pointer
-//        8     8  resume   } chain expects it: {previous x29, return address}
+//        0     8  x29      } a frame record, as frame-pointer unwinders
+//        8     8  resume   } expect it: {previous x29, return address}
 //       16     8  sp
 //       24     8  x19
-//       32        size
+//       32        end (CONTEXT_SIZE); the parent link follows (src/raw.rs)
 //
-// Registers of the caller that are left to the compiler: x20-x28, x30, v8-v15. The `asm!` that has
-// SWITCH in it declares them clobbered, so a caller of the switch saves those that hold a
-// live value. x29 and x19 cannot be left to it: it may need them to find its own frame.
-// (AAPCS64 6.1.1, 6.1.2: a subroutine preserves them. That subroutine is the compiler's.)
+// Registers of the caller that are left to the compiler: x20-x28, x30, v8-v15. The `asm!` that
+// includes SWITCH declares them clobbered, so the function around it saves those that hold a live
+// value (AAPCS64 6.1.1, 6.1.2: a subroutine preserves them). x29 and x19 cannot be declared
+// clobbered, because the compiler may need them to address the frame.
 
 #include "macros.h"
 
@@ -43,8 +43,8 @@ LAYOUT(stack_pointer, CONTEXT_SP)
 LAYOUT(argument, CONTEXT_X19)
 LAYOUT(size, CONTEXT_SIZE)
 
-// Branch target identification, asked for by -mbranch-protection: where a resume address leads
-// is a landing pad then.
+// With branch target identification (-mbranch-protection), the instruction at a resume address must
+// be a landing pad.
 #if defined(__ARM_FEATURE_BTI_DEFAULT)
 #define LANDING_PAD hint #36            // bti j
 #else
@@ -52,26 +52,28 @@ LAYOUT(size, CONTEXT_SIZE)
 #endif
 
 // ---------------------------------------------------------------------------------------
-// SWITCH: suspend the caller, resume another. Compiled in line, by src/arch/aarch64.rs.
+// SWITCH: suspends the caller and resumes another context. It is inlined by src/arch/aarch64.rs.
 //
 // On entry
 //   x0       the caller's context
-//   x1       the context to resume, whose registers an earlier SWITCH stored or Rust prepared
+//   x1       the context to resume; an earlier SWITCH stored its registers, or Rust prepared them
 //   x2 x3    the message: word and kind
-// When the caller is resumed, after the text
-//   x2 x3    the message, as the other side gave it
+// Behind the text, when the caller is resumed
+//   x2 x3    the message of the context that resumed it
 //   x29 x19 sp   as on entry
-//   all others are undefined; the `asm!` declares them clobbered.
+//   all others are undefined; the `asm!` declares them clobbered
 //
-// The unwind table of the function around the text is wrong between the load of x29 and the
-// jump (3 instructions).
+// Signals: between the load of x29 and the jump (3 instructions) the unwind table of the surrounding
+// function is wrong.
 
+    // Stores the registers in the context in x0, with x9 as the resume address.
     .macro SAVE
     mov x10, sp
-    stp x29, x9, [x0, #CONTEXT_X29]     // x9 has the resume address
+    stp x29, x9, [x0, #CONTEXT_X29]
     stp x10, x19, [x0, #CONTEXT_SP]
     .endm
 
+    // Loads the registers of the context in x1 and jumps to its resume address.
     .macro LOAD
     ldp x10, x19, [x1, #CONTEXT_SP]
     ldp x29, x9, [x1, #CONTEXT_X29]
@@ -88,14 +90,17 @@ LAYOUT(size, CONTEXT_SIZE)
     .endm
 
 // ---------------------------------------------------------------------------------------
-// What follows is assembled on its own.
+// The rest of this file is not inlined. `cc` assembles it.
+//
+// The unwind rules are DWARF expressions, as in x86_64.S. Registers have the numbers of "DWARF for the
+// Arm 64-bit Architecture" (AADWARF64), section "DWARF register names": x0-x30 are 0-30.
 
-    // The unwind rules where x1 has the context to resume: the caller is the frame in which that
-    // one waits.
-    //   CFA  DW_CFA_def_cfa_expression (0x0f), 3 bytes:
+    // Unwind rules while x1 holds the context to resume: the caller is the frame in which that
+    // context is suspended.
+    //   CFA: DW_CFA_def_cfa_expression (0x0f), 3 bytes:
     //          0x71 0x10   DW_OP_breg1 (x1) + CONTEXT_SP
     //          0x06        DW_OP_deref
-    //   DW_CFA_expression (0x10), 2 bytes each, for where a register lies:
+    //   Where a register lies: DW_CFA_expression (0x10), its number, 2 bytes:
     //     x30  0x71 0x08   DW_OP_breg1 (x1) + CONTEXT_RESUME
     //     x29  0x71 0x00   DW_OP_breg1 (x1) + CONTEXT_X29
     //     x19  0x71 0x18   DW_OP_breg1 (x1) + CONTEXT_X19
@@ -107,29 +112,41 @@ LAYOUT(size, CONTEXT_SIZE)
     .endm
 
 // ---------------------------------------------------------------------------------------
-// entry: the bottom of every greenlet's stack. Resumed, never called: a new greenlet's context
-// names `entry_pc` as its resume address.
+// entry: the routine at the bottom of every greenlet's stack. It calls `start`, and resumes the
+// context that `start` chooses. Nothing calls `entry`: the resume address of a new context is
+// `entry_pc`.
 //
-// On entry, out of that context and from the switch
-//   x19      argument
-//   x29      address of the parent link: there lies the address of the parent's context
-//   x2 x3    the first message: word and kind
-//   sp       a multiple of 16, and at it
-//              0   start: extern "C" fn(argument, word, kind, *mut Departure)
-// `start` returns when the greenlet is finished and has then filled in the Departure: which context
-// is resumed, with what. Its stack is never used again.
+// On entry
+//   from the new context
+//     x19    argument
+//     x29    address of the parent link, which points to the parent's context
+//     sp     a multiple of 16; at it: start
+//   from the switch
+//     x2 x3  the first message: word and kind
 //
-// Unwinding: the caller of `entry` is the frame in which the parent waits.
-//   CFA  DW_CFA_def_cfa_expression (0x0f), 6 bytes:
-//          0x8d 0x00   DW_OP_breg29 (x29) + 0   the parent link's address
+// start: extern "C" fn(argument, word, kind, *mut Departure). It returns when the greenlet has
+// finished. The Departure (src/arch/mod.rs) then says which context is resumed with which message.
+// The greenlet's stack is not used again.
+//
+// Stack while `start` runs, from its caller's sp up
+//   offset  size
+//        0     8  Departure.to
+//        8     8  Departure.word
+//       16     8  Departure.kind
+//       24     8  unused
+//       32     8  start; sp on entry points here
+//
+// Unwinding: the caller of `entry` is the frame in which the parent is suspended.
+//   CFA: DW_CFA_def_cfa_expression (0x0f), 6 bytes:
+//          0x8d 0x00   DW_OP_breg29 (x29) + 0   address of the parent link
 //          0x06        DW_OP_deref              the parent's context
-//          0x23 0x10   DW_OP_plus_uconst 16     where its sp lies (CONTEXT_SP)
+//          0x23 0x10   DW_OP_plus_uconst 16     address of its sp (CONTEXT_SP)
 //          0x06        DW_OP_deref
-//   DW_CFA_expression (0x10), 5 bytes each, for where a register lies:
+//   Where a register lies: DW_CFA_expression (0x10), its number, 5 bytes:
 //     x30  0x8d 0x00 0x06 0x23 0x08   the parent's context + CONTEXT_RESUME
 //     x29  0x8d 0x00 0x06 0x23 0x00   the parent's context + CONTEXT_X29
 //     x19  0x8d 0x00 0x06 0x23 0x18   the parent's context + CONTEXT_X19
-//   x20-x28 and d8-d15 are undefined (DW_CFA_undefined): the parent's frame has saved its own.
+//   x20-x28, d8-d15: DW_CFA_undefined. The parent's frame has saved those that it needs.
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
@@ -155,11 +172,11 @@ FUNCTION SYM(entry), 4
     .cfi_undefined d13
     .cfi_undefined d14
     .cfi_undefined d15
-    nop                                 // unwinders look up pc - 1: keep that in here
+    nop                                 // unwinders look up pc - 1, which must be in this table
 LABEL SYM(entry_pc)
     LANDING_PAD
     ldr x9, [sp]                        // start
-    sub sp, sp, #32                     // room for the Departure (24 bytes), rounded up to 16
+    sub sp, sp, #32                     // room for the Departure
     mov x0, x19                         // argument
     mov x1, x2                          // word
     mov x2, x3                          // kind
@@ -173,8 +190,10 @@ LABEL SYM(entry_pc)
 END_FUNCTION SYM(entry)
 
 #if defined(__ARM_FEATURE_BTI_DEFAULT)
-// GNU_PROPERTY_AARCH64_FEATURE_1_AND (0xc0000000): BTI (bit 0) only. Not PAC (bit 1), see
-// above; never GCS (bit 2): a switch does not move the guarded control stack.
+// The property note that -mbranch-protection asks for ("System V Application Binary Interface for the
+// Arm 64-bit Architecture", section "Program Property"). Of GNU_PROPERTY_AARCH64_FEATURE_1_AND
+// (0xc0000000) it claims BTI (bit 0). It does not claim PAC (bit 1), because resume addresses are not
+// signed; nor GCS (bit 2), because a switch does not change the guarded control stack.
     .section .note.gnu.property, "a", %note
     .p2align 3
     .long 4                             // size of the name

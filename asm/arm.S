@@ -1,40 +1,40 @@
-// Switch core for 32-bit ARM, in ARM, Thumb-2 or Thumb-1 code, for the base standard and for VFP. See
-// x86_64.S for what the cores have in common; the comments here say what differs.
+// Switch core for 32-bit ARM: ARM, Thumb-2 and Thumb-1 code, base standard and VFP. x86_64.S explains
+// what the cores have in common; the comments here explain the differences.
 //
-// ABI: "Procedure Call Standard for the Arm Architecture" (AAPCS32), sections 6.1.1 "Core
-//      registers", 6.1.2.1 "VFP register usage conventions" and 6.2.1.2 "Stack constraints at a
-//      public interface": r4-r11, sp, and d8-d15 where there are VFP registers, belong to the
-//      caller; sp is a multiple of 8. r9 may belong to the platform, which then wants it kept,
-//      too. The mode bits of FPSCR are global state: all greenlets of a thread share them.
+// ABI: "Procedure Call Standard for the Arm Architecture" (AAPCS32), sections 6.1.1 "Core registers",
+//      6.1.2.1 "VFP register usage conventions" and 6.2.1.2 "Stack constraints at a public interface".
+//      Callee-saved are r4-r11, sp and, with VFP, d8-d15. sp is a multiple of 8. r9 may belong to the
+//      platform, which then requires it to be preserved, too. The mode bits of FPSCR are global state:
+//      all greenlets of a thread share them.
 //      "Exception Handling ABI for the Arm Architecture" (EHABI), section 10.3 "Frame unwinding
 //      instructions".
 //
-// Assumes ARMv5T or newer (blx), or a Thumb-only processor. Five parts of this file must agree:
-// the register table, CONTEXT_*, the stores and loads, and the CFI and the EHABI table of `entry`.
-// src/arch/mod.rs is checked against CONTEXT_* when it compiles.
+// Assumes: that ABI, and ARMv5T or later (blx) or a Thumb-only processor.
 //
-// One text for the three instruction sets: Thumb-1 (Cortex-M0, M23) loads and stores r0-r7 only, so
-// the other registers pass through r4 and r5 everywhere. So does sp, for another reason as well: a
-// load to sp that is interrupted is repeated with a wrong address on Cortex-M3 and M4 (errata
-// 752419, 752770).
+// Three instruction sets, one text: Thumb-1 (Cortex-M0, M23) can load and store only r0-r7, so the
+// other registers are copied through r5 everywhere. For sp there is a second reason: an interrupted
+// load to sp is repeated with a wrong address on Cortex-M3 and M4 (errata 752419, 752770).
 //
-// Registers of a suspended greenlet. They lie in its context, not on its stack:
+// These must agree: the register table, CONTEXT_*, the stores of SAVE, the loads of LOAD, and the CFI
+// and the EHABI table of `entry`. src/arch/mod.rs is checked against CONTEXT_* when it compiles.
+//
+// Registers of a suspended greenlet. They lie at the beginning of its context, not on its stack:
 //
 //   offset  size  holds
-//        0     4  r11      } together a frame record
-//        4     4  resume   } (AAPCS32, 6.2.1.4 "The Frame Pointer"); in Thumb code resume is odd
+//        0     4  r11      } a frame record (AAPCS32, 6.2.1.4 "The Frame Pointer")
+//        4     4  resume   } bit 0 of resume is set in Thumb code
 //        8     4  sp
 //       12     4  r6
 //       16     4  r7
 //       20     4  r9
-//       24        size
+//       24        end (CONTEXT_SIZE); the parent link follows (src/raw.rs)
 //
-// Registers of the caller that are left to the compiler: r4, r5, r8, r10, lr, d8-d15. The `asm!`
-// that has SWITCH in it declares them clobbered, so a caller of the switch saves those in which it
-// has something. r11 or r7, the frame pointers of ARM and Thumb code, and r6 cannot be left to it: it
-// may need them to find its own frame; nor r9 where that is the platform's. d8-d15 are declared
-// also for ABIs without them: code for such an ABI on a processor that has them may use them.
-// (AAPCS32 6.1.1, 6.1.2.1: a subroutine preserves them. That subroutine is the compiler's.)
+// Registers of the caller that are left to the compiler: r4, r5, r8, r10, lr, d8-d15. The `asm!` that
+// includes SWITCH declares them clobbered, so the function around it saves those that hold a live
+// value (AAPCS32 6.1.1, 6.1.2.1: a subroutine preserves them). d8-d15 are declared for every ABI: code
+// for the base standard may use them on a processor that has them. r11 and r7, the frame pointers of
+// ARM and Thumb code, and r6 cannot be declared clobbered, because the compiler may need them to
+// address the frame; nor can r9 where it belongs to the platform.
 
 #include "macros.h"
 
@@ -59,7 +59,7 @@ LAYOUT(stack_pointer, CONTEXT_SP)
 LAYOUT(argument, CONTEXT_R6)
 LAYOUT(size, CONTEXT_SIZE)
 
-// EHABI tables name a personality routine, which comes with a system's unwinder.
+// An EHABI table names a personality routine, which the system's unwinder provides.
 #ifdef __unix__
 #define EHABI(...) __VA_ARGS__
 #else
@@ -72,30 +72,31 @@ LAYOUT(size, CONTEXT_SIZE)
 #else
     .arm
 #endif
-    // EHABI tables are for the program itself; CFI is for debuggers here.
+    // Debuggers read CFI. The program's own unwinder reads EHABI tables.
     .cfi_sections .debug_frame
 
 // ---------------------------------------------------------------------------------------
-// SWITCH: suspend the caller, resume another. Compiled in line, by src/arch/arm.rs.
+// SWITCH: suspends the caller and resumes another context. It is inlined by src/arch/arm.rs.
 //
 // On entry
 //   r0       the caller's context
-//   r1       the context to resume, whose registers an earlier SWITCH stored or Rust prepared
+//   r1       the context to resume; an earlier SWITCH stored its registers, or Rust prepared them
 //   r2 r3    the message: word and kind
-// When the caller is resumed, after the text
-//   r2 r3    the message, as the other side gave it
+// Behind the text, when the caller is resumed
+//   r2 r3    the message of the context that resumed it
 //   r6 r7 r9 r11 sp   as on entry
-//   all others are undefined; the `asm!` declares them clobbered.
+//   all others are undefined; the `asm!` declares them clobbered
 //
-// bx, because the two sides may differ in their instruction set; through r4, because bx lr is
-// predicted as a return.
+// Return-address prediction: the last jump is a bx, because the instruction sets of the two contexts may
+// differ. It goes through r4, because bx lr is predicted as a return.
 //
-// The unwind table of the function around the text is wrong between the load of r11 and the
-// jump (9 instructions).
+// Signals: between the load of r11 and the jump (9 instructions) the unwind table of the surrounding
+// function is wrong.
 
-    // r4 = where the caller goes on, with the Thumb bit. No macro of the compiler's tells which
-    // instruction set Rust code becomes, but the assembler knows: a nop has 4 bytes in ARM code and 2
-    // in Thumb code. In Thumb code adr counts from a multiple of 4: so 2 is at one, in SWITCH.
+    // r4 = the resume address, with bit 0 set in Thumb code. The preprocessor does not know for which
+    // instruction set rustc compiles. So the assembler measures the nop between 3 and 4 in SWITCH: it
+    // has 4 bytes in ARM code and 2 in Thumb code. adr of Thumb-1 code reaches only multiples of 4, so
+    // SWITCH aligns 2.
     .macro RESUME_ADDRESS
 #ifdef THUMB1
     adr r4, 2f
@@ -105,6 +106,7 @@ LAYOUT(size, CONTEXT_SIZE)
 #endif
     .endm
 
+    // Stores the registers in the context in r0, with r4 as the resume address.
     .macro SAVE
     mov r5, r11
     str r5, [r0, #CONTEXT_R11]
@@ -117,6 +119,7 @@ LAYOUT(size, CONTEXT_SIZE)
     str r5, [r0, #CONTEXT_R9]
     .endm
 
+    // Loads the registers of the context in r1 and jumps to its resume address.
     .macro LOAD
     ldr r4, [r1, #CONTEXT_RESUME]
     ldr r5, [r1, #CONTEXT_R11]
@@ -135,21 +138,24 @@ LAYOUT(size, CONTEXT_SIZE)
     SAVE
     LOAD
 3:
-    nop                                 // to be measured, never run
+    nop                                 // measured by RESUME_ADDRESS, never executed
 4:
     .p2align 2
 2:
     .endm
 
 // ---------------------------------------------------------------------------------------
-// What follows is assembled on its own.
+// The rest of this file is not inlined. `cc` assembles it.
+//
+// The unwind rules are DWARF expressions, as in x86_64.S. Registers have the numbers of "DWARF for the
+// Arm Architecture" (AADWARF32), section "DWARF register names": r0-r15 are 0-15, so lr is 14.
 
-    // The unwind rules where r1 has the context to resume: the caller is the frame in which that
-    // one waits.
-    //   CFA  DW_CFA_def_cfa_expression (0x0f), 3 bytes:
+    // Unwind rules while r1 holds the context to resume: the caller is the frame in which that
+    // context is suspended.
+    //   CFA: DW_CFA_def_cfa_expression (0x0f), 3 bytes:
     //          0x71 0x08   DW_OP_breg1 (r1) + CONTEXT_SP
     //          0x06        DW_OP_deref
-    //   DW_CFA_expression (0x10), 2 bytes each, for where a register lies:
+    //   Where a register lies: DW_CFA_expression (0x10), its number, 2 bytes:
     //     lr (14)  0x71 0x04   DW_OP_breg1 (r1) + CONTEXT_RESUME
     //     r11      0x71 0x00   DW_OP_breg1 (r1) + CONTEXT_R11
     //     r6       0x71 0x0c   DW_OP_breg1 (r1) + CONTEXT_R6
@@ -165,41 +171,52 @@ LAYOUT(size, CONTEXT_SIZE)
     .endm
 
 // ---------------------------------------------------------------------------------------
-// entry: the bottom of every greenlet's stack. Resumed, never called: a new greenlet's context
-// names `entry_pc` as its resume address.
+// entry: the routine at the bottom of every greenlet's stack. It calls `start`, and resumes the
+// context that `start` chooses. Nothing calls `entry`: the resume address of a new context is
+// `entry_pc`.
 //
-// On entry, out of that context and from the switch
-//   r6       argument
-//   r11      address of the parent link: there lies the address of the parent's context
-//   r2 r3    the first message: word and kind
-//   sp       a multiple of 8, and at it
-//              0   start: extern "C" fn(argument, word, kind, *mut Departure)
-// `start` returns when the greenlet is finished and has then filled in the Departure: which context
-// is resumed, with what. Its stack is never used again.
+// On entry
+//   from the new context
+//     r6     argument
+//     r11    address of the parent link, which points to the parent's context
+//     sp     a multiple of 8; at it: start
+//   from the switch
+//     r2 r3  the first message: word and kind
 //
-// Unwinding: the caller of `entry` is the frame in which the parent waits. For debuggers,
-//   CFA  DW_CFA_def_cfa_expression (0x0f), 6 bytes:
-//          0x7b 0x00   DW_OP_breg11 (r11) + 0   the parent link's address
+// start: extern "C" fn(argument, word, kind, *mut Departure). It returns when the greenlet has
+// finished. The Departure (src/arch/mod.rs) then says which context is resumed with which message.
+// The greenlet's stack is not used again.
+//
+// Stack while `start` runs, from its caller's sp up
+//   offset  size
+//        0     4  Departure.to
+//        4     4  Departure.word
+//        8     4  Departure.kind
+//       12     4  unused
+//       16     4  start; sp on entry points here
+//
+// Unwinding: the caller of `entry` is the frame in which the parent is suspended.
+//   CFA: DW_CFA_def_cfa_expression (0x0f), 6 bytes:
+//          0x7b 0x00   DW_OP_breg11 (r11) + 0   address of the parent link
 //          0x06        DW_OP_deref              the parent's context
-//          0x23 0x08   DW_OP_plus_uconst 8      where its sp lies (CONTEXT_SP)
+//          0x23 0x08   DW_OP_plus_uconst 8      address of its sp (CONTEXT_SP)
 //          0x06        DW_OP_deref
-//   DW_CFA_expression (0x10), 5 bytes each, for where a register lies:
+//   Where a register lies: DW_CFA_expression (0x10), its number, 5 bytes:
 //     lr (14)  0x7b 0x00 0x06 0x23 0x04   the parent's context + CONTEXT_RESUME
 //     r11      0x7b 0x00 0x06 0x23 0x00   the parent's context + CONTEXT_R11
 //     r6       0x7b 0x00 0x06 0x23 0x0c   the parent's context + CONTEXT_R6
 //     r7       0x7b 0x00 0x06 0x23 0x10   the parent's context + CONTEXT_R7
 //     r9       0x7b 0x00 0x06 0x23 0x14   the parent's context + CONTEXT_R9
-//   r4, r5, r8, r10 and d8-d15 are undefined: the parent's frame has saved its own.
-// For the program itself, EHABI instructions say the same:
-//     0x9b        vsp = r11               the parent link's address
-//     0x82 0x00   pop {sp}                the parent's context
-//     0x84 0x80   pop {r11, lr}           lr: the resume address
-//     0x00        vsp += 4                past sp
-//     0x80 0x2c   pop {r6, r7, r9}
-//     0x43        vsp -= 16               back to sp
-//     0x82 0x00   pop {sp}
-// EHABI has one description for all of a function: it holds until `start` has returned and r11 is
-// loaded.
+//   r4, r5, r8, r10, d8-d15: DW_CFA_undefined. The parent's frame has saved those that it needs.
+// The EHABI instructions give the same frame. EHABI has one description for a whole function: this one
+// holds until `start` has returned and LOAD has changed r11.
+//     0x9b        vsp = r11               address of the parent link
+//     0x82 0x00   pop {sp}                vsp = the parent's context
+//     0x84 0x80   pop {r11, lr}           CONTEXT_R11, CONTEXT_RESUME
+//     0x00        vsp += 4                skips CONTEXT_SP
+//     0x80 0x2c   pop {r6, r7, r9}        CONTEXT_R6, CONTEXT_R7, CONTEXT_R9
+//     0x43        vsp -= 16               back to CONTEXT_SP
+//     0x82 0x00   pop {sp}                vsp = the parent's sp
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
@@ -226,11 +243,11 @@ FUNCTION SYM(entry), 4
 #endif
     EHABI(.fnstart)
     EHABI(.unwind_raw 0, 0x9b, 0x82, 0x00, 0x84, 0x80, 0x00, 0x80, 0x2c, 0x43, 0x82, 0x00)
-    nop                                 // unwinders look up pc - 2: keep that in here
-    .type SYM(entry_pc), %function      // so that its address has the Thumb bit
+    nop                                 // unwinders look up pc - 2, which must be in this table
+    .type SYM(entry_pc), %function      // sets bit 0 of its address in Thumb code
 LABEL SYM(entry_pc)
     ldr r4, [sp]                        // start
-    sub sp, sp, #16                     // room for the Departure (12 bytes), rounded up to 8
+    sub sp, sp, #16                     // room for the Departure
     mov r0, r6                          // argument
     mov r1, r2                          // word
     mov r2, r3                          // kind

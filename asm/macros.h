@@ -1,8 +1,7 @@
-// What the switch cores share: symbol names, sections, notes.
+// What the switch cores share, for ELF, Mach-O (macOS) and PE (Windows): symbol names, sections, notes.
 //
-// Assumes: GREENLET_PREFIX is defined by build.rs as greenlet_<version>_, so that two
-// versions of the crate link into one binary; the target has ELF, Mach-O (macOS) or PE
-// (Windows); the assembler is GNU as or LLVM's.
+// Assumes: build.rs defines GREENLET_PREFIX as greenlet_<version>_, so that two versions of the crate
+// link into one binary. The assembler is GNU as or LLVM's.
 
 #if !defined(__ELF__) && !defined(__MACH__) && !defined(_WIN32)
 #error "greenlet's switch cores are for ELF, Mach-O and PE targets"
@@ -11,13 +10,13 @@
 #define GLUE_(a, b, c) a##b##c
 #define GLUE(a, b, c) GLUE_(a, b, c)
 
-// The linker's name of a routine. In Mach-O those of C begin with an underscore.
+// The linker's name of a routine. In Mach-O, names of C begin with an underscore.
 #define SYM(name) GLUE(__USER_LABEL_PREFIX__, GREENLET_PREFIX, name)
 
 #ifdef GREENLET_LAYOUT
-// build.rs preprocesses each core once with this defined and reads the lines that LAYOUT
-// leaves behind (names in lower case: no macro may have them), so that the Rust `Registers` is
-// checked against the same numbers.
+// build.rs preprocesses each core once with GREENLET_LAYOUT and reads the lines that LAYOUT expands to.
+// Rust checks `Registers` against these numbers. The names are in lower case, because no macro has
+// such a name.
 #define LAYOUT(name, value) greenlet_layout name value
 #else
 #define LAYOUT(name, value)
@@ -25,8 +24,8 @@
 
 #ifdef __ELF__
 
-// One section a routine, so that the linker can drop what is not used; hidden, because
-// nothing outside the final link may call it.
+// Begins a routine in a section of its own, so that the linker can drop unused routines. It is hidden:
+// nothing outside the final link can call it.
 .macro FUNCTION name, align
     .section .text.\name, "ax", %progbits
     .hidden \name
@@ -40,25 +39,26 @@
     .size \name, . - \name
 .endm
 
-// A label inside a routine.
+// Defines a label inside a routine.
 .macro LABEL name
     .globl \name
     .hidden \name
 \name:
 .endm
 
-// Last line of every file: this object needs no executable stack. (ELF gABI leaves the note
-// to the platform; GNU ld makes the whole program's stack executable if one object lacks it.)
+// Declares that this object needs no executable stack. It is the last line of every file. GNU ld makes
+// the program's stack executable if one object lacks the note.
 .macro NO_EXECUTABLE_STACK
     .section .note.GNU-stack, "", %progbits
 .endm
 
-// `entry` is one for unwinders, see x86_64.S.
+// Marks `entry` as a signal frame; x86_64.S says why.
 #define SIGNAL_FRAME .cfi_signal_frame
 
 #elif defined(_WIN32)
 
-// PE. What a library does not export is not seen outside it. An unwind table is written out.
+// PE. Symbols that a library does not export are not visible outside it. x86_64_windows.S writes its
+// unwind table itself.
 .macro FUNCTION name, align
     .section .text$\name, "xr"
     .globl \name
@@ -80,8 +80,8 @@
 
 #else
 
-// Mach-O. What ELF calls hidden is private external there. The linker keeps or drops the routines
-// of a file together.
+// Mach-O. Private external is what ELF calls hidden. The linker keeps or drops all routines of a file
+// together.
 .macro FUNCTION name, align
     .section __TEXT,__text,regular,pure_instructions
     .private_extern \name
@@ -100,11 +100,11 @@
 \name:
 .endm
 
-// No stack is executable there.
+// Stacks are not executable on macOS.
 .macro NO_EXECUTABLE_STACK
 .endm
 
-// The mark is for gdb, which debugs no programs there.
+// The mark is for gdb, which does not debug Mach-O programs.
 #define SIGNAL_FRAME
 
 #endif

@@ -1,32 +1,34 @@
 // Switch core for x86_64, System V ABI.
 //
-// ABI: "System V Application Binary Interface, AMD64 Architecture Processor Supplement",
-//      section 3.2.1 "Registers" and table "Register Usage": rbx, rbp, r12-r15, rsp, the
-//      control bits of MXCSR and the x87 control word belong to the caller.
-//      Direction flag and x87 mode are as at any call: clear, and not in MMX mode.
+// ABI: "System V Application Binary Interface, AMD64 Architecture Processor Supplement" (psABI),
+//      section 3.2.1 "Registers" and table "Register Usage". Callee-saved are rbx, rbp, r12-r15,
+//      rsp, the control bits of MXCSR and the x87 control word. At every call the direction flag
+//      is clear and the x87 unit is not in MMX mode.
 //
-// GREENLET_FP_CONTROL (feature `fp-control`) saves the control words. Without it they belong to the
-// thread and are not touched, which suits programs that do not change them, as Rust requires.
+// Assumes: nothing but that ABI.
 //
-// Assumes only that ABI. Four parts of this file must agree: the register table, CONTEXT_*,
-// the stores and loads, and the CFI of both routines. src/arch/ is checked against CONTEXT_* when it
-// compiles.
+// Control words: with GREENLET_FP_CONTROL (feature `fp-control`) each greenlet has its own MXCSR
+// control bits and x87 control word. Without it they belong to the thread, and the core does not
+// access them. That is correct for programs that do not change them, as Rust requires.
 //
-// Registers of a suspended greenlet. They lie in its context, not on its stack:
+// These must agree: the register table, CONTEXT_*, the stores of SAVE, the loads of LOAD, and the
+// CFI of both routines. src/arch/ is checked against CONTEXT_* when it compiles.
+//
+// Registers of a suspended greenlet. They lie at the beginning of its context, not on its stack:
 //
 //   offset  size  holds
-//        0     8  rbp      } together a frame record, as the frame-pointer
-//        8     8  resume   } chain expects it: {previous rbp, return address}
+//        0     8  rbp      } a frame record, as frame-pointer unwinders
+//        8     8  resume   } expect it: {previous rbp, return address}
 //       16     8  rsp
 //       24     8  rbx
-//       32     4  MXCSR            } GREENLET_FP_CONTROL
-//       36     4  x87 control word } (2 bytes of it)
-//       32 or 40  size
+//       32     4  MXCSR            } with GREENLET_FP_CONTROL
+//       36     4  x87 control word } (its two bytes)
+//       32 or 40  end (CONTEXT_SIZE); the parent link follows (src/raw.rs)
 //
-// Registers of the caller that are left to the compiler: r12-r15. The `asm!` that has SWITCH in it
-// declares them clobbered, so a caller of the switch saves those that hold a live value. rbx and rbp
-// cannot be left to it: it may need them to find its own frame. (psABI 3.2.1: a function that
-// changes a callee-saved register saves it first. That function is the compiler's.)
+// Registers of the caller that are left to the compiler: r12-r15. The `asm!` that includes SWITCH
+// declares them clobbered, so the function around it saves those that hold a live value (psABI
+// 3.2.1: a function saves a callee-saved register before it changes it). rbx and rbp cannot be
+// declared clobbered, because the compiler may need them to address the frame.
 
 #include "macros.h"
 
@@ -52,9 +54,10 @@ LAYOUT(x87cw, CONTEXT_X87CW)
 #endif
 LAYOUT(size, CONTEXT_SIZE)
 
-// HOP also reads a byte behind the context and its parent link: the state of the greenlet (src/tree/block.rs).
-// It is HOP_ACTIVE if the context may be resumed. If not, HOP returns the kind HOP_REFUSED
-// (src/tree/message.rs). Both files are checked against these when they compile.
+// HOP also reads the greenlet's state: one byte, behind the registers and the parent link
+// (src/tree/block.rs). HOP_ACTIVE is the state of a context that may be resumed. In any other state
+// HOP returns the kind HOP_REFUSED (src/tree/message.rs). Both files are checked against these
+// constants when they compile.
 #ifdef GREENLET_FP_CONTROL
 #define HOP_STATE   48
 #else
@@ -66,61 +69,65 @@ LAYOUT(state, HOP_STATE)
 LAYOUT(active, HOP_ACTIVE)
 LAYOUT(refused, HOP_REFUSED)
 
-// GREENLET_THREAD_WORDS: this file has the two thread-local words at its end. They are for programs
-// with `std` and without a feature for sanitizers.
+// The two thread-local words, as offsets from `words`. build.rs defines GREENLET_THREAD_WORDS for
+// ELF programs with `std` and without a feature for sanitizers.
 #define WORD_RUNNING 0                  // the running context, or another value that the tree stores
 #define WORD_HOT     8                  // see TAKE_HOT
 LAYOUT(running, WORD_RUNNING)
 
-// The control bits of MXCSR: rounding, masks, flush-to-zero, denormals-are-zero, and those that are
-// reserved or the processor's own (AMD's misaligned mode is bit 17). The six low bits are sticky
-// status, which no callee preserves.
+// The control bits of MXCSR: rounding mode, exception masks, flush-to-zero, denormals-are-zero, and
+// the reserved and vendor bits (bit 17: AMD's misaligned mode). The low six bits are sticky status
+// flags, which no callee preserves.
 #define MXCSR_CONTROL 0xffffffc0
 
     .intel_syntax noprefix
 
 // ---------------------------------------------------------------------------------------
-// SWITCH: suspend the caller, resume another. Compiled in line: build.rs takes the text of the
-// macro, with those that it uses, and src/arch/x86_64.rs has it in an `asm!`.
+// SWITCH: suspends the caller and resumes another context. It is inlined: build.rs extracts the text
+// of this macro and of the macros that it uses, and src/arch/x86_64.rs includes it in an `asm!`.
 //
 // On entry
 //   rdi      the caller's context
-//   rsi      the context to resume, whose registers an earlier SWITCH stored or Rust prepared
+//   rsi      the context to resume; an earlier SWITCH stored its registers, or Rust prepared them
 //   rdx rcx  the message: word and kind
-// When the caller is resumed, after the text
-//   rdx rcx  the message, as the other side gave it
+// Behind the text, when the caller is resumed
+//   rdx rcx  the message of the context that resumed it
 //   rbx rbp rsp, MXCSR control bits, x87 control word   as on entry
-//   all others are undefined; the `asm!` declares them clobbered.
+//   all others are undefined; the `asm!` declares them clobbered
 //
-// HOP: switches if rdi is the thread's running context and the byte HOP_STATE of the context in rsi is
-// HOP_ACTIVE. The context in rsi is then the running one. Otherwise HOP does nothing: after the text rdx
-// and rsi are as on entry, and rcx is HOP_REFUSED. Both cases continue at the same place, because the
-// caller tests the kind in any case.
+// HOP: switches as SWITCH does if rdi is the thread's running context and the context in rsi has the
+// state HOP_ACTIVE. It then stores rsi as the thread's running context. Otherwise it changes nothing:
+// rdx and rsi are as on entry, and rcx is HOP_REFUSED. Both cases continue behind the text, because
+// the caller tests the kind in any case.
 //
-// There is no ret, and every call returns as usual. So the processor's return-address predictor is not
-// disturbed, and the frames around the switch return as predicted. Each place in a program that switches
-// has a jump of its own, which is predicted by the usual target of that place.
+// Return-address prediction: there is no ret, and every call returns to its own return address.
+// So returns of the frames around a switch are predicted. Each SWITCH in a program has its own
+// indirect jump, so the processor predicts its target by the history of that place.
 //
-// Nothing is written to a stack except by the call in THREAD_WORDS, which returns. So a signal may
-// arrive anywhere. The unwind table of the function around the text is wrong between the load of rbx
-// and the jump (3 instructions): an unwinder that a signal handler starts there finds wrong frames.
+// Signals: only the call of THREAD_WORDS writes to a stack, and it returns before anything is stored.
+// So a signal may arrive at any instruction. Between the load of rbx and the jump (3 instructions)
+// the unwind table of the surrounding function is wrong: an unwinder that a signal handler starts
+// there finds wrong frames.
 
-    // rax = the offset of the thread's words from fs. In a shared object this calls the dynamic
-    // linker's resolver, which changes rax only ("Thread-Local Storage Descriptors for IA32 and
-    // AMD64/EM64T", section "Descriptor Calls"). The resolver of glibc before 2.40 also changes vector
-    // registers when it allocates (glibc bug 31372), so each `asm!` with this text declares them
-    // clobbered. In an executable the linker replaces the call by two plain instructions. In neither
-    // case does a shared object need static TLS.
+    // rax = the offset of the thread's words from fs.
+    //
+    // In a shared object this calls the dynamic linker's resolver, which changes no general register
+    // but rax ("Thread-Local Storage Descriptors for IA32 and AMD64/EM64T", section "Descriptor
+    // Calls"). The resolver of glibc before 2.40 also changes vector registers when it allocates
+    // (glibc bug 31372), so each `asm!` with this text declares them clobbered. In an executable the
+    // linker replaces the two instructions by a move and a nop. Neither case needs static TLS in a
+    // shared object.
     .macro THREAD_WORDS
     lea rax, [rip + SYM(words)@tlsdesc]
     call qword ptr [rax + SYM(words)@tlscall]
     .endm
 
-    // Loads rsi from a thread-local word if the word is equal to it. The word holds the context that
-    // many others switch back to. The branch is predicted, so the processor has the address early and
-    // need not wait for the value in rsi, which may come from a stack that is not in the cache. So the
-    // cache misses of many greenlets overlap. If the word is not equal to rsi, the caller's context is
-    // stored in it for the next switch. The word cannot be stale: equal addresses are the same context.
+    // Replaces rsi by WORD_HOT if they are equal. Otherwise stores rdi in WORD_HOT, unless it is there.
+    //
+    // WORD_HOT holds a context to which many others switch back. The branch is predicted, so the
+    // processor knows the target before it has loaded the value of rsi, which may come from a stack
+    // that is not in the cache. So the cache misses of consecutive switches overlap. WORD_HOT cannot
+    // be stale: equal addresses are the same context.
     .macro TAKE_HOT
     mov r9, fs:[rax + WORD_HOT]
     cmp rsi, r9
@@ -134,8 +141,8 @@ LAYOUT(running, WORD_RUNNING)
 4:
     .endm
 
-    // Stores the registers in the context in rdi; rax has the resume address. The context can be
-    // resumed from here on.
+    // Stores the registers in the context in rdi, with rax as the resume address. From here on that
+    // context can be resumed.
     .macro SAVE
 #ifdef GREENLET_FP_CONTROL
     stmxcsr [rdi + CONTEXT_MXCSR]
@@ -147,10 +154,10 @@ LAYOUT(running, WORD_RUNNING)
     mov [rdi + CONTEXT_RBX], rbx
     .endm
 
-    // Jumps to `resume` if the control words of rsi differ from those of rdi. If they are equal they are
-    // not loaded, because loading MXCSR takes tens of nanoseconds on some processors (Intel) if it changes
-    // a sticky flag. Each field is loaded with the width of its store: a wider load would wait for both
-    // stores to leave the store buffer.
+    // Jumps to `resume` if the control words of rsi differ from those of rdi. Equal ones are not
+    // loaded, because a load of MXCSR that changes a sticky flag takes tens of nanoseconds on some
+    // Intel processors. Each field is loaded with the width of its store: store-to-load forwarding
+    // fails for a load that spans two stores.
     .macro COMPARE_CONTROL
 #ifdef GREENLET_FP_CONTROL
     mov r8d, [rdi + CONTEXT_MXCSR]
@@ -170,7 +177,7 @@ LAYOUT(running, WORD_RUNNING)
     mov rbp, [rsi + CONTEXT_RBP]
     mov rsp, [rsi + CONTEXT_RSP]
 #if defined(__CET__) && (__CET__ & 1)
-    notrack jmp rax                     // a resume address is no ENDBR64
+    notrack jmp rax                     // there is no ENDBR64 at a resume address
 #else
     jmp rax
 #endif
@@ -196,7 +203,7 @@ LAYOUT(running, WORD_RUNNING)
     jne 5f
     cmp byte ptr [rsi + HOP_STATE], HOP_ACTIVE
     jne 5f
-    mov rdi, r10                        // the same, and known earlier where rdi is off a cold stack
+    mov rdi, r10                        // equal, and available earlier if rdi is loaded from a cold stack
     TAKE_HOT
     mov fs:[rax + WORD_RUNNING], rsi
     lea rax, [rip + 2f]
@@ -210,14 +217,18 @@ LAYOUT(running, WORD_RUNNING)
 #endif
 
 // ---------------------------------------------------------------------------------------
-// The rest of this file is assembled by itself.
+// The rest of this file is not inlined. `cc` assembles it.
+//
+// The unwind rules are DWARF expressions ("DWARF Debugging Information Format", version 5, sections
+// 6.4.2 "Call Frame Instructions" and 2.5.1 "General Operations"). Registers have the numbers of the
+// psABI, section 3.6.2 "DWARF Register Number Mapping": rbx 3, rsi 4, rbp 6, return address 16.
 
-    // Unwind rules where rsi has the context to resume: the caller is the frame in which that context
-    // is suspended.
-    //   CFA  DW_CFA_def_cfa_expression (0x0f), 3 bytes:
+    // Unwind rules while rsi holds the context to resume: the caller is the frame in which that
+    // context is suspended.
+    //   CFA: DW_CFA_def_cfa_expression (0x0f), 3 bytes:
     //          0x74 0x10   DW_OP_breg4 (rsi) + CONTEXT_RSP
     //          0x06        DW_OP_deref
-    //   DW_CFA_expression (0x10), 2 bytes each, for where a register lies:
+    //   Where a register lies: DW_CFA_expression (0x10), its number, 2 bytes:
     //     rip (16)  0x74 0x08   DW_OP_breg4 (rsi) + CONTEXT_RESUME
     //     rbp (6)   0x74 0x00   DW_OP_breg4 (rsi) + CONTEXT_RBP
     //     rbx (3)   0x74 0x18   DW_OP_breg4 (rsi) + CONTEXT_RBX
@@ -230,12 +241,13 @@ LAYOUT(running, WORD_RUNNING)
 
 #ifdef GREENLET_FP_CONTROL
 // ---------------------------------------------------------------------------------------
-// resume: the second half of a switch where control words differ.
+// resume: loads the control words of the context to resume, then its registers. COMPARE_CONTROL jumps
+// here; nothing calls it.
 //
-// Entered by a jump; on entry
+// On entry
 //   rsi      the context to resume
 //   rdx rcx  the message
-// Left by a jump, as SWITCH is.
+// It leaves by the jump of LOAD, as SWITCH does.
 
 FUNCTION SYM(resume), 4
     .cfi_startproc simple
@@ -249,30 +261,44 @@ END_FUNCTION SYM(resume)
 #endif
 
 // ---------------------------------------------------------------------------------------
-// entry: the routine at the bottom of every greenlet's stack. It is resumed, never called: the context of
-// a new greenlet has `entry_pc` as its resume address.
+// entry: the routine at the bottom of every greenlet's stack. It calls `start`, and resumes the
+// context that `start` chooses. Nothing calls `entry`: the resume address of a new context is
+// `entry_pc`.
 //
-// On entry, from that context and from the switch
-//   rbx      argument
-//   rbp      address of the word that holds the address of the parent's context
-//   rdx rcx  the first message: word and kind
-//   rsp      a multiple of 16, and at it
-//              0   start: extern "C" fn(argument, word, kind, *mut Departure)
-// `start` fills in the Departure (which context is resumed with which message) and returns when the
-// greenlet has finished. Its stack is never used again.
+// On entry
+//   from the new context
+//     rbx      argument
+//     rbp      address of the parent link, which points to the parent's context
+//     rsp      a multiple of 16; at it: start
+//   from the switch
+//     rdx rcx  the first message: word and kind
 //
-// Unwinding: the caller of `entry` is the frame in which the parent waits.
-//   CFA  DW_CFA_def_cfa_expression (0x0f), 6 bytes:
-//          0x76 0x00   DW_OP_breg6 (rbp) + 0    the parent link's address (gdb rejects DW_OP_reg6)
+// start: extern "C" fn(argument, word, kind, *mut Departure). It returns when the greenlet has
+// finished. The Departure (src/arch/mod.rs) then says which context is resumed with which message.
+// The greenlet's stack is not used again.
+//
+// Stack while `start` runs, from its caller's rsp up
+//   offset  size
+//        0     8  Departure.to
+//        8     8  Departure.word
+//       16     8  Departure.kind
+//       24     4  MXCSR            } with GREENLET_FP_CONTROL, when `start` has returned
+//       28     4  x87 control word } (its two bytes)
+//       32     8  start; rsp on entry points here
+//
+// Unwinding: the caller of `entry` is the frame in which the parent is suspended.
+//   CFA: DW_CFA_def_cfa_expression (0x0f), 6 bytes:
+//          0x76 0x00   DW_OP_breg6 (rbp) + 0    address of the parent link (gdb rejects DW_OP_reg6)
 //          0x06        DW_OP_deref              the parent's context
-//          0x23 0x10   DW_OP_plus_uconst 16     where its rsp lies (CONTEXT_RSP)
+//          0x23 0x10   DW_OP_plus_uconst 16     address of its rsp (CONTEXT_RSP)
 //          0x06        DW_OP_deref
-//   DW_CFA_expression (0x10), 5 bytes each, for where a register lies:
+//   Where a register lies: DW_CFA_expression (0x10), its number, 5 bytes:
 //     rip (16)  0x76 0x00 0x06 0x23 0x08   the parent's context + CONTEXT_RESUME
 //     rbp (6)   0x76 0x00 0x06 0x23 0x00   the parent's context + CONTEXT_RBP
 //     rbx (3)   0x76 0x00 0x06 0x23 0x18   the parent's context + CONTEXT_RBX
-//   r12-r15 are undefined (DW_CFA_undefined): the parent's frame has saved its own.
-// It is marked as a signal frame, because gdb would reject a parent whose stack lies below its child's.
+//   r12-r15: DW_CFA_undefined. The parent's frame has saved those that it needs.
+// The frame is marked as a signal frame, because gdb otherwise rejects a caller whose stack lies below
+// that of its callee.
 
 FUNCTION SYM(entry), 4
     .cfi_startproc simple
@@ -285,10 +311,10 @@ FUNCTION SYM(entry), 4
     .cfi_undefined r13
     .cfi_undefined r14
     .cfi_undefined r15
-    nop                                 // unwinders look up pc - 1: keep that in here
+    nop                                 // unwinders look up pc - 1, which must be in this table
 LABEL SYM(entry_pc)
     mov rax, [rsp]                      // start
-    sub rsp, 32                         // room for the Departure (24 bytes) and two control words
+    sub rsp, 32                         // room for the Departure and two control words
     mov rdi, rbx                        // argument
     mov rsi, rdx                        // word
     mov rdx, rcx                        // kind
@@ -301,7 +327,7 @@ LABEL SYM(entry_pc)
 #ifdef GREENLET_FP_CONTROL
     stmxcsr [rsp + 24]
     fnstcw [rsp + 28]
-    lea rdi, [rsp + 24 - CONTEXT_MXCSR] // the two where a context has them
+    lea rdi, [rsp + 24 - CONTEXT_MXCSR] // COMPARE_CONTROL reads both at a context's offsets
 #endif
     COMPARE_CONTROL
     LOAD
@@ -310,7 +336,7 @@ END_FUNCTION SYM(entry)
 
 #ifdef GREENLET_THREAD_WORDS
 // ---------------------------------------------------------------------------------------
-// words: the two thread-local words, WORD_*.
+// words: two words of each thread, see WORD_*.
 
     .section .tbss, "awT", %nobits
     .hidden SYM(words)
@@ -323,9 +349,10 @@ SYM(words):
 #endif
 
 #if defined(__CET__) && (__CET__ & 1)
-// Asked for by -fcf-protection: the only indirect jump above is notrack.
-// GNU_PROPERTY_X86_FEATURE_1_AND (0xc0000002): IBT (bit 0) only. Never SHSTK (bit 1): a
-// switch does not move the shadow stack, and saying so keeps the loader from enabling it.
+// The property note that -fcf-protection asks for ("Linux Extensions to gABI", .note.gnu.property).
+// Of GNU_PROPERTY_X86_FEATURE_1_AND (0xc0000002) it claims IBT (bit 0), because the only indirect
+// jump above is notrack. It does not claim SHSTK (bit 1), because a switch does not change the shadow
+// stack pointer: without the bit the loader leaves shadow stacks off.
     .section .note.gnu.property, "a", %note
     .p2align 3
     .long 4                             // size of the name

@@ -1,38 +1,40 @@
-// Switch core for x86_64, the ABI of Windows.
+// Switch core for x86_64, the ABI of Windows. x86_64.S explains what the cores have in common, also the
+// control words (GREENLET_FP_CONTROL); the comments here explain the differences.
 //
-// ABI: "x64 calling convention" and "x64 exception handling" (Microsoft Learn, C++ documentation):
-//      rbx, rbp, rdi, rsi, r12-r15, rsp, xmm6-xmm15, the control bits of MXCSR and the x87 control
-//      word belong to the caller. Direction flag and x87 mode are as at any call.
+// ABI: "x64 calling convention" and "x64 exception handling" (Microsoft Learn, C++ documentation).
+//      Callee-saved are rbx, rbp, rdi, rsi, r12-r15, rsp, xmm6-xmm15, the control bits of MXCSR and
+//      the x87 control word. At every call the direction flag is clear and the x87 unit is not in MMX
+//      mode.
 //
-// What x86_64.S says of control words (GREENLET_FP_CONTROL), of keeping the file in step with itself
-// and of a switch in line holds here too. What differs:
+// Assumes: that ABI, and the offsets of five fields of the thread environment block (TEB), to which gs
+// points. NT_TIB in winternl.h documents the first three; the headers of ReactOS and Wine have all
+// five. SwitchToFiber of kernel32 exchanges the same five.
 //
-// * Windows has words for the stack of a thread in the thread's environment block (gs), and looks at
-//   them: when a page of a guard is touched, when a large frame is probed, when an exception looks
-//   for its handler. They are a greenlet's own, so its context has them.
-// * Unwinders read tables of Windows' format, not DWARF.
+// Thread environment block: five of its fields describe the running stack. Windows reads them when a
+// guard page is touched, when a function with a large frame probes the stack, and when an exception
+// searches its handler. So they are saved and loaded with the registers.
 //
-// Registers of a suspended greenlet. They lie in its context, not on its stack:
+// These must agree: the register table, CONTEXT_*, the stores of SAVE, the loads of LOAD, and the
+// unwind table of `entry`. src/arch/ is checked against CONTEXT_* when it compiles.
+//
+// Registers of a suspended greenlet. They lie at the beginning of its context, not on its stack:
 //
 //   offset  size  holds
 //        0     8  rbp
-//        8     8  resume          } rip and rsp, as far from each other as in a "machine frame"
-//       16     8  rbx             } (UWOP_PUSH_MACHFRAME), which the unwind table of `entry` takes
-//       24     8  exception_list  } gs:[0x0], ExceptionList: Wine's (Windows uses it on x86 only)
-//       32     8  rsp             } these four for
+//        8     8  resume          } rip and rsp, as far apart as in the machine frame of
+//       16     8  rbx             } UWOP_PUSH_MACHFRAME in the unwind table of `entry`
+//       24     8  exception_list  } gs:[0x0], ExceptionList: used by Wine (by Windows on x86 only)
+//       32     8  rsp             }
 //       40     8  stack_base      gs:[0x8], StackBase: the address just above the stack
-//       48     8  stack_limit     gs:[0x10], StackLimit: the lowest address that is there
-//       56     8  deallocation    gs:[0x1478], DeallocationStack: the lowest address that is the stack's
-//       64     8  guaranteed      gs:[0x1748], GuaranteedStackBytes (4): room for handlers of an overflow
-//       72     4  MXCSR            } GREENLET_FP_CONTROL
-//       76     4  x87 control word } (2 bytes of it)
-//       72 or 80  size
+//       48     8  stack_limit     gs:[0x10], StackLimit: the lowest committed address
+//       56     8  deallocation    gs:[0x1478], DeallocationStack: the lowest reserved address
+//       64     8  guaranteed      gs:[0x1748], GuaranteedStackBytes (4): room for overflow handlers
+//       72     4  MXCSR            } with GREENLET_FP_CONTROL
+//       76     4  x87 control word } (its two bytes)
+//       72 or 80  end (CONTEXT_SIZE); the parent link follows (src/raw.rs)
 //
-// The offsets from gs are those of the TEB (winternl.h, and ReactOS' and Wine's headers, have them):
-// NT_TIB's first three are documented; SwitchToFiber of kernel32 moves the same five.
-//
-// Registers of the caller that are left to the compiler: rdi, rsi, r12-r15, xmm6-xmm15. The `asm!`
-// that has SWITCH in it declares them clobbered.
+// Registers of the caller that are left to the compiler: rdi, rsi, r12-r15, xmm6-xmm15. The `asm!` that
+// includes SWITCH declares them clobbered, so the function around it saves those that hold a live value.
 
 #include "macros.h"
 
@@ -68,37 +70,37 @@ LAYOUT(x87cw, CONTEXT_X87CW)
 #endif
 LAYOUT(size, CONTEXT_SIZE)
 
-// Where the thread has its words, from gs.
+// Offsets in the TEB, from gs.
 #define TEB_EXCEPTION_LIST  0x0
 #define TEB_STACK_BASE      0x8
 #define TEB_STACK_LIMIT     0x10
 #define TEB_DEALLOCATION    0x1478
 #define TEB_GUARANTEED      0x1748
 
-// The control bits of MXCSR, see x86_64.S.
+// The control bits of MXCSR; x86_64.S lists them.
 #define MXCSR_CONTROL 0xffffffc0
 
     .intel_syntax noprefix
 
 // ---------------------------------------------------------------------------------------
-// SWITCH: suspend the caller, resume another. Compiled in line: build.rs takes the text of the
-// macro, with those that it uses, and src/arch/x86_64.rs has it in an `asm!`.
+// SWITCH: suspends the caller and resumes another context. It is inlined: build.rs extracts the text
+// of this macro and of the macros that it uses, and src/arch/x86_64.rs includes it in an `asm!`.
 //
 // On entry
 //   rdi      the caller's context
-//   rsi      the context to resume, whose registers an earlier SWITCH stored or Rust prepared
+//   rsi      the context to resume; an earlier SWITCH stored its registers, or Rust prepared them
 //   rdx rcx  the message: word and kind
-// When the caller is resumed, after the text
-//   rdx rcx  the message, as the other side gave it
-//   rbx rbp rsp, the thread's words, MXCSR control bits, x87 control word   as on entry
-//   all others are undefined; the `asm!` declares them clobbered.
+// Behind the text, when the caller is resumed
+//   rdx rcx  the message of the context that resumed it
+//   rbx rbp rsp, TEB fields, MXCSR control bits, x87 control word   as on entry
+//   all others are undefined; the `asm!` declares them clobbered
 //
-// The thread's words are the other context's a few instructions before rsp is. Nothing can look at
-// them meanwhile but a debugger: Windows interrupts no thread to run something on its stack, unless
-// that has asked for it in a wait (or by QueueUserAPC2 with its special flag; see the guide).
+// Interruptions: the TEB fields change a few instructions before rsp does. Only a debugger can see that,
+// because Windows runs nothing on the stack of a thread that is not in an alertable wait. Special user
+// APCs (QueueUserAPC2) are the exception; the guide's chapter `limits` excludes them.
 
-    // The registers go to the context in rdi; rax has the resume address. From here on it can be
-    // resumed.
+    // Stores the registers and the TEB fields in the context in rdi, with rax as the resume address.
+    // From here on that context can be resumed.
     .macro SAVE
 #ifdef GREENLET_FP_CONTROL
     stmxcsr [rdi + CONTEXT_MXCSR]
@@ -120,7 +122,7 @@ LAYOUT(size, CONTEXT_SIZE)
     mov [rdi + CONTEXT_GUARANTEED], eax
     .endm
 
-    // Goes on in `resume` if control words differ from those stored at rdi; see x86_64.S.
+    // Jumps to `resume` if the control words of rsi differ from those of rdi; x86_64.S says why.
     .macro COMPARE_CONTROL
 #ifdef GREENLET_FP_CONTROL
     mov r8d, [rdi + CONTEXT_MXCSR]
@@ -133,7 +135,7 @@ LAYOUT(size, CONTEXT_SIZE)
 #endif
     .endm
 
-    // The registers of the context in rsi.
+    // Loads the TEB fields and the registers of the context in rsi and jumps to its resume address.
     .macro LOAD
     mov r8, [rsi + CONTEXT_EXCEPTION_LIST]
     mov r9, [rsi + CONTEXT_STACK_BASE]
@@ -161,16 +163,18 @@ LAYOUT(size, CONTEXT_SIZE)
     .endm
 
 // ---------------------------------------------------------------------------------------
-// What follows is assembled on its own.
+// The rest of this file is not inlined. `cc` assembles it.
 
 #ifdef GREENLET_FP_CONTROL
 // ---------------------------------------------------------------------------------------
-// resume: the second half of a switch where control words differ.
+// resume: loads the control words of the context to resume, then its registers. COMPARE_CONTROL jumps
+// here; nothing calls it.
 //
-// Entered by a jump; on entry
+// On entry
 //   rsi      the context to resume
 //   rdx rcx  the message
-// Left by a jump, as SWITCH is. Nothing unwinds from here: there is no table.
+// It leaves by the jump of LOAD, as SWITCH does. It has no unwind table, because nothing unwinds from
+// here.
 
 FUNCTION SYM(resume), 4
     ldmxcsr [rsi + CONTEXT_MXCSR]
@@ -180,24 +184,37 @@ END_FUNCTION SYM(resume)
 #endif
 
 // ---------------------------------------------------------------------------------------
-// entry: the bottom of every greenlet's stack. Resumed, never called: a new greenlet's context
-// names `entry_pc` as its resume address.
+// entry: the routine at the bottom of every greenlet's stack. It calls `start`, and resumes the
+// context that `start` chooses. Nothing calls `entry`: the resume address of a new context is
+// `entry_pc`.
 //
-// On entry, out of that context and from the switch
-//   rbx      argument
-//   rbp      address of the parent link: there lies the address of the parent's context
-//   rdx rcx  the first message: word and kind
-//   rsp      a multiple of 16, and at it
-//              0   start: extern "C" fn(argument, word, kind, *mut Departure)
-// `start` returns when the greenlet is finished and has then filled in the Departure: which context
-// is resumed, with what. Its stack is never used again.
+// On entry
+//   from the new context
+//     rbx      argument
+//     rbp      address of the parent link, which points to the parent's context
+//     rsp      a multiple of 16; at it: start
+//   from the switch
+//     rdx rcx  the first message: word and kind
+//
+// start: extern "C" fn(argument, word, kind, *mut Departure). It returns when the greenlet has
+// finished. The Departure (src/arch/mod.rs) then says which context is resumed with which message.
+// The greenlet's stack is not used again.
+//
+// Stack while `start` runs, from its caller's rsp up
+//   offset  size
+//        0    32  home space of the register arguments, which `start` may overwrite
+//       32     8  Departure.to
+//       40     8  Departure.word
+//       48     8  Departure.kind
+//       56     4  MXCSR            } with GREENLET_FP_CONTROL, when `start` has returned
+//       60     4  x87 control word } (its two bytes)
+//       64     8  start; rsp on entry points here
 
 FUNCTION SYM(entry), 4
-    nop                                 // unwinders may look up pc - 1: keep that in here
+    nop                                 // unwinders may look up pc - 1, which must be in this table
 LABEL SYM(entry_pc)
     mov rax, [rsp]                      // start
-    sub rsp, 64                         // from rsp up: 32 bytes that are the callee's, the Departure
-                                        // (24), two control words
+    sub rsp, 64                         // room for the home space, the Departure, two control words
     mov r8, rcx                         // kind
     mov rcx, rbx                        // argument; the word is in rdx
     lea r9, [rsp + 32]                  // departure
@@ -208,18 +225,20 @@ LABEL SYM(entry_pc)
 #ifdef GREENLET_FP_CONTROL
     stmxcsr [rsp + 56]
     fnstcw [rsp + 60]
-    lea rdi, [rsp + 56 - CONTEXT_MXCSR] // the two where a context has them
+    lea rdi, [rsp + 56 - CONTEXT_MXCSR] // COMPARE_CONTROL reads both at a context's offsets
 #endif
     COMPARE_CONTROL
     LOAD
 entry_end:
 END_FUNCTION SYM(entry)
 
-// Unwinding: the caller of `entry` is the frame in which the parent waits. Of that frame rip, rsp and
-// rbp are restored, by which its own table finds all else; no exception comes this far to be caught.
+// Unwinding: the caller of `entry` is the frame in which the parent is suspended. The table restores its
+// rip, rsp and rbp; the parent's own table finds the other registers from these. No exception is caught
+// this far up.
 //
-// An UNWIND_INFO ("x64 exception handling"): version 1, no prologue, 5 slots of codes, frame register
-// rbp. An unwinder does the codes in this order. FP is rbp as `entry` has it: the link's address.
+// UNWIND_INFO ("x64 exception handling"): version 1, no prologue, 5 slots of codes, frame register rbp.
+// An unwinder applies the codes in this order. FP is rbp as `entry` has it: the address of the parent
+// link.
 
     .section .xdata, "dr"
     .p2align 2
@@ -230,7 +249,7 @@ unwind_info:
     .byte 0, 0x50                       // UWOP_PUSH_NONVOL rbp     rbp = [rsp] (CONTEXT_RBP); rsp += 8
     .byte 0, 0x0a                       // UWOP_PUSH_MACHFRAME 0    rip = [rsp] (CONTEXT_RESUME),
                                         //                          rsp = [rsp + 24] (CONTEXT_RSP)
-    .byte 0, 0                          // the number of slots is even
+    .byte 0, 0                          // padding to an even number of slots
 
 #if CONTEXT_RBP != 0 || CONTEXT_RESUME != 8 || CONTEXT_RSP != CONTEXT_RESUME + 24
 #error "the unwind table is for another layout"
