@@ -1,22 +1,24 @@
-"""Greenlets in gdb: of a process or a core file, with or without debug information.
+"""Commands of gdb for greenlets in a process or a core file, with or without debug information.
 
-    greenlets [-l]              every greenlet and its frames; -l: without the frames
-    greenlet NUMBER             all of one's frames, on through its parents
-    greenlet NUMBER COMMAND     COMMAND as if that greenlet ran: up 3, info locals, ...
+    greenlets [-l]              lists every greenlet and its frames; -l: without the frames
+    greenlet NUMBER             prints all frames of a greenlet, then those of its parents
+    greenlet NUMBER COMMAND     executes COMMAND in a greenlet's frames: up 3, info locals, ...
 
-NUMBER is THREAD.NUMBER where several threads have greenlets. Greenlet, Current and Block values
-are printed as what they are. Loaded from a program that has debug information, if gdb's auto-load
-safe-path allows; else by `source`. A core file of gdb's gcore has no stacks of greenlets where
-guards are the kernel's (Linux 6.13): let the kernel write it.
+If several threads have greenlets, NUMBER is THREAD.NUMBER. A printer shows Greenlet, Current and
+Block values as the greenlet that they refer to.
 
-The crate's src/diagnostics/debugger.rs says where to begin.
+gdb loads this script from a program that has debug information, if its auto-load safe-path allows
+that. Otherwise use `source`. Where the kernel makes guards (Linux 6.13), gdb's gcore leaves the
+stacks of greenlets out: let the kernel write the core file.
+
+The crate's src/diagnostics/debugger.rs says where the lists of greenlets are found.
 """
 
 import gdb
 import gdb.unwinder
 
-# What lies in the context of a suspended greenlet, by architecture: registers in gdb's words, the
-# bytes of each, and their offsets. tests/audit.rs compares this with asm/.
+# The context of a suspended greenlet, by architecture: the size of a register in bytes, and the
+# offset of each by gdb's name. tests/audit.rs compares this with asm/.
 CONTEXTS = {
     "x86_64": (8, {"rbp": 0, "rip": 8, "rsp": 16, "rbx": 24}),
     "aarch64": (8, {"x29": 0, "pc": 8, "sp": 16, "x19": 24}),
@@ -25,20 +27,21 @@ CONTEXTS = {
     "arm": (4, {"r11": 0, "pc": 4, "sp": 8, "r6": 12, "r7": 16, "r9": 20}),
 }
 
-# By their numbers; one that is active runs or is suspended.
+# The states, as the crate numbers them. An active greenlet runs or is suspended.
 PENDING, ACTIVE, BUSY, DEAD = range(4)
 
-# A list that is longer is taken for a broken one.
-MANY = 10_000_000
+# Where a walk through a list ends: a longer one is corrupt.
+MAX_LENGTH = 10_000_000
 
 
 def architecture():
+    """Returns the key of CONTEXTS for the selected inferior."""
     name = gdb.selected_inferior().architecture().name()
     for prefix, known in (("i386:x86-64", "x86_64"), ("aarch64", "aarch64"),
                           ("riscv:rv32", "riscv32"), ("riscv", "riscv64"), ("arm", "arm")):
         if name.startswith(prefix):
             return known
-    raise gdb.GdbError("greenlet runs on no " + name)
+    raise gdb.GdbError("greenlet does not support the architecture " + name)
 
 
 def read(address, size):
@@ -46,12 +49,14 @@ def read(address, size):
 
 
 def number(address, size=None):
+    """Reads an unsigned integer; without a size, one of a register's."""
     order = "big" if "big" in gdb.execute("show endian", to_string=True) else "little"
     return int.from_bytes(read(address, size or CONTEXTS[architecture()][0]), order)
 
 
 class Anchor:
-    """Where src/diagnostics/debugger.rs keeps the list of threads, and the layout of what hangs on it."""
+    """The crate's description of itself (src/diagnostics/debugger.rs): where the list of threads begins,
+    and the offsets of fields in threads and blocks."""
 
     def __init__(self, address):
         def field(index):
@@ -65,8 +70,8 @@ class Anchor:
 
     @staticmethod
     def all():
-        """One for each copy of the crate in the process; their sections are found by name."""
-        seen = set()    # gdb has the program's sections in two lists where they are relocated
+        """Yields the anchor of each copy of the crate in the process, found by the name of its section."""
+        seen = set()    # gdb lists the sections of a relocated program twice
         for line in gdb.execute("info files", to_string=True).splitlines():
             words = line.split()
             if len(words) < 5 or words[1] != "-" or words[3:5] != ["is", ".greenlet"]:
@@ -83,7 +88,7 @@ class Anchor:
 
     def threads(self):
         word = CONTEXTS[architecture()][0]
-        # Between two words and an integer of eight bytes there is no gap.
+        # Two words, then an integer of eight bytes, without padding between them.
         for place in chain(number(self.address + self.first), lambda place: number(place)):
             if number(place + word):
                 yield Thread(self, number(place + word), number(place + 2 * word, 8),
@@ -91,8 +96,9 @@ class Anchor:
 
 
 def chain(first, following):
+    """Yields the addresses of a linked list, of which `following` returns the next."""
     at, seen = first, 0
-    while at and seen < MANY:
+    while at and seen < MAX_LENGTH:
         yield at
         at, seen = following(at), seen + 1
 
@@ -104,10 +110,11 @@ class Thread:
         self.address = address
         threads = gdb.selected_inferior().threads()
         by_number = [thread for thread in threads if system and system in thread.ptid]
-        # A fork has its parent's numbers, but only one thread.
+        # After a fork the number is still that of the parent's thread, and there is one thread.
         self.gdb = (by_number or (threads if len(threads) == 1 else [None]))[0]
 
     def greenlets(self):
+        """Returns the thread's greenlets by number."""
         anchor = self.anchor
 
         def members(registry):
@@ -155,7 +162,7 @@ class Greenlet:
         return any(thread.running == self.address for thread in threads)
 
     def top(self):
-        """Who is where this one's stack ends now: itself, or a root that runs on its stack."""
+        """Returns the greenlet that has the innermost frame on this one's stack: itself, or a root."""
         top = self
         for _ in chain(self.address, lambda _: top.address):
             above = top.waits_for
@@ -165,6 +172,7 @@ class Greenlet:
         return top
 
     def registers(self):
+        """Returns the registers in its context, by gdb's name."""
         _, context = CONTEXTS[architecture()]
         registers = {name: number(self.address + offset) for name, offset in context.items()}
         if architecture() == "arm":
@@ -172,13 +180,14 @@ class Greenlet:
         return registers
 
 
-class Elsewhere(gdb.unwinder.Unwinder):
-    """While it has registers: whoever called the innermost frame, they are its caller's. What
-    runs there is in a core file, or goes on later, so its registers are left alone."""
+class ContextUnwinder(gdb.unwinder.Unwinder):
+    """While it has the registers of a context, it presents the frame in which that context is suspended
+    as the caller of the innermost frame. The thread's own registers are not changed: they may be
+    in a core file, and a process continues with them."""
 
     class Id:
         def __init__(self, pc):
-            # Below all stacks: gdb takes no caller whose stack ends below the frame's own.
+            # Below all stacks: gdb rejects a caller whose stack ends below that of its callee.
             self.sp, self.pc = gdb.Value(0), pc
 
     def __init__(self):
@@ -198,16 +207,17 @@ class Elsewhere(gdb.unwinder.Unwinder):
             info.add_saved_register(name, gdb.Value(value).cast(pending.read_register(name).type))
         return info
 
-    def go(self, registers):
+    def use(self, registers):
+        """Presents these registers, or none, from now on."""
         self.registers, self.innermost = registers, None
         gdb.invalidate_cached_frames()
 
 
-ELSEWHERE = Elsewhere()
+UNWINDER = ContextUnwinder()
 
 
-class On:
-    """With gdb on a greenlet's thread and stack; says which frame is the greenlet's first."""
+class Selected:
+    """Selects a greenlet's thread and stack in a `with` statement, whose value is its innermost frame."""
 
     def __init__(self, greenlet):
         self.top = greenlet.top()
@@ -217,28 +227,29 @@ class On:
         self.before = gdb.selected_thread()
         if self.top.runs():
             if not self.thread.gdb:
-                raise gdb.GdbError("it runs on a thread that gdb does not know")
+                raise gdb.GdbError("the greenlet runs on a thread that gdb does not know")
             self.thread.gdb.switch()
             return gdb.newest_frame()
-        ELSEWHERE.go(self.top.registers())
+        UNWINDER.use(self.top.registers())
         return gdb.newest_frame().older()
 
     def __exit__(self, *_):
-        ELSEWHERE.go(None)
+        UNWINDER.use(None)
         if self.before and self.before.is_valid():
             self.before.switch()
 
 
-def print_frames(greenlet, whole):
+def print_frames(greenlet, parents):
+    """Prints the frames of a greenlet and, on request, those of its parents."""
     if greenlet.state in (PENDING, DEAD):
         return
-    with On(greenlet) as frame:
+    with Selected(greenlet) as frame:
         index = 0
         while frame is not None and frame.is_valid():
             name = frame.name()
             if name and name.startswith("greenlet_") and name.endswith(("_entry", "_entry_pc")):
-                # The bottom of a greenlet's stack; its parent goes on.
-                if not whole:
+                # The bottom of the greenlet's stack. Its caller is a frame of the parent.
+                if not parents:
                     break
             line = frame.find_sal()
             where = ""
@@ -258,7 +269,7 @@ def all_threads():
 
 
 class ListCommand(gdb.Command):
-    """Every greenlet: number, name, state, parent and frames. -l: without the frames."""
+    """Lists every greenlet: number, name, state, parent and frames. -l: without the frames."""
 
     def __init__(self):
         super().__init__("greenlets", gdb.COMMAND_STACK)
@@ -282,7 +293,9 @@ class ListCommand(gdb.Command):
 
 
 class OneCommand(gdb.Command):
-    """greenlet [THREAD.]NUMBER [COMMAND]: its frames on through its parents; or COMMAND there."""
+    """Prints the frames of a greenlet and its parents, or executes a command in its frames.
+
+    greenlet [THREAD.]NUMBER [COMMAND]"""
 
     def __init__(self):
         super().__init__("greenlet", gdb.COMMAND_STACK)
@@ -295,20 +308,20 @@ class OneCommand(gdb.Command):
                  if not thread_number or thread.gdb and str(thread.gdb.num) == thread_number
                  for greenlet in thread.greenlets() if str(greenlet.number) == greenlet_number]
         if len(found) != 1:
-            raise gdb.GdbError("%d greenlets have this number: [THREAD.]NUMBER" % len(found))
+            raise gdb.GdbError("%d greenlets have this number; name one as [THREAD.]NUMBER" % len(found))
         print(found[0])
         if not command:
             print_frames(found[0], True)
         elif found[0].state in (PENDING, DEAD):
-            raise gdb.GdbError("it has no frames")
+            raise gdb.GdbError("the greenlet has no frames")
         else:
-            with On(found[0]) as frame:
+            with Selected(found[0]) as frame:
                 frame.select()
                 gdb.execute(command)
 
 
 class Printer:
-    """A Greenlet, WeakGreenlet, Current or Block, or a reference to one."""
+    """Prints the greenlet at an address."""
 
     def __init__(self, address):
         self.address = address
@@ -330,6 +343,7 @@ class Printer:
 
 
 def printer(value):
+    """Returns a Printer for a Greenlet, WeakGreenlet, Current or Block, or a reference to one."""
     kind = value.type.strip_typedefs()
     pointer = kind.code in (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_REF)
     name = (kind.target().strip_typedefs() if pointer else kind).name or ""
@@ -341,7 +355,7 @@ def printer(value):
     if name.startswith(handles):
         if pointer:
             value = value.dereference()
-        # All its fields but one are of size zero.
+        # Unwraps the handle: at each level all fields but one have size zero.
         while value.type.strip_typedefs().code == gdb.TYPE_CODE_STRUCT:
             fields = [field for field in value.type.fields() if field.type.sizeof]
             if len(fields) != 1:
@@ -359,6 +373,6 @@ printer.enabled = True
 
 ListCommand()
 OneCommand()
-gdb.unwinder.register_unwinder(None, ELSEWHERE, replace=True)
+gdb.unwinder.register_unwinder(None, UNWINDER, replace=True)
 gdb.pretty_printers[:] = [printer] + [known for known in gdb.pretty_printers
                                       if getattr(known, "name", "") != "greenlet"]
