@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
 # Builds and links the crate, its tests and `walk` for macOS, and compares the core in them with that
-# of ELF targets (tests/mach_o.rs). Nothing here runs them.
+# of ELF targets (tests/mach_o.rs). Does not run them.
 #
 #   ci/apple.sh
 #
-# Installs what is missing: zig from PyPI, which links against its own description of Apple's system library,
-# and the standard libraries by rustup.
+# Installs what is missing: zig from PyPI, which has stubs of Apple's system library to link against, and
+# the standard libraries by rustup.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
 . ci/install.sh
 
-# No debug information: nothing here debugs the programs.
+# The programs are not debugged.
 export CARGO_PROFILE_DEV_DEBUG=0
 
 output=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 programs=()
 
-# build ARCHITECTURE
+# build ARCHITECTURE: builds everything, and adds `walk` to $programs.
 build() {
     local triple=$1-apple-darwin under=$1_apple_darwin
     install_std "$triple"
@@ -36,7 +36,7 @@ for architecture in aarch64 x86_64; do build "$architecture"; done
 log=$output/apple.log
 GREENLET_MACH_O=$(IFS=:; echo "${programs[*]}") \
     cargo test --locked --test package -- --ignored mach_o:: 2>&1 | tee "$log"
-# A suite that runs nothing shows nothing.
+# Fails if tests were renamed or left out.
 grep -q '^test result: ok. 3 passed' "$log"
 file=$(ls -l "${programs[@]}")
 printf 'linked, not run:\n%s\n' "$file"

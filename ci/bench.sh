@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Measures this crate beside its peers (benches/peers), and prints the machine and all versions.
+# Measures this crate and its peers in one run (benches/peers), and prints the machine and all versions.
 #
 #   ci/bench.sh [--quick] [--only WORDS] [--json FILE]
 #
 # --help explains the options. The crate is measured twice, without its feature fp-control and with it.
 #
-# Installs what that needs and is missing: a C++ compiler and boost.context from Debian, Python's
-# greenlet from PyPI into an environment of its own under Cargo's target directory.
+# Installs what is missing: a C++ compiler and boost.context from Debian; Python's greenlet from PyPI,
+# into an environment of its own under Cargo's target directory.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -23,8 +23,8 @@ if ! "$python/bin/python" -c 'import greenlet' 2>/dev/null; then
     "$python/bin/pip" install --quiet --disable-pip-version-check greenlet
 fi
 
-# What figures depend on.
-# "2 × AMD EPYC, family 25, model 1": clouds leave the rest of the name out.
+# What the figures depend on. Processors are printed as "2 × AMD EPYC, family 25, model 1", because
+# virtual machines often hide the rest of the name.
 awk -F '[ \t]*: ' '
     $1 == "cpu family" { family = $2 }
     $1 == "model" { model = $2 }
@@ -41,7 +41,7 @@ sed -n 's/^#define BOOST_LIB_VERSION "\(.*\)"/boost \1/p' /usr/include/boost/ver
 date +%F
 echo
 
-# The program is built twice: the one with the feature works for the other.
+# The program is built twice. The one without the feature starts the other and prints both results.
 build() {
     cargo build --locked --profile bench --manifest-path "$repo/Cargo.toml" -p greenlet-peers "$@"
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs the programs of tests/boards on emulated boards, without an operating system, and measures the memory
-# that a greenlet takes there.
+# Runs the programs of tests/boards on emulated boards, without an operating system, and measures the
+# memory that a greenlet takes there.
 #
 #   ci/boards.sh [target…]         default: all, see tests/boards/.cargo/config.toml
 #
-#   GREENLET_BOARDS_TIMEOUT        seconds that one program may run: a switch gone wrong hangs
+#   GREENLET_BOARDS_TIMEOUT        seconds until a program is stopped (a wrong switch may hang); default 60
 #
 # Installs what is missing: compilers and emulators from Debian, Rust's `core` and `alloc` by rustup.
-# `cargo run --target …` in tests/boards is enough for one program.
+# To run one program, `cargo run --target …` in tests/boards suffices.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
@@ -17,7 +17,7 @@ TARGETS=(
     thumbv6m-none-eabi thumbv7em-none-eabihf
     riscv64gc-unknown-none-elf riscv64imac-unknown-none-elf riscv32imac-unknown-none-elf
 )
-# The tests take a second.
+# Seconds. The tests take one.
 LIMIT=${GREENLET_BOARDS_TIMEOUT:-60}
 
 output=$(realpath -m "${CARGO_TARGET_DIR:-target}")/boards
@@ -33,13 +33,13 @@ set_up() {
         install_std "$triple"
 }
 
-# cargo_board SUBCOMMAND ARGUMENT…: cargo in tests/boards, for $triple.
+# cargo_board SUBCOMMAND ARGUMENT…: runs cargo in tests/boards for $triple.
 cargo_board() {
     (cd tests/boards && CARGO_TARGET_DIR=$output RUSTFLAGS='-D warnings' \
         cargo "$1" --locked --target "$triple" "${@:2}")
 }
 
-# run PROFILE PROGRAM: on the board.
+# run PROFILE PROGRAM: runs it on the emulated board.
 run() {
     timeout --kill-after=10 "$LIMIT" bash -c 'cargo_board run --quiet --profile "$@"' run "$1" --bin "$2" </dev/null || {
         local status=$?
@@ -51,10 +51,11 @@ run() {
 export -f cargo_board
 export output
 
-# text PROGRAM: bytes of code and constants.
+# text PROGRAM: prints the bytes of its code and constants.
 text() { riscv64-unknown-elf-size "$output/$triple/release/$1" | awk 'END { print $1 }'; }
 
-# Leaves the reason in $reason when it fails, else the measures in $measured.
+# run_target LOG: builds, tests and measures. If it fails, $reason says where; otherwise $measured has
+# the measures.
 run_target() {
     local log=$1 profile
     reason='set-up'
@@ -66,11 +67,11 @@ run_target() {
         cargo_board build --profile "$profile" --bins || return 1
         reason="tests, $profile"
         run "$profile" suite 2>&1 | tee "$log" || return 1
-        # A suite that runs nothing shows nothing.
+        # Fails if no test ran.
         tail -n 1 "$log" | grep -qx '[1-9][0-9]* passed, 0 failed' || return 1
     done
 
-    # Measured only if they work.
+    # The sizes of these two are measured, so they must work.
     reason='smallest program'
     run release smallest || return 1
     run release nothing || return 1

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Checks what no test checks: format, lints, scripts, documentation, and the contents of the package.
-# Runs all checks, lists at the end which failed, and fails if any did.
+# Checks formatting, lints, scripts, documentation, and which files the package contains. Runs all checks,
+# and fails at the end if any failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
 . ci/steps.sh
 
-# All that `cargo package` may take along, one extended regular expression a line, and each must
-# match something: what a user needs to build the crate, and what they may want to know of it.
+# The files that the package may contain: what a user needs to build the crate and to read about it. One
+# extended regular expression a line, each of which must match a file.
 PACKAGED='
 Cargo\.toml
 Cargo\.(toml\.orig|lock)|\.cargo_vcs_info\.json
@@ -26,7 +26,7 @@ LICENSE-APACHE
 
 format() {
     cargo fmt --all --check &&
-        # Packages of their own, which only their tests build.
+        # Packages outside the workspace, which tests build.
         rustfmt --check --edition 2024 tests/two-versions/src/main.rs tests/large-messages/src/{lib,bin/large,bin/small}.rs &&
         # Built for boards only.
         cargo fmt --manifest-path tests/boards/Cargo.toml --check
@@ -37,11 +37,11 @@ lint() {
         cargo clippy --locked --all-targets --all-features -- -D warnings &&
         cargo clippy --locked -p greenlet --no-default-features --lib --test without_std -- -D warnings &&
         cargo clippy --locked -p greenlet-hub-bench --all-targets -- -D warnings || return 1
-    # Linting it compiles its C++ as well.
+    # Its build script compiles C++.
     if command -v c++ >/dev/null && [ -e /usr/include/boost/context/fiber.hpp ]; then
         cargo clippy --locked -p greenlet-peers --all-targets -- -D warnings
     else
-        skip 'lint: benches/peers, which needs g++ and libboost-context-dev'
+        skip 'lint: benches/peers needs g++ and libboost-context-dev'
     fi
 }
 
@@ -49,7 +49,7 @@ scripts() {
     if command -v shellcheck >/dev/null; then
         shellcheck --external-sources ci/*.sh .ci/run
     else
-        skip 'scripts: there is no shellcheck'
+        skip 'scripts: shellcheck is not installed'
     fi
 }
 
@@ -65,12 +65,12 @@ package() {
     listed=$(cargo package -p greenlet --list --locked --allow-dirty) || return 1
     patterns=$(sed '/^$/d; s/.*/^(&)$/' <<<"$PACKAGED")
     if surplus=$(grep -vE "$patterns" <<<"$listed"); then
-        printf 'not for users:\n%s\n' "$surplus" >&2
+        printf 'files that the package should not contain:\n%s\n' "$surplus" >&2
         status=1
     fi
     while read -r pattern; do
         if ! grep -qE "$pattern" <<<"$listed"; then
-            printf 'nothing matches %s\n' "$pattern" >&2
+            printf 'no file of the package matches %s\n' "$pattern" >&2
             status=1
         fi
     done <<<"$patterns"

@@ -5,7 +5,8 @@
 #   ci/cross.sh target… -- [ARGUMENT…]     only `cargo test` with these arguments:
 #                                          ci/cross.sh aarch64 -- --test switch -- registers::
 #
-#   GREENLET_CROSS_TIMEOUT     seconds that one target's suite may take: a switch gone wrong hangs
+#   GREENLET_CROSS_TIMEOUT     seconds until one run of cargo is stopped (a wrong switch may hang);
+#                              default 900
 #
 # Installs what is missing: the cross compilers, their C libraries and gdb-multiarch from Debian,
 # the standard libraries and a nightly Rust by rustup, zig from PyPI. The emulator and zig are kept
@@ -15,13 +16,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
 . ci/install.sh
 
-# std: "rustup" where rustup has it, "nightly" where Cargo builds it, which only a nightly Rust does.
-# The cross compiler is package gcc-GNU, its C library libc6-dev-DEBIAN-cross, the sysroot /usr/GNU;
-# where Debian has none, zig links static programs with its own.
-# cpu: about the least that the triple promises, so that a core which uses more is caught: armel has
-# no floating-point unit at all, armv6hf that of a Raspberry Pi Zero. armv7hf has more than its
-# triple's 16 double registers because rustc's own std uses 32. aarch64 has every extension, with
-# pointer authentication made cheap.
+# std: "rustup" if rustup has it; "nightly" if Cargo must build it, which needs a nightly Rust.
+# GNU, Debian: the cross compiler is package gcc-GNU, its C library libc6-dev-DEBIAN-cross, the sysroot
+# /usr/GNU. If Debian has no C library ("-"), zig links static programs with its own.
+# cpu: about the least that the triple promises, so that a core which uses more fails. armel has no
+# floating-point unit; armv6hf has that of a Raspberry Pi Zero. armv7hf has more than the 16 double
+# registers of its triple, because rustc's own std uses 32. aarch64 has every extension;
+# pauth-impdef=on selects a fast algorithm for pointer authentication.
 #
 # short     triple                              std     GNU                   Debian  qemu          cpu
 TARGETS='
@@ -33,7 +34,7 @@ thumbv7neon thumbv7neon-unknown-linux-gnueabihf rustup  arm-linux-gnueabihf   ar
 armv6hf     arm-unknown-linux-musleabihf        nightly arm-linux-gnueabihf   -       qemu-arm      arm1176
 '
 
-# Older ones do not refuse a mapping of 64 TiB, and assert when a process with threads forks.
+# Older versions accept a mapping of 64 TiB, and fail an assertion when a process with threads forks.
 LEAST_QEMU=10
 QEMU_FROM=trixie
 
@@ -46,7 +47,7 @@ cache=$(realpath -m "${CARGO_TARGET_DIR:-target}")/cross
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'cross.sh: %s\n' "$*" >&2; exit 2; }
 
-# Sets $short, $triple, … from the table's line for a short name or triple.
+# choose NAME: sets $short, $triple, … from the row of TARGETS with that short name or triple.
 choose() {
     local row
     row=$(awk -v name="$1" '$1 == name || $2 == name' <<<"$TARGETS")
@@ -56,15 +57,15 @@ choose() {
 
 # ---- set-up
 
-# is_new_enough EMULATOR
+# is_new_enough EMULATOR: succeeds if it is installed, with version LEAST_QEMU or later.
 is_new_enough() {
     local version
     version=$("$1" --version 2>/dev/null | sed -n 's/^.* version \([0-9]*\)\..*/\1/p')
     [ "${version:-0}" -ge "$LEAST_QEMU" ]
 }
 
-# Of a newer Debian than the machine may be: static programs, without dependencies. Its index is
-# kept apart from that of the machine's own packages.
+# Unpacks qemu-user of a Debian that may be newer than the machine's. Its programs are static and have no
+# dependencies. Its package index is kept apart from the machine's.
 fetch_qemu() {
     local mirror work=$cache/qemu.part options
     # shellcheck disable=SC2016
@@ -110,13 +111,13 @@ set_up_target() {
 
 # ---- running
 
-# variable PREFIX NAME: what Cargo calls this target's setting.
+# variable PREFIX NAME: prints the environment variable of this target's setting.
 variable() {
     local name=${triple//-/_}
     printf '%s_%s_%s' "$1" "${name^^}" "$2"
 }
 
-# cargo_target SUBCOMMAND ARGUMENT…: cargo for the chosen target, under the emulator.
+# cargo_target SUBCOMMAND ARGUMENT…: runs cargo for the chosen target, with the emulator as runner.
 cargo_target() {
     local subcommand=$1 under=${triple//-/_} runner="$qemu -cpu $cpu" linker settings=() status=0
     shift
@@ -138,21 +139,21 @@ cargo_target() {
         "CC_$under=$gnu-gcc"
         "AR_$under=$gnu-ar"
         "CFLAGS_$under=${core_flags:-}"
-        # For tests: what cannot be asked of an emulator, and what goes in front of a program that
-        # a test starts itself, as the kernel does not know how.
+        # GREENLET_EMULATED makes tests skip what an emulator cannot do. GREENLET_RUNNER is how tests
+        # start other programs of the target, which the kernel cannot execute.
         "GREENLET_EMULATED=$LEAST_QEMU"
         "GREENLET_RUNNER=$runner"
-        # To read the symbols of a program takes longer than most tests.
+        # Reading a program's symbols takes longer than most tests.
         RUST_BACKTRACE=0
     )
     if [ "$std" = nightly ]; then
-        # Settings rather than arguments: also for the Cargo that a test starts.
+        # Environment variables rather than arguments, so that they reach a Cargo that a test starts.
         settings+=(
             RUSTUP_TOOLCHAIN=nightly
             'CARGO_UNSTABLE_BUILD_STD=std,panic_unwind,panic_abort,test'
         )
     fi
-    # Skips are told beside the number of tests.
+    # Skipped tests are counted in the summary instead.
     timeout --kill-after=10 "$LIMIT" env -u GREENLET_SKIPPED "${settings[@]}" \
         cargo "$subcommand" --locked --target "$triple" "$@" || status=$?
     [ $status != 124 ] || echo "$triple: stopped after $LIMIT s" >&2
@@ -162,13 +163,13 @@ cargo_target() {
 tests_run() { awk '/^test result: / { n += $4 + $6 } END { print n + 0 }' "$1"; }
 tests_skipped() { grep -ac '^skipped: ' "$1" || true; }
 
-# test_switch ARGUMENT…: what a switch keeps and shows to unwinders, built with these arguments.
+# test_switch ARGUMENT…: tests registers and unwinding of a switch that is built with these arguments.
 test_switch() {
     cargo_target test --features trace "$@" --test switch -- registers:: unwind:: 2>&1 | tee "$log.switch" &&
         [ "$(tests_run "$log.switch")" -gt 0 ]
 }
 
-# Leaves the reason in $reason when it fails. Doctests are run, too: cargo hands them to the runner.
+# run_target LOG: builds and tests, documentation examples included. If it fails, $reason says where.
 run_target() {
     local log=$1
     reason='set-up'
@@ -177,16 +178,16 @@ run_target() {
     say "$triple: building"
     reason=build
     cargo_target test --features trace --no-run || return 1
-    # The tools' features make blocks larger, and none of the tools runs here.
+    # Only built: the tools of these features do not run here. The features change the layout of blocks.
     cargo_target build --all-features || return 1
 
     say "$triple: testing"
     reason=tests
     cargo_target test --features trace --no-fail-fast 2>&1 | tee "$log" || return 1
-    # A suite that runs nothing shows nothing.
+    # Fails if no test ran.
     [ "$(tests_run "$log")" -gt 0 ] || return 1
 
-    # What the optimizer makes of the switch, with the dependencies as they are.
+    # The switch, optimized; dependencies are not.
     say "$triple: optimized, walk $WALKED"
     reason='optimized'
     test_switch "${OPTIMIZED[@]}" || return 1
@@ -194,14 +195,14 @@ run_target() {
     tail -n 5 "$log.walk"
     [ -s "$log.walk" ] || return 1
 
-    # The core as it is where indirect jumps need a mark.
+    # The core built for BTI, where indirect jumps need a landing pad.
     if [ "$short" = aarch64 ]; then
         reason='marked'
         core_flags=-mbranch-protection=bti test_switch || return 1
     fi
 }
 
-# run_tests LOG ARGUMENT…: what `cargo test` runs with these arguments.
+# run_tests LOG ARGUMENT…: runs `cargo test` with these arguments.
 run_tests() {
     reason='set-up'
     set_up_target || return 1

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Measures the example hub beside the same server on tokio's current-thread runtime (benches/hub):
-# requests per second as a ratio, processor time and resident memory, in one run.
+# Measures the example `hub` and the same server on tokio's current-thread runtime in one run
+# (benches/hub): the ratio of requests per second, processor time, resident memory.
 #
 #   ci/hub-bench.sh [--connections COUNT] [--seconds SECONDS] [--rounds COUNT]
 #
-# 10,000 connections, 3 rounds of 5 s for each; on loopback, on ports that the system chooses.
+# Default: 10,000 connections, and for each server 3 rounds of 5 s. Both listen on loopback, on ports
+# that the system chooses.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

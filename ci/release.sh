@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Checks what only a release needs: the changelog has a heading for it; the address of the repository is
-# set; a tag has its version; the package builds, and its examples run without the rest of the
-# repository; docs.rs will build its pages; no dependency has an unwanted licence or a known
-# vulnerability; and the version admits all changes of the public API. Publishes nothing.
+# Checks what only a release needs, and publishes nothing:
+#
+#   the changelog has a heading for the version; the repository's address is set; a version tag on this
+#   commit names the version; the package builds, and its examples run without the rest of the
+#   repository; docs.rs can build the pages; no dependency has an unwanted licence or a known
+#   vulnerability; semver allows the changes of the public API in this version.
 #
 #   ci/release.sh
 #
-# Runs all checks, lists at the end which failed, and fails if any did. Installs cargo-deny and
-# cargo-semver-checks under Cargo's target directory where they are missing, which takes minutes.
-# Needs a network: for the registry, and for the list of known faults.
+# Runs all checks, and fails at the end if any failed. If cargo-deny and cargo-semver-checks are missing,
+# installs them under Cargo's target directory, which takes minutes. Needs a network, for the registry
+# and the list of vulnerabilities.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
@@ -23,10 +25,10 @@ install_tool() {
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-# As "## [0.1.0] - 2026-11-24".
+# The heading is like "## [0.1.0] - 2026-11-24".
 changelog() {
     if ! grep -qE "^## \[${version//./\\.}\] - [0-9]{4}-[0-9]{2}-[0-9]{2}\$" CHANGELOG.md; then
-        echo "CHANGELOG.md has no heading for $version and its day" >&2
+        echo "CHANGELOG.md has no heading \"## [$version] - DATE\"" >&2
         return 1
     fi
 }
@@ -39,24 +41,24 @@ repository() {
     fi
 }
 
-# A commit that is tagged as a version has that one.
+# A version tag on this commit names the version of Cargo.toml.
 tag() {
     local tags
     tags=$(git tag --points-at HEAD --list 'v*') || return 1
     if [ -n "$tags" ] && ! grep -qxF "v$version" <<<"$tags"; then
-        echo "the version is $version, and the tag is $tags" >&2
+        echo "the version is $version, but the tag is $tags" >&2
         return 1
     fi
 }
 
 publish() { cargo publish -p greenlet --locked --dry-run; }
 
-# The package that `publish` has made.
+# In the package that `publish` has made.
 examples() {
     cargo test --doc --all-features --manifest-path "$target/package/greenlet-$version/Cargo.toml"
 }
 
-# As docs.rs does, which has a nightly Rust for the marks of features.
+# As docs.rs builds them: with a nightly Rust, for the badges of features.
 pages() {
     RUSTDOCFLAGS='--cfg docsrs -D warnings' \
         cargo "+${GREENLET_TOOLCHAIN:-nightly}" doc --locked -p greenlet --no-deps --all-features
@@ -67,7 +69,7 @@ dependencies() { install_tool cargo-deny && cargo deny --config ci/deny.toml --a
 compatibility() {
     local last
     if ! last=$(git describe --tags --abbrev=0 --match 'v*' HEAD~ 2>/dev/null); then
-        skip 'compatibility: nothing has been released that it could be compared with'
+        skip 'compatibility: there is no earlier release to compare with'
         return
     fi
     install_tool cargo-semver-checks && cargo semver-checks --baseline-rev "$last"

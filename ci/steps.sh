@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# For scripts that run several steps: runs all of them, and lists at the end what failed or was skipped, and
-# why. Source this after setting pipefail.
+# For scripts that run several steps: runs all of them, and says at the end which failed or were skipped,
+# and why. Source this after setting pipefail.
 
-# What the steps print is kept until the end, where a log that is cut short is still read; beside it
-# the names of those that failed, and how long each took, one a line.
+# The output of the steps is kept, because the end of a long log is read first. Beside it lie the names
+# of the failed steps and the time of each, one a line.
 logs_of_steps=$(mktemp -d)
 failed=$logs_of_steps/.failed
 times=$logs_of_steps/.times
@@ -11,8 +11,8 @@ touch "$failed" "$times"
 tidy=("$logs_of_steps")
 trap 'rm -rf "${tidy[@]}"' EXIT
 
-# What was skipped, one a line. The scripts and tests that a step runs add to the same list, which
-# is told and removed by the script that has made it.
+# The list of what was skipped, one a line. Scripts and tests that a step runs add to the same list. The
+# script that made it prints and removes it.
 if [ -z "${GREENLET_SKIPPED:-}" ]; then
     GREENLET_SKIPPED=$(mktemp)
     export GREENLET_SKIPPED
@@ -20,7 +20,7 @@ if [ -z "${GREENLET_SKIPPED:-}" ]; then
     tidy+=("$list_of_skips")
 fi
 
-# step COMMAND…: does it, whatever has failed before.
+# step COMMAND…: runs it, also if an earlier step has failed.
 step() {
     local started=$SECONDS
     printf '\n==== %s\n' "$*"
@@ -28,8 +28,8 @@ step() {
     printf '%5d s  %s\n' "$((SECONDS - started))" "$*" >>"$times"
 }
 
-# lanes FUNCTION…: the steps of one function beside those of another. Each line that they print is
-# headed by the function that printed it.
+# lanes FUNCTION…: runs functions that consist of steps, in parallel. Each line of output begins with the
+# function's name.
 lanes() {
     local lane
     for lane; do
@@ -38,7 +38,7 @@ lanes() {
     wait
 }
 
-# why STEP: of what it printed, the lines that say what was wrong, and the last ones.
+# why STEP: prints the lines of its output that name failures, and the last lines.
 why() {
     local log=$logs_of_steps/${1//\//_}
     printf '\n==== %s failed:\n' "$1"
@@ -47,20 +47,20 @@ why() {
     tail -n 15 "$log"
 }
 
-# skip WORDS: to be called by a step that cannot do all that it is for, which is then no failure.
+# skip WORDS: records that a step left something out, which is not a failure.
 skip() {
     printf 'skipped: %s\n' "$1"
     printf '%s\n' "$1" >>"$GREENLET_SKIPPED"
 }
 
-# all_passed WORDS: says so, or which steps failed, and ends with that. What each step took and what
-# was skipped is said either way.
+# all_passed WORDS: prints the time of each step and what was skipped. Then prints WORDS if no step failed;
+# otherwise prints which failed and why, and exits with status 1.
 all_passed() {
     local skips=
     printf '\n'
     cat "$times"
     if [ -n "${list_of_skips:-}" ] && [ -s "$list_of_skips" ]; then
-        skips=', but for what was skipped'
+        skips=', except what was skipped'
         printf '\nskipped:\n'
         sort -u "$list_of_skips" | sed 's/^/  /'
     fi

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs the suite under AddressSanitizer, ThreadSanitizer and Valgrind, each with the feature that
-# tells the tool of stacks and switches, and then shows that the feature is needed: without it
-# the tool must report what is not so, or the run proves nothing.
-# Runs a part of the suite under Miri, by both models of which pointers may be used when.
+# Runs the suite under AddressSanitizer, ThreadSanitizer and Valgrind, each with the feature that tells
+# the tool about stacks and switches. Then runs a test without the feature, which must fail with a false
+# report: otherwise the first run shows nothing.
+# Runs a part of the suite under Miri, with Stacked Borrows and with Tree Borrows.
 #
 #   ci/tools.sh [asan] [tsan] [valgrind] [miri]     default: all
 #
-#   GREENLET_TOOLCHAIN      of the sanitizers and Miri, which stable Rust does not have: nightly.
-#                           tsan and Miri need its rust-src, because they must see into the
-#                           standard library.
+#   GREENLET_TOOLCHAIN      the toolchain of the sanitizers and Miri, default nightly: stable Rust has
+#                           none. tsan and Miri need its rust-src, because they build the standard
+#                           library.
 #   GREENLET_PROGRAMS       programs of each random test, default below
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,15 +20,16 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-# Not here: the tests that build examples and other programs, which would need the same flags.
+# Without the tests that build examples and other programs, which would need the same flags.
 SUITE=(abort faults model reentrancy stacks suite switch)
-# Nor what takes long and shows nothing more, and what debugs this program with another.
+# Also without the soak test, which takes long and finds nothing more, and the tests that start gdb on
+# this program.
 NOT_HERE=(--skip soak:: --skip gdb::)
 
-# What cargo_test runs under.
+# The command in front of cargo, if any.
 limit=()
 
-# cargo_test FEATURES TEST… [-- ARGUMENT…]
+# cargo_test FEATURES TEST… [-- ARGUMENT…]: runs these test binaries.
 cargo_test() {
     local features=$1 tests=()
     shift
@@ -39,20 +40,20 @@ cargo_test() {
     "${limit[@]}" cargo "${cargo[@]}" test --locked --no-fail-fast --features "$features" "${tests[@]}" "$@"
 }
 
-# sanitizer NAME PROGRAMS: sets what the functions below run with.
+# sanitizer NAME PROGRAMS: sets the flags and the number of random programs for the functions below.
 sanitizer() {
     cargo=("+$toolchain")
     export RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/$1"
     export CARGO_BUILD_TARGET=$target PROPTEST_CASES=${GREENLET_PROGRAMS:-$2}
 }
 
-# needs_feature REPORT TEST [ARGUMENT…]: without the feature the test must fail, with this in what
-# is printed. A tool that is led astray may also hang after it.
+# needs_feature REPORT TEST [ARGUMENT…]: runs the test without the feature. It must fail and print REPORT.
+# A confused tool may hang afterwards, so the time is limited.
 needs_feature() {
     printf '\n== %s without the feature\n' "$2"
     local limit=(timeout --kill-after=5 180)
     if cargo_test trace "$2" -- "${@:3}" >"$log" 2>&1; then
-        echo "the tool is content without being told of stacks" >&2
+        echo "the tool reports nothing without the feature" >&2
         return 1
     fi
     grep -aom 1 -- "$1" "$log" || { tail -n 40 "$log" >&2; return 1; }
@@ -60,26 +61,26 @@ needs_feature() {
 
 asan() (
     sanitizer address 10000
-    # A process that is killed by a signal is what some tests are about.
+    # Some tests check how a process is killed by a signal, so the sanitizer must not handle it.
     options=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0
     skip=(
         "${NOT_HERE[@]}"
-        # Freed memory stays in a quarantine.
+        # The sanitizer keeps freed memory in a quarantine.
         --skip untracked_memory
         # Instrumented functions have no stack probes (rustc leaves them out).
         --skip s26_a_frame_larger_than_a_page_does_not_step_over_the_guard
     )
     export ASAN_OPTIONS=$options:detect_stack_use_after_return=0
     cargo_test asan,trace "${SUITE[@]}" -- "${skip[@]}" 2>&1 | tee "$log"
-    # The sanitizer's words when it meets a stack that it does not know.
+    # The sanitizer's message for a stack that it does not know.
     if grep -a 'ASan is ignoring requested' "$log"; then return 1; fi
 
-    # Locals are on the heap then, so what is in use of a stack is not what tests expect.
+    # This option moves locals to the heap, so tests of stack usage do not apply.
     export ASAN_OPTIONS=$options:detect_stack_use_after_return=1
     cargo_test asan,trace model -- "${skip[@]}"
     cargo_test asan,trace suite -- cases:: rules:: "${skip[@]}" --skip stack_saved
 
-    # The last leak is on purpose, and so not to be told again at the end.
+    # The last leak is on purpose, so there is no second check at exit.
     export ASAN_OPTIONS=$options:detect_stack_use_after_return=0:detect_leaks=1:leak_check_at_exit=0
     cargo_test asan,trace suite -- --ignored lsan::
     needs_feature 'a suspended stack is not searched' suite --ignored lsan::
@@ -90,39 +91,39 @@ asan() (
 
 tsan() (
     sanitizer thread 1000
-    # Without a standard library that is instrumented too, its locks are not seen.
+    # The sanitizer does not see the locks of a standard library that is not instrumented.
     cargo+=(-Zbuild-std)
     tests=()
     for test in "${SUITE[@]}"; do
         case $test in
-            # Its process forks while it has threads, and the sanitizer's own locks stay held.
+            # It forks a process that has threads, and the sanitizer's own locks stay held.
             faults) ;;
             *) tests+=("$test") ;;
         esac
     done
     skip=(
         "${NOT_HERE[@]}"
-        # These fork, too.
+        # These fork a process that has threads.
         --skip guard:: --skip limits:: --skip overflow::
-        # Its handlers allocate, as backtraces do, and that is reported.
+        # Its signal handlers make backtraces, which allocate, and the sanitizer reports that.
         --skip signals::
         # The sanitizer's own memory grows with each greenlet.
         --skip untracked_memory
-        # It has its own pthread_exit, through which nothing unwinds.
+        # The sanitizer's pthread_exit does not unwind.
         --skip s28_a_forced_unwind_that_reaches_the_base_aborts_with_a_message
-        # Its child starts a thread, after a fork of a process that has some.
+        # Its child is a fork of a process that has threads, and starts a thread.
         --skip a_thread_that_ends_unmaps_its_stacks_when_its_last_greenlet_dies
     )
     cargo_test tsan,trace "${tests[@]}" -- "${skip[@]}"
 
-    # It is made to report what it would fail for otherwise.
+    # A report must not fail the run: the test looks for it.
     export TSAN_OPTIONS=exitcode=0
     cargo_test tsan,trace suite -- --ignored tsan::
     needs_feature 'an unseen race\|calls of another stack' suite --ignored tsan::
 )
 
-# Each greenlet is a thread there (src/arch/miri.rs). What cannot run is marked in the tests, with
-# the reason.
+# Under Miri each greenlet is a thread (src/arch/miri.rs). Tests that cannot run there are marked in the
+# tests, with the reason.
 miri() (
     rustup component add --toolchain "$toolchain" miri rust-src
     local model failed=0 modules=(rules:: inspect:: generator:: future::)
@@ -130,8 +131,8 @@ miri() (
         CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/miri" \
             cargo "+$toolchain" miri test --locked --features trace --test suite "$@"
     }
-    # Addresses travel as integers between Rust and assembly; tests read the environment; and they
-    # forget handles and greenlets on purpose.
+    # permissive-provenance: Rust and assembly exchange addresses as integers. disable-isolation: tests
+    # read the environment. ignore-leaks: tests forget handles and greenlets on purpose.
     local flags='-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks'
     declare -A flags_of=([Stacked]='' [Tree]=-Zmiri-tree-borrows) running
     logs=$(mktemp -d)
@@ -174,22 +175,22 @@ valgrind() (
     done
     skip=(
         "${NOT_HERE[@]}"
-        # It has no flags of floating-point exceptions.
+        # Valgrind does not model the flags of floating-point exceptions.
         --skip registers::
-        # Below.
+        # Runs with other options below.
         --skip signals::
-        # It takes neither a limit of address space nor as many mappings as there may be, nor 64 GiB
-        # in one.
+        # Valgrind fails with a limit of address space, with the maximum of mappings, and with a mapping
+        # of 64 GiB.
         --skip is_limited
         --skip inspecting_a_huge_stack_costs_what_inspecting_a_large_one_does
-        # Three minutes.
+        # Takes three minutes.
         --skip guards_of_hundreds_of_sizes_take_no_more_than_of_a_few
-        # The test reads a stack below its end, and Valgrind allows that to nobody.
+        # The test reads below a stack pointer, which Valgrind reports.
         --skip s24_nothing_runs_on_a_stack_that_is_inspected
     )
     cargo_test valgrind,trace "${tests[@]}" -- "${skip[@]}"
-    # It brings a signal stack, and Valgrind takes that for another stack only where it is further
-    # away than a frame may be large: by itself that is 2 MB.
+    # These tests use an alternate signal stack. Valgrind recognizes it as another stack only if it is
+    # further away than the largest frame, 2 MB by default.
     (
         export "$runner=valgrind --quiet --max-stackframe=131072 --error-exitcode=9"
         cargo_test valgrind,trace switch -- signals::

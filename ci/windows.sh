@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the crate for Windows with mingw's C compiler and linker, and runs its suite and `walk` under
-# Wine; type-checks it for Microsoft's toolchain (msvc).
+# Wine. Type-checks it for Microsoft's toolchain (msvc).
 #
 #   ci/windows.sh
 #
-# Installs what is missing: Wine and mingw, as Debian has them, and the standard libraries by rustup.
+# Installs what is missing: Wine and mingw from Debian, the standard libraries by rustup.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source-path=SCRIPTDIR/..
@@ -20,13 +20,13 @@ install_std "$target"
 install_std x86_64-pc-windows-msvc
 
 export WINEPREFIX=$output/wine WINEDEBUG=-all GREENLET_WINE=1
-# No browser and no .NET are installed for it.
+# Keeps Wine from installing a browser and .NET.
 export WINEDLLOVERRIDES='mscoree,mshtml='
 system=$WINEPREFIX/drive_c/windows/system32
 if [ ! -e "$system/bcryptprimitives.dll" ]; then
-    # It asks for a 32-bit part of Wine, which is not there and not needed.
+    # This fails to start the 32-bit part of Wine, which is not installed and not needed.
     timeout 120 /usr/lib/wine/wine64 wineboot --init || true
-    # std takes its random numbers from this library. Debian 12's Wine has no such one.
+    # std takes its random numbers from this library, which Debian 12's Wine does not have.
     printf '%s\n' \
         'int SystemFunction036(void *, unsigned long);' \
         '__declspec(dllexport) int ProcessPrng(void *to, unsigned long long bytes)' \
@@ -35,16 +35,16 @@ if [ ! -e "$system/bcryptprimitives.dll" ]; then
     cp "$output/bcryptprimitives.dll" "$system"
 fi
 
-# Nobody debugs them; of the lines of functions backtraces are tested.
+# Line tables only: backtraces are tested, and nothing else reads debug information.
 export CARGO_PROFILE_DEV_DEBUG=1
-# Wine refuses to start a program now and then while it starts others.
+# Wine sometimes fails to start a program while it starts others.
 export RUST_TEST_THREADS=1
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER="timeout 300 /usr/lib/wine/wine64"
 
-echo 'Left out, as it is not for Windows:'
+echo 'Tests that are not for Windows:'
 grep -rn --include='*.rs' 'cfg(unix)\].*// not on Windows: ' tests | sed 's/:[0-9]*:.*not on Windows/: not on Windows/' | sort
 
-# at_least COUNT CARGO-OPTIONS…: that many tests pass. A suite that runs nothing shows nothing.
+# at_least COUNT CARGO-OPTIONS…: runs tests, and fails if fewer than COUNT pass.
 at_least() {
     local least=$1 log=$output/windows.log passed
     cargo test --locked --target "$target" "${@:2}" 2>&1 | tee "$log"
@@ -54,12 +54,13 @@ at_least() {
 }
 
 at_least 420 --features trace -p greenlet -p greenlet-futures -p greenlet-random --lib --tests
-# Control words, and the switch in line.
+# Control words, and the inlined switch.
 at_least 350 --release --features trace,fp-control --test suite --test switch --test stacks
 at_least 3 --no-default-features -p greenlet --test without_std
 cargo run --locked --release --target "$target" --example walk -- src | tail -n 5
 
-# mingw assembles the core, and nothing is linked. cc calls the archiver as it would call Microsoft's.
+# mingw assembles the core, and nothing is linked. The `cc` crate calls the archiver with the options of
+# Microsoft's.
 archiver=$output/lib.sh
 cat >"$archiver" <<'END'
 #!/bin/sh

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# zig's archiver, for objects that GNU's does not know; see ci/zig-cc.sh.
+# Runs zig's archiver, for object formats that GNU's does not know; see ci/zig-cc.sh.
 exec "$GREENLET_ZIG" -m ziglang ar "$@"

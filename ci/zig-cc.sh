@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# zig as a C compiler and linker; Cargo calls this.
+# Runs zig as a C compiler and linker; Cargo calls this.
 #
 #   GREENLET_ZIG         the Python that has the package ziglang
-#   GREENLET_ZIG_TARGET  what zig is to know of the target: `-target … -mcpu=…`
+#   GREENLET_ZIG_TARGET  zig's options for the target: `-target … -mcpu=…`
 set -euo pipefail
 
-# zig passes itself options for a target that it does not use.
+# zig warns of options that it passes to itself.
 arguments=(-Wno-unused-command-line-argument)
 while [ $# -gt 0 ]; do
     argument=$1
@@ -14,7 +14,7 @@ while [ $# -gt 0 ]; do
         # GREENLET_ZIG_TARGET names the target in zig's terms.
         --target=*) ;;
         -arch | -isysroot) shift ;;
-        # rustc's std names it on macOS and does not use it, and zig has no stub of it.
+        # rustc's std links it on macOS without using it, and zig has no stub of it.
         -liconv) ;;
         *) arguments+=("$argument") ;;
     esac
