@@ -1,5 +1,5 @@
-//! With `panic = "abort"` everything works that does not need unwinding. What would need it ends the
-//! process with a message that names the greenlet (rule s15):
+//! With `panic = "abort"` everything works that does not unwind. Whatever would unwind aborts the process
+//! with a message that names the greenlet (rule s15):
 //!
 //! ```text
 //! cargo test --profile abort --test abort
@@ -23,7 +23,7 @@ use std::{
 use greenlet::{Builder, Current, Greenlet, GreenletExit, Root, SwitchError, Thrown, enter};
 use process::Ending;
 
-/// A promise and how to see whether it is kept: in a child, which may abort.
+/// A promise, code to run in a child process, and whether the child's ending keeps the promise.
 type Case = (&'static str, fn(), fn(&Ending) -> bool);
 
 macro_rules! cases {
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Has this test built again and run.
+/// Builds this test with `-C panic=abort` and runs it.
 fn run_built_to_abort() -> ExitCode {
     const AGAIN: &str = "GREENLET_TEST_BUILT_TO_ABORT";
     if env::var_os(AGAIN).is_some() {
@@ -146,7 +146,7 @@ fn s7_a_value_goes_to_the_parent() {
     assert_eq!(sum.unwrap(), 50);
 }
 
-/// Of a greenlet that has a child: both take numbers, and the child is over.
+/// Returns a greenlet and a child of it that has finished. Both take numbers.
 fn parent_of_a_dead_child<'e>(me: &Current<'e, u32>) -> (Greenlet<'e, u32>, Greenlet<'e, u32>) {
     let child = Rc::new(RefCell::new(None));
     let (main, shown) = (me.handle(), Rc::clone(&child));
@@ -236,7 +236,7 @@ impl Drop for Flag {
     }
 }
 
-/// A suspended greenlet which returns when it is told to, and the flag among its locals.
+/// Returns a suspended greenlet, which returns when it is killed, and the flag among its locals.
 fn suspended<'e>(me: &Current<'e, ()>) -> (Greenlet<'e, ()>, Rc<Cell<bool>>) {
     let dropped = Rc::new(Cell::new(false));
     let (main, flag) = (me.handle(), Flag(Rc::clone(&dropped)));
@@ -253,7 +253,7 @@ fn suspended<'e>(me: &Current<'e, ()>) -> (Greenlet<'e, ()>, Rc<Cell<bool>>) {
 
 fn s14_a_suspended_greenlet_is_killed_by_its_last_drop() {
     enter(|me| {
-        // More often than there could be stacks, if they were not given back.
+        // More greenlets than there can be stacks at a time.
         for _ in 0..100_000 {
             let (greenlet, dropped) = suspended(me);
             drop(greenlet.clone());
@@ -291,7 +291,7 @@ fn s15_one_refused_switch_does_not_end_a_killed_greenlet() {
         let main = me.handle();
         let greenlet: Greenlet<()> = Greenlet::new(me, move |me, ()| {
             assert!(me.switch(&main, ()).unwrap_err().is_exit());
-            // As a clean-up does that does not know.
+            // As a destructor would that does not know of the kill.
             assert!(me.switch(&main, ()).unwrap_err().is_exit());
             Ok(())
         });
@@ -348,7 +348,7 @@ fn s11_a_panic_goes_to_the_parent() {
     });
 }
 
-/// Unwinders are watched: AddressSanitizer warns of a stack that nobody has told it of.
+/// AddressSanitizer warns if an unwinder is on a stack that it does not know.
 fn aborted_if_built_to_without_a_warning(ending: &Ending) -> bool {
     aborted_if_built_to(ending) && !ending.stderr.contains("WARNING")
 }

@@ -1,7 +1,7 @@
 //! `asm/README.md`, the heads of the `.S` files, their constants, the clobbers of `src/arch`, the
-//! register tests and the debugger's script agree, for every architecture on every host. The symbols
-//! and sections of the object code are those that the guide lists, for the architecture that is built.
-//! That the code and its unwind tables do what the guide says is for `ci/prove.sh`.
+//! register tests and the debugger's script agree, for every architecture on every host. The object code
+//! of the architecture that is built has the symbols and sections that `asm/README.md` lists.
+//! `ci/prove.sh` proves that the code and its unwind tables do what `asm/README.md` says.
 
 #![cfg(not(miri))]
 
@@ -15,18 +15,18 @@ use object::{
     Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolFlags, elf, read::archive::ArchiveFile,
 };
 
-/// Where each register lies, bytes from the context's address; `resume` is the resume address. On
-/// Windows the words of a thread that are a greenlet's own are among them.
+/// The offset of each register in the context, bytes; `resume` is the resume address. On Windows the
+/// fields of the thread environment block are among them.
 type Places = BTreeMap<String, isize>;
 
 struct Architecture {
     name: &'static str,
-    /// Of its files. Two architectures that share one differ in the size of a word.
+    /// The name of its files. Two architectures that share a file differ in the size of a word.
     file: &'static str,
     word: isize,
-    /// For each size of a context, the macros that are defined and the comparisons that hold.
+    /// For each size of a context, the defined macros and the comparisons that hold.
     variants: &'static [&'static [&'static str]],
-    /// Among the clobbers of `src/arch`, one that the ABI lets a callee change.
+    /// A register among the clobbers of `src/arch` that is not callee-saved.
     link: &'static [&'static str],
 }
 
@@ -82,7 +82,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `s3-s11` is nine registers.
+/// Expands a range: `s3-s11` is nine registers.
 fn registers(range: &str) -> Vec<String> {
     let Some((first, last)) = range.split_once('-') else {
         return vec![range.to_owned()];
@@ -96,7 +96,8 @@ fn registers(range: &str) -> Vec<String> {
         .collect()
 }
 
-/// The rows `names, offset, size` of a table; each begins where the one before has ended.
+/// Returns the offsets of the rows `name, offset, size`, and the size of all. Each row must begin where the
+/// one before ends.
 fn places<'a>(rows: impl Iterator<Item = (&'a str, isize, isize)>) -> (Places, isize) {
     let (mut places, mut end) = (Places::new(), 0);
     for (name, offset, size) in rows {
@@ -107,7 +108,7 @@ fn places<'a>(rows: impl Iterator<Item = (&'a str, isize, isize)>) -> (Places, i
     (places, end)
 }
 
-/// What the guide says of one architecture.
+/// What `asm/README.md` says of one architecture.
 struct Guide {
     places: Places,
     size: isize,
@@ -154,14 +155,14 @@ fn guide(architecture: &str) -> Guide {
     }
 }
 
-/// `r4, r5, d8-d15` is ten registers.
+/// Expands a list: `r4, r5, d8-d15` is ten registers.
 fn list_of_registers(list: &str) -> BTreeSet<String> {
     let ranges = list.split(',').map(str::trim);
     ranges.flat_map(registers).collect()
 }
 
-/// The table of registers at the head of a `.S` file, its largest size, and what it says is left to
-/// the compiler. A file for two architectures has their names over two pairs of columns.
+/// Reads the table of registers at the head of a `.S` file, its largest size, and the registers left to
+/// the compiler. A file for two architectures has their names above two pairs of columns.
 fn head<'a>(source: &'a str, architecture: &str) -> (Places, isize, BTreeSet<String>) {
     let words = |line: &'a str| line.trim_start_matches('/').split_whitespace();
     let (before, table) = source.split_once("  holds\n").unwrap();
@@ -191,7 +192,7 @@ fn head<'a>(source: &'a str, architecture: &str) -> (Places, isize, BTreeSet<Str
     (places, size, list_of_registers(left))
 }
 
-/// The lines that the C preprocessor leaves, for what these files ask of it.
+/// Returns the lines that the C preprocessor keeps. Knows the directives that these files use.
 fn preprocess<'a>(source: &'a str, macros: &[&str]) -> Vec<&'a str> {
     let mut defined = macros.to_vec();
     let (mut lines, mut open) = (Vec::new(), Vec::new());
@@ -203,7 +204,7 @@ fn preprocess<'a>(source: &'a str, macros: &[&str]) -> Vec<&'a str> {
                     !defined.contains(&&term[9..term.len() - 1])
                 }
                 term if term.starts_with("defined(") => defined.contains(&&term[8..term.len() - 1]),
-                // A comparison; or a number, of a macro that is not defined then.
+                // A comparison, or an expression: both are compared as text.
                 term => defined.contains(&term),
             };
             rest.split("||").any(|terms| terms.split("&&").all(holds))
@@ -264,7 +265,7 @@ impl<'a> Code<'a> {
             .collect()
     }
 
-    /// `LAYOUT(argument, CONTEXT_RBX)` is what the Rust side calls that place.
+    /// The offset for which Rust uses this name: `LAYOUT(argument, CONTEXT_RBX)`.
     fn layout(&self, name: &str) -> isize {
         let begin = format!("LAYOUT({name}, CONTEXT_");
         let line = self.lines.iter().find_map(|line| line.strip_prefix(&begin));
@@ -272,7 +273,7 @@ impl<'a> Code<'a> {
     }
 }
 
-/// Those of x86_64 are there with `fp-control` only, and no frame is found with their help.
+/// The control words of x86_64 are saved with `fp-control` only, and unwinding does not need them.
 fn without_control_words(places: &Places) -> Places {
     let mut places = places.clone();
     places.retain(|name, _| name != "mxcsr" && name != "x87cw");
@@ -290,7 +291,7 @@ fn guide_and_head_of_each_file_agree() {
         assert_eq!(places, guide.places, "{name}");
         assert_eq!(size, guide.size, "{name}");
         let mut left_by_guide = guide.left_to_the_compiler;
-        // Which of its calls' registers the head names is its own choice.
+        // The head may also name the link register, which is not callee-saved.
         let calls = ["x30", "ra"].iter().chain(*link);
         left_by_guide.extend(
             calls
@@ -326,7 +327,7 @@ fn guide_and_constants_agree() {
 #[test]
 fn registers_left_to_the_compiler_are_declared_clobbered() {
     for Architecture { name, file, .. } in &ARCHITECTURES {
-        // Windows has the block of x86_64, which declares more than it says by name.
+        // Windows uses the block of x86_64, whose `clobber_abi` declares more registers.
         let source = match *name {
             WINDOWS => read("src/arch/x86_64.rs"),
             _ => read(&format!("src/arch/{file}.rs")),
@@ -356,8 +357,8 @@ fn registers_left_to_the_compiler_are_declared_clobbered() {
     }
 }
 
-/// The function of a TLS descriptor shall preserve vector registers, and in glibc before 2.40 does
-/// not (`thread_words`).
+/// The function of a TLS descriptor must preserve vector registers. That of glibc before 2.40 does not
+/// (`thread_words`).
 #[test]
 fn vector_registers_are_declared_clobbered_where_a_tls_descriptor_is_called() {
     let source = read("src/arch/x86_64.rs");
@@ -378,7 +379,7 @@ fn vector_registers_are_declared_clobbered_where_a_tls_descriptor_is_called() {
     assert!(source.contains("@tlscall"));
 }
 
-/// The rows of the guide's list of symbols that are for what is built.
+/// The symbols that `asm/README.md` lists for this build.
 fn listed_symbols() -> Vec<String> {
     let text = read("asm/README.md");
     let (_, table) = text.split_once("| symbol | in |").unwrap();
@@ -406,13 +407,13 @@ fn listed_symbols() -> Vec<String> {
     names
 }
 
-/// Calls `look` with each object of the assembled core, where `build.rs` has put it.
+/// Calls `look` with each object file of the core that `build.rs` has assembled.
 fn for_each_object(mut look: impl FnMut(&object::File<'_>)) {
     let archive = fs::read(concat!(env!("OUT_DIR"), "/libgreenlet_core.a")).unwrap();
     let members = ArchiveFile::parse(&*archive).unwrap();
     let mut objects = 0;
     for member in members.members() {
-        // Aligned, as in a file of its own.
+        // A copy is aligned.
         let data = member.unwrap().data(&*archive).unwrap().to_vec();
         look(&object::File::parse(&*data).expect("an object file"));
         objects += 1;
@@ -427,7 +428,7 @@ fn the_core_has_the_symbols_that_the_guide_lists_and_hides_them() {
     for_each_object(|object| {
         for symbol in object.symbols().filter(|symbol| symbol.is_global()) {
             let name = symbol.name().unwrap();
-            // 32-bit ARM's unwind tables ask for a routine of the C library.
+            // 32-bit ARM's unwind tables refer to a routine of the C library.
             if symbol.is_undefined() {
                 continue;
             }
@@ -489,7 +490,7 @@ fn register_tests_check_all_registers_of_the_guide() {
         let tested: BTreeSet<_> = test
             .lines()
             .filter_map(|line| line.trim().strip_prefix("(\""))
-            // `xmm6, low` is a half of it.
+            // `xmm6, low` is a half of xmm6.
             .map(|line| line.split(['"', ',']).next().unwrap().to_lowercase())
             .map(|register| match register.strip_prefix("x87") {
                 Some(_) => "x87cw".to_owned(),
@@ -502,12 +503,12 @@ fn register_tests_check_all_registers_of_the_guide() {
             ..
         } = guide(name);
         let mut named: BTreeSet<_> = places.into_keys().chain(left_to_the_compiler).collect();
-        // Without these control would not come back.
+        // A switch that did not preserve these would not return.
         for register in ["resume", "sp", "rsp"].iter().chain(*link) {
             named.remove(*register);
         }
         if *name == WINDOWS {
-            // What the system does by the thread's words is for tests/windows.rs.
+            // tests/windows.rs tests the fields of the thread environment block.
             for word in [
                 "exception_list",
                 "stack_base",
@@ -518,7 +519,7 @@ fn register_tests_check_all_registers_of_the_guide() {
                 assert!(named.remove(word), "{word}");
             }
         }
-        // Of the vector registers the low halves are tested, which are the caller's.
+        // Only the low halves of the vector registers are callee-saved.
         if *name == "aarch64" {
             named = named.iter().map(|name| name.replace('v', "d")).collect();
         }
@@ -526,7 +527,7 @@ fn register_tests_check_all_registers_of_the_guide() {
     }
 }
 
-/// The words of `text` that are names of targets.
+/// Returns the words of `text` that are names of targets.
 fn targets(text: &str) -> BTreeSet<&str> {
     let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     text.split(|c| !is_in_name(c))
@@ -538,7 +539,7 @@ fn targets(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// What lies between the two, of which the second is looked for behind the first.
+/// Returns the text between `begin` and the next `end`.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let (_, rest) = text
         .split_once(begin)
@@ -589,7 +590,7 @@ fn readme_and_scripts_list_the_same_targets() {
     let windows = read("ci/windows.sh");
     assert_eq!(targets(&rows("ci/windows.sh")), targets(&windows));
 
-    // `cross` has no image for musl's, and one for glibc of the same processor.
+    // `cross` has no image for this target, but one for glibc on the same processor.
     let linux = rows("ci/cross.sh");
     let mut linux = targets(&linux);
     assert!(linux.remove("arm-unknown-linux-musleabihf"));

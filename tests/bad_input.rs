@@ -1,4 +1,4 @@
-//! Wrong calls, and refusals of the system, are documented errors: the message comes back, and nothing is
+//! Wrong calls and refusals by the system return documented errors. The message comes back, and nothing is
 //! lost or leaked.
 
 use std::{
@@ -18,7 +18,7 @@ use crate::machine::skip;
 #[cfg(unix)]
 use crate::{machine, process};
 
-/// Counts what this thread has allocated and not freed.
+/// An allocator that counts the bytes that each thread has allocated and not freed.
 struct Counting;
 
 thread_local! {
@@ -47,7 +47,7 @@ thread_local! {
     static LIVE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A value of which the drops are counted.
+/// A value whose drops are counted.
 #[derive(Debug, PartialEq)]
 struct Counted(u32);
 
@@ -64,8 +64,8 @@ impl Drop for Counted {
     }
 }
 
-/// Runs `act` twice, the second time with all that is made only once already there: then no
-/// value is left that it made, and no memory.
+/// Checks that `act` leaves no value and no memory behind. Runs it twice, because the first run may make what
+/// lives as long as the thread.
 fn leaks_nothing(act: impl Fn()) {
     act();
     assert_eq!(LIVE.get(), 0, "values that were not dropped");
@@ -79,7 +79,7 @@ fn leaks_nothing(act: impl Fn()) {
     );
 }
 
-/// As a sender does it with the pattern for the refusal that it expects.
+/// Checks that a switch is refused, with this refusal and with the message.
 macro_rules! assert_refused {
     ($result:expr, $refusal:pat, $message:expr) => {
         match $result {
@@ -89,10 +89,10 @@ macro_rules! assert_refused {
     };
 }
 
-/// Neither a message nor anything else.
+/// No message.
 type Nothing = std::convert::Infallible;
 
-/// What `Builder::build` says to a body that owns something.
+/// Returns the error of `Builder::build` for a body that owns something.
 fn build_error(builder: Builder) -> BuildError {
     enter(|me: &Root<()>| {
         let cargo = Counted::new(0);
@@ -181,7 +181,7 @@ fn s2_a_message_to_a_greenlet_that_has_entered_again_comes_back() {
     });
 }
 
-/// An error with a value in it.
+/// An error that contains a value.
 #[derive(Debug)]
 struct Lost(Counted);
 
@@ -200,7 +200,7 @@ fn a_message_to_a_greenlet_that_waits_in_a_kill_comes_back() {
             let killer = me.handle();
             let victim: Greenlet<()> = Greenlet::new(me, move |me, ()| {
                 let exit = me.switch(&killer, Counted::new(1)).unwrap_err();
-                // It cannot switch any more, but what it enters can.
+                // The victim cannot switch any more, but a root that it enters can.
                 enter(|inner: &Root<Nothing>| {
                     assert_refused!(
                         inner.try_switch(&killer, Counted::new(2)),
@@ -346,7 +346,7 @@ fn s14_a_panic_out_of_enter_drops_the_locals_of_suspended_greenlets() {
         let payload: Box<dyn std::any::Any + Send> = outcome.map(|(): ()| ()).unwrap_err();
         assert_eq!(payload.downcast_ref(), Some(&"on purpose"));
         assert_eq!(LIVE.get(), 0);
-        // The thread is as before.
+        // The thread works as before.
         enter(|me| drop(suspended(me)));
     });
 }
@@ -374,7 +374,7 @@ fn s14_handles_that_survive_a_panic_out_of_enter_still_kill_when_they_go() {
     });
 }
 
-/// A stack of which few, or none, fit the address space, though no rule forbids it.
+/// A legal size of which few stacks, or none, fit into the address space.
 #[cfg(unix)]
 const ENORMOUS: usize = if usize::BITS == 64 { 1 << 45 } else { 1 << 30 };
 
@@ -388,7 +388,7 @@ fn enormous<'e>(me: &Current<'e, Counted>) -> Greenlet<'e, Counted> {
     Builder::new().stack_size(ENORMOUS).build(me, body).unwrap()
 }
 
-/// In a child, as the rest of the process would be without memory, too.
+/// In a child process, because other tests need address space.
 #[test]
 #[cfg(unix)] // not on Windows: it forks
 fn s5_a_stack_that_cannot_be_mapped_is_an_error_of_the_switch_and_the_target_stays_new() {
@@ -423,7 +423,7 @@ fn s5_a_stack_that_cannot_be_mapped_is_an_error_of_the_switch_and_the_target_sta
             assert_eq!(LIVE.get(), 0);
             assert!(!unstarted.is_active() && !unstarted.is_dead());
 
-            // As soon as there is memory it starts, and is like any other.
+            // When there is memory, it starts.
             if started.pop().is_some() {
                 assert_eq!(
                     me.switch(&unstarted, Counted::new(3)).unwrap(),
@@ -442,7 +442,7 @@ fn s5_a_stack_that_cannot_be_mapped_is_an_error_of_the_switch_and_the_target_sta
     assert!(ending.is_success(), "{ending:?}");
 }
 
-/// Who prints an error prints its sources as well.
+/// An error is usually printed with its sources.
 #[test]
 fn a_refusal_for_want_of_a_stack_says_why_once() {
     let refusal = SwitchError::Stack((), StackError::OutOfMemory);

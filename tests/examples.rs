@@ -1,4 +1,4 @@
-//! The examples, as their users see them.
+//! The examples: what they print and answer, as their documentation says.
 
 #![cfg(unix)] // not on Windows: they start Cargo and look at permissions, links and signals
 

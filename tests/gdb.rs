@@ -1,5 +1,5 @@
-//! gdb finds every greenlet, with its frames, in a process and in a core file
-//! (`src/diagnostics/greenlet-gdb.py`). Under an emulator, through its gdb stub.
+//! gdb finds every greenlet and its frames in a process and in a core file
+//! (`src/diagnostics/greenlet-gdb.py`). Under an emulator it connects to the emulator's gdb stub.
 
 #![cfg(unix)] // not on Windows: the script for gdb reads ELF programs
 #![cfg(all(target_os = "linux", not(miri)))]
@@ -24,7 +24,7 @@ const SCRIPT: &str = concat!(
     "/src/diagnostics/greenlet-gdb.py"
 );
 
-// ---- what gdb looks at: each function has a frame of its own, as in tests/unwind.rs
+// ---- the inspected program: each function has a frame of its own, as in tests/unwind.rs
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -55,8 +55,8 @@ fn main_waits(me: &Current<()>, first: &Greenlet<()>) -> Result<(), Thrown> {
 #[expect(clippy::empty_loop, reason = "ended with its process")]
 fn elsewhere_runs() {
     RUNS.store(true, Relaxed);
-    // It calls nothing. Not the system, whose libraries gdb may be without; nor any function, in
-    // whose epilogue gdb would pass over this frame, because compilers do not describe those.
+    // It calls nothing: gdb may not have the system's libraries, and skips this frame in the epilogue
+    // of a function, which compilers do not describe.
     loop {}
 }
 
@@ -100,20 +100,20 @@ fn looked_at() {
 
 // ---- gdb
 
-/// The program: this one, with the test above.
+/// The inspected program: this one, with the test above.
 fn program() -> PathBuf {
     env::current_exe().unwrap()
 }
 
 const ARGUMENTS: [&str; 4] = ["--exact", "--ignored", "--nocapture", "gdb::looked_at"];
 
-/// What runs the program where the kernel cannot.
+/// The emulator that runs the program, if the kernel cannot.
 fn emulator() -> Option<Vec<String>> {
     let runner = env::var("GREENLET_RUNNER").ok()?;
     Some(runner.split_whitespace().map(str::to_owned).collect())
 }
 
-/// A gdb that can run scripts, and knows the target.
+/// Returns a gdb for the target that has Python.
 fn gdb() -> Option<Command> {
     let name = if emulator().is_some() {
         "gdb-multiarch"
@@ -129,7 +129,7 @@ fn gdb() -> Option<Command> {
     }
     let mut gdb = Command::new(name);
     gdb.args(["-nx", "-batch", "-ex", "set pagination off"]);
-    // What starts a thread of musl has no unwind tables on arm: gdb finds no end there.
+    // On arm, musl's thread start routine has no unwind table, so gdb finds no end of the stack.
     gdb.args(["-ex", "set backtrace limit 200"]);
     Some(gdb)
 }
@@ -161,7 +161,7 @@ impl Drop for Ended {
     }
 }
 
-/// Waits until the emulator listens for a debugger there, which nothing tells.
+/// Waits until the emulator listens for a debugger, by polling for its socket.
 fn wait_for(socket: &Path, emulator: &mut Child) {
     const PATIENCE: Duration = Duration::from_secs(60);
     let start = Instant::now();
@@ -176,7 +176,7 @@ fn wait_for(socket: &Path, emulator: &mut Child) {
     }
 }
 
-/// Runs commands on the process once it has stopped in the third greenlet.
+/// Runs commands when the process has stopped in the third greenlet.
 fn on_process(commands: &[&str]) -> Option<String> {
     let gdb = gdb()?;
     let mut all = vec!["set breakpoint pending on", "break gdb_third_stops"];
@@ -186,7 +186,7 @@ fn on_process(commands: &[&str]) -> Option<String> {
         all.extend(commands);
         return Some(run(gdb, &program(), None, &all));
     };
-    // A socket by its name has to have a short one.
+    // The path of a Unix socket must be short.
     static ONE_EACH: AtomicU32 = AtomicU32::new(0);
     let socket = format!(
         "greenlet-gdb-{}-{}",
@@ -215,9 +215,9 @@ fn on_process(commands: &[&str]) -> Option<String> {
     Some(seen)
 }
 
-/// The list, but for the thread's numbers and what runs above the innermost function.
+/// Checks the list, except for the numbers of threads and the innermost frames.
 fn assert_lists_all(text: &str) {
-    // The threads are listed in no order that matters; ours begins with its first greenlet.
+    // The order of threads does not matter. Ours begins with its first greenlet.
     let five = [
         "<greenlet #1 suspended active started main>\n",
         "gdb::main_waits",
@@ -235,7 +235,7 @@ fn assert_lists_all(text: &str) {
         .unwrap_or_else(|| panic!("{text}"));
     let start = before.rfind("<greenlet #1").unwrap();
     assert_in_order(&text[start..], &five);
-    // Each on its own stack only.
+    // The frames of a greenlet are those on its own stack.
     let first = ours
         .split_once("\"first\"")
         .unwrap()

@@ -1,5 +1,5 @@
-//! A write into the guard below a stack faults, and so the stack below is not touched
-//! (rule s26). What faults does so in a forked child.
+//! A write into the guard below a stack faults, so an overflow does not change the stack below it (rule s26).
+//! The writes are made in forked children.
 
 #![cfg(unix)] // not on Windows: it faults in forked children; windows.rs has the like
 
@@ -22,24 +22,24 @@ use crate::machine::page_size;
 use crate::process::{self, in_child};
 use crate::support::child::child;
 
-/// Larger than a page, smaller than the guard where the compiler does not probe pages.
+/// Larger than a page, and smaller than the guard of targets without stack probes.
 const LARGE_FRAME: usize = 32 * 1024;
 
-/// Of stack: so much that a large frame which steps over the guard ends in the stack below, not
-/// in the next guard, where it would fault after all.
+/// The size of stacks. A large frame that steps over the guard ends in the stack below, not in the next
+/// guard, where it would fault after all.
 const STACK: usize = 2 * LARGE_FRAME;
 
-/// Bytes of guard below a stack, unless a builder says otherwise.
+/// The default size of guards, bytes.
 const GUARD: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
     4096
 } else {
     64 * 1024
 };
 
-/// Of the deep recursions: what they leave of the stack for what they call then.
+/// The bytes of stack that a deep recursion leaves for the function that it calls last.
 const RESERVE: usize = 3 * 1024;
 
-/// Where the first fault of a forked child was: a word that is shared with it.
+/// The address of a forked child's first fault, in memory that is shared with the child.
 struct Fault {
     address: *mut usize,
 }
@@ -69,7 +69,7 @@ impl Fault {
         }
     }
 
-    /// To be called in the child: notes the next fault, which then ends it.
+    /// Called in the child: records the next fault, which then ends the child.
     fn watch() {
         extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
             // SAFETY: the system fills in the address; the word is writable.
@@ -91,7 +91,7 @@ impl Fault {
                 assert_eq!(libc::sigaltstack(&stack, ptr::null_mut()), 0);
                 let mut action: libc::sigaction = mem::zeroed();
                 action.sa_sigaction = on_fault as *const () as usize;
-                // The default is back when the instruction faults again.
+                // The instruction faults again, with the default action.
                 action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
                 assert_eq!(libc::sigaction(signal, &action, ptr::null_mut()), 0);
             }
@@ -115,33 +115,32 @@ impl Drop for Fault {
     }
 }
 
-/// For the handler.
+/// The word to which the handler writes.
 static FAULT: AtomicPtr<usize> = AtomicPtr::new(ptr::null_mut());
 
 /// One test at a time uses [`FAULT`].
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Something on the caller's stack.
+/// Returns an address on the caller's stack.
 #[inline(always)]
 fn here() -> *mut u8 {
     let mut local = 0u8;
     black_box(&raw mut local)
 }
 
-/// What kind of stack a test is about.
+/// The kind of stack that a test is about.
 #[derive(Clone, Copy)]
 enum Stacks {
     Fresh,
     /// Used by another greenlet before.
     Reused,
-    /// Of a builder that was asked for a guard of no size.
+    /// Built with `guard_size(0)`.
     OverLeastGuard,
 }
 
-/// Runs `act` in a greenlet with such a stack, in a forked child, with the lowest address
-/// of the stack that it asked for; it may have got a little more. Tells how the child ended, and
-/// whether a fault was in the guard. Below the guard there is another greenlet's stack, where a
-/// write would not fault.
+/// Runs `act` in a greenlet with such a stack, in a forked child. Passes it the lowest address of the stack
+/// as requested; the stack may be a little larger. Returns how the child ended, and whether a fault was in
+/// the guard. Below the guard lies another greenlet's stack, where a write would not fault.
 fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, bool) {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let fault = Fault::new();
@@ -158,7 +157,7 @@ fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, 
             let greenlet: Greenlet<()> = builder()
                 .build(me, move |me, ()| {
                     told.set(top().wrapping_sub(size));
-                    // In the parent this ends with the error of a kill.
+                    // In the parent process this returns the error of a kill.
                     me.switch(&main, ())?;
                     if let Some(act) = act {
                         Fault::watch();
@@ -172,7 +171,7 @@ fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, 
         };
         let (_neighbour, neighbours_bottom) = waiting(None);
         if let Stacks::Reused = stacks {
-            // It dies, and its stack is the next to be used.
+            // It dies, and its stack is reused next.
             drop(waiting(None));
         }
         let (greenlet, bottom) = waiting(Some(act));
@@ -184,7 +183,7 @@ fn at_the_bottom(stacks: Stacks, act: fn(bottom: *mut u8)) -> (process::Ending, 
     (ending, (1..=GUARD + 2 * page_size()).contains(&below))
 }
 
-/// The end of the topmost page of a stack, in which the first frames lie.
+/// Returns the end of the topmost page of a stack, if called in one of its first frames.
 #[inline(always)]
 fn top() -> *mut u8 {
     here().map_addr(|address| address.next_multiple_of(page_size()))
@@ -203,7 +202,7 @@ fn when_the_stack_is_nearly_used_up(bottom: *mut u8, then: fn()) {
     black_box(&mut frame);
 }
 
-/// Touches its frame only at the low end, as an array that is filled from there does.
+/// Writes only to the low end of its frame, like a function that fills an array from its beginning.
 #[inline(never)]
 fn large_frame() {
     let mut frame = MaybeUninit::<[u8; LARGE_FRAME]>::uninit();
@@ -248,7 +247,7 @@ fn a_stack_is_writable_to_its_ends_and_its_guard_nowhere() {
 
 #[test]
 fn a_stack_without_a_guard_is_writable_to_its_ends() {
-    // The first stack of a process, with which it finds out whether the system can guard pages.
+    // In a fresh process: its first stack tells whether the system can guard pages.
     let Some(ended) = child(|| {
         let stack = Stack::map(Builder::MIN_STACK_SIZE, 0).unwrap();
         assert_eq!(stack.guard_size(), 0);
@@ -273,8 +272,8 @@ fn s26_recursion_without_end_faults() {
 
 #[test]
 fn s26_a_frame_larger_than_a_page_does_not_step_over_the_guard() {
-    // The recursion itself leaves enough for a function with a small frame, so what faults
-    // after it is the large frame.
+    // The recursion leaves enough stack for a small frame, so the fault afterwards is that of the large
+    // frame.
     let (ending, _) = at_the_bottom(Stacks::Fresh, |bottom| {
         when_the_stack_is_nearly_used_up(bottom, small_frame);
     });
@@ -289,7 +288,7 @@ fn s26_a_frame_larger_than_a_page_does_not_step_over_the_guard() {
 
 #[test]
 fn s26_a_stack_that_is_used_again_has_its_guard_still() {
-    // With the memory that it had and without, so of two ways back into use both are taken.
+    // Once with the pages that it had, once without: both ways in which a pool reuses a stack.
     for idle in [1_000, 0] {
         greenlet::set_idle_stacks(idle);
         let (ending, in_guard) = at_the_bottom(Stacks::Reused, |_| {

@@ -1,4 +1,5 @@
 //! The guide lists every rule, every rule has a test, and every test that `tests/README.md` names exists.
+//! Every public type has an example.
 
 #![cfg(not(miri))]
 
@@ -24,7 +25,7 @@ fn all_files(directory: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            // What Cargo makes of tests/boards.
+            // Cargo's output for tests/boards.
             if !path.ends_with("target") {
                 found.extend(all_files(&path));
             }
@@ -35,7 +36,7 @@ fn all_files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The numbers that stand between `before` and `after`.
+/// Returns the numbers between `before` and `after`.
 fn numbers(text: &str, before: &str, after: &str) -> Vec<u32> {
     let number = |rest: &str| {
         let end = rest.find(|c: char| !c.is_ascii_digit())?;
@@ -96,15 +97,15 @@ fn every_rule_has_a_test_that_is_named_after_it() {
         if path.extension().is_some_and(|end| end == "rs") {
             tested.extend(numbers(&read(&path), "\nfn s", "_"));
         } else if path.ends_with("compile_fail.md") {
-            // What does not compile has no function, but a name above it.
+            // Code that does not compile is no test function. Its name stands above it.
             tested.extend(numbers(&read(&path), "\n`s", "_"));
         }
     }
     assert_eq!(tested, RULES.collect());
 }
 
-/// Cargo is told which files are programs (`autotests = false`), and each of them which modules it has:
-/// a file that is in neither list would never run.
+/// `Cargo.toml` lists the programs (`autotests = false`), and each program its modules: the tests of a file
+/// that is in neither list would never run.
 #[test]
 fn each_file_of_tests_is_a_program_or_a_module_of_one() {
     let manifest = read(&repository().join("Cargo.toml"));
@@ -131,7 +132,7 @@ fn each_file_of_tests_is_a_program_or_a_module_of_one() {
     }
 }
 
-/// What stands between single backquotes and looks like a test: a path, or the name of a rule's.
+/// Returns the quoted words that look like a test: a path, or the name of a rule's test.
 fn tests_named_in(text: &str) -> impl Iterator<Item = &str> {
     let is_path = |name: &&str| {
         name.chars()
@@ -168,7 +169,7 @@ fn every_test_that_is_named_among_greenlets_cases_and_broken_rules_exists() {
     assert!(named > 150, "{named} tests are named");
 }
 
-/// The name and the documentation of each public type of the crate.
+/// Returns the name and the documentation of each public type of the crate.
 fn public_types() -> Vec<(String, String)> {
     let mut types = Vec::new();
     for path in all_files(&repository().join("src")) {
@@ -198,7 +199,7 @@ fn every_public_type_has_an_example() {
     let types = public_types();
     assert!(types.len() > 35, "{} types", types.len());
     for (name, documentation) in types {
-        // Nobody names these two: they tell the ways of `OrThrow` apart.
+        // These two only tell the implementations of `OrThrow` apart. Users do not name them.
         if name != "ByBox" && name != "BySendBox" {
             assert!(documentation.contains("```"), "{name} has no example");
         }

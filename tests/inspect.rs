@@ -1,4 +1,4 @@
-//! Inspecting greenlets (rules s24, s25): their backtraces, and how much stack they use.
+//! Inspections of greenlets (rules s24, s25): backtraces and stack usage.
 
 use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
 
@@ -98,7 +98,7 @@ fn s24_nothing_runs_on_a_stack_that_is_inspected() {
             enter(|root: &Root<()>| root.switch(&main, ()))
         });
         let waits = waits.unwrap();
-        // At first the greenlet itself waits there, then one that was entered in it.
+        // First the greenlet itself is suspended on the stack, then a root that it entered.
         for count in [1, 2] {
             me.switch(&waits, ()).unwrap();
             let before = never_used();
@@ -186,7 +186,7 @@ fn s24_a_snapshot_prints_all_frames_of_a_greenlets_own_stack_if_asked() {
         let (few, all) = (format!("{snapshot}"), format!("{snapshot:#}"));
         let frames = |text: &str| text.matches("descend").count();
         assert_eq!((frames(&few), frames(&all)), (3, 21), "{few}{all}");
-        // Without debug information nobody knows where they are.
+        // Without debug information, frames have no file and line.
         if cfg!(debug_assertions) {
             assert!(
                 all.contains("descend at ") && !few.contains(" at ./"),
@@ -315,7 +315,7 @@ fn s25_each_call_that_switches_keeps_less_than_256_bytes_of_stack() {
         })
     }
     let each = (in_use(26) - in_use(10)) / 16;
-    // Windows' ABI gives ten vector registers to the caller, so a function that switches saves them.
+    // In Windows' ABI ten vector registers are callee-saved, so a function that switches saves them.
     let vector_registers = if cfg!(windows) { 10 * 16 } else { 0 };
     assert!(each < 256 + vector_registers, "{each} bytes");
 }

@@ -1,4 +1,4 @@
-//! Inspections with an allocator that itself uses the crate, and what an inspection allocates (rule s24).
+//! Inspections with an allocator that uses the crate, and how much an inspection allocates (rule s24).
 
 #![cfg(unix)] // not on Windows: it forks
 
@@ -16,13 +16,13 @@ use greenlet::{Builder, Current, Greenlet, Root, Snapshot, enter};
 use process::in_child;
 
 thread_local! {
-    /// How many allocations of this thread there are before one takes a snapshot; 0: none does.
+    /// The number of the allocation that takes a snapshot, counted down; 0: none does.
     static UNTIL_SNAPSHOT: Cell<usize> = const { Cell::new(0) };
-    /// How many greenlets that one has seen.
+    /// The number of greenlets in that snapshot.
     static SEEN: Cell<Option<usize>> = const { Cell::new(None) };
     /// KiB of stack that each allocation takes.
     static HUNGER: Cell<usize> = const { Cell::new(0) };
-    /// Does each allocation enter?
+    /// Each allocation enters a root.
     static ENTERS: Cell<bool> = const { Cell::new(false) };
     /// Bytes that this thread has allocated.
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
@@ -66,7 +66,7 @@ fn take_stack(kib: usize) {
     }
 }
 
-/// For every test here: they all take backtraces, and one of them in a fork (see [`in_child`]).
+/// Taken by every test here: all take backtraces, and one of them in a forked child (see [`in_child`]).
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -148,7 +148,7 @@ fn s24_an_allocator_may_take_more_stack_than_the_inspected_has() {
     });
 }
 
-/// Begins a chain of so many greenlets, each the parent of the next.
+/// Starts a chain of greenlets, each the parent of the next.
 fn descend<'e>(
     me: &Current<'e, ()>,
     main: Greenlet<'e, ()>,

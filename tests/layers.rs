@@ -1,5 +1,5 @@
-//! The layers of `src/` depend on those above them in `.github/CONTRIBUTING.md`, apart from the
-//! exceptions that are listed there.
+//! The layers of `src/` depend only on those above them in the table of `.github/CONTRIBUTING.md`, with the
+//! exceptions that it lists.
 
 #![cfg(not(miri))]
 
@@ -14,12 +14,12 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The names between backquotes.
+/// Returns the names between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// `src/arch/` and `src/raw.rs` are the layers `arch` and `raw`.
+/// Returns the layer of a path: `src/arch/` and `src/raw.rs` are `arch` and `raw`.
 fn layer(path: &str) -> Option<&str> {
     let path = path.strip_prefix("src/")?;
     Some(path.split_once('/').map_or(path, |(folder, _)| folder))
@@ -39,7 +39,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The first names of the paths that follow `crate::`, be it one or a list in braces.
+/// Returns the first name of each path that follows `crate::`, also in a list in braces.
 fn names_after_crate(source: &str) -> Vec<&str> {
     let mut names = Vec::new();
     for rest in source.split("crate::").skip(1) {
@@ -72,7 +72,7 @@ fn names_after_crate(source: &str) -> Vec<&str> {
     names
 }
 
-/// In which layer the crate's root has this name from.
+/// Returns the layer from which the crate's root re-exports this name.
 fn exporter<'a>(root: &'a str, name: &str) -> Option<&'a str> {
     root.split("pub use ").skip(1).find_map(|statement| {
         let (statement, _) = statement.split_once(';')?;

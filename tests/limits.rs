@@ -1,5 +1,5 @@
-//! The system refuses address space or mappings, or the process forks: greenlets go on, and a message to
-//! a greenlet for which there is no stack comes back.
+//! When the system refuses address space or mappings, running greenlets are not affected, and a message to a
+//! greenlet that gets no stack comes back. The same holds after a fork.
 
 #![cfg(unix)] // not on Windows: it limits address space and mappings, and forks
 
@@ -15,8 +15,8 @@ use crate::support::{
     echoes::{SMALL, echo, many_suspended, still_works},
 };
 
-/// Starts greenlets until there is no memory for another one's stack; the message is back. When
-/// one is given back, that one starts.
+/// Starts greenlets until one gets no stack. Its message must come back. When another stack is given back, it
+/// must start.
 #[track_caller]
 fn start_until_refused(me: &Current<Wide>) {
     let census = Census::new();
@@ -36,7 +36,7 @@ fn start_until_refused(me: &Current<Wide>) {
     };
     assert!(matches!(error, StackError::Map { .. }), "{error:?}");
     assert!(support::is_new(&refused));
-    // An allocator, or a thread, has room to go on.
+    // Allocators and threads must still get memory.
     drop(Stack::map(1 << 20, page_size()).expect("room for something else"));
 
     started.pop();
@@ -51,7 +51,7 @@ fn where_address_space_is_limited_a_stack_is_refused_before_all_of_it_is_gone() 
     if let Some(why) = unmeasurable() {
         return skip(why);
     }
-    // What is left over depends on how the sizes of stacks divide what there is.
+    // Several limits, because the remainder depends on how the sizes of stacks divide the limit.
     for more in (64..=80).step_by(4) {
         let ending = in_child(|| {
             let most = (address_space() + (more << 20))
@@ -69,16 +69,16 @@ fn where_address_space_is_limited_a_stack_is_refused_before_all_of_it_is_gone() 
     }
 }
 
-/// So many mappings a test may use up.
+/// The most mappings that a test may use up.
 const MOST: usize = 1 << 17;
 
-/// How many mappings the system lets a process have.
+/// Returns how many mappings the system allows a process.
 fn mappings_allowed() -> usize {
     let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("Linux has it");
     limit.trim().parse().expect("a number")
 }
 
-/// Maps pages one by one, which cannot be merged, until the system refuses another.
+/// Maps single pages, which cannot be merged, until the system refuses one.
 fn use_up_mappings() -> impl FnOnce() {
     let mut pages = Vec::with_capacity(MOST);
     for access in [libc::PROT_READ, libc::PROT_NONE]
@@ -170,7 +170,7 @@ fn where_locked_memory_is_limited_the_error_names_that_limit() {
                 assert!(started.len() < 10_000, "no limit");
             };
             assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
-            // A small limit refuses the first.
+            // A small limit refuses the first stack.
             if started.pop().is_some() {
                 let reply = me.switch(&refused, Wide::new(&census, 9)).unwrap();
                 assert_eq!(reply.value(), 9);

@@ -1,4 +1,4 @@
-//! What the crate adds to a program that it is linked into.
+//! Properties of programs and shared objects that link the crate, and of the build.
 
 use std::{
     env, fs, io,
@@ -17,7 +17,7 @@ use crate::{
     machine::{emulated, skip},
 };
 
-/// The flags of the program's stack, if it says any; without, the system may make it executable.
+/// Returns the flags of the program's stack. Without any, the system may make the stack executable.
 fn stack_flags<Elf: FileHeader<Endian = LittleEndian>>(program: &[u8]) -> Option<u32> {
     let header = Elf::parse(program).expect("an ELF file");
     let segments = header
@@ -40,7 +40,7 @@ fn a_program_with_the_crate_has_no_executable_stack() {
     assert_eq!(flags, Some(elf::PF_R | elf::PF_W));
 }
 
-/// A directory of this test's own, empty.
+/// Makes an empty directory for this test.
 fn fresh_directory(name: &str) -> io::Result<PathBuf> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     match fs::remove_dir_all(&directory) {
@@ -63,7 +63,7 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies the crate, with a version number. What its manifest names must be there, used or not.
+/// Copies the crate and changes its version. All that its manifest names must exist.
 fn copy_crate(to: &Path, version: &str) -> io::Result<()> {
     let from = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::create_dir_all(to)?;
@@ -90,7 +90,7 @@ fn copy_crate(to: &Path, version: &str) -> io::Result<()> {
 }
 
 /// Copies the crate into a fresh directory, as `this`. Returns the directory and the copy of the
-/// package `tests/NAME`, whose dependencies have the versions that are there.
+/// package `tests/NAME`, whose dependencies have the versions of the crate's lock file.
 fn copy_with_package(name: &str) -> io::Result<(PathBuf, PathBuf)> {
     let root = fresh_directory(name)?;
     let this = root.join("this");
@@ -111,7 +111,7 @@ fn two_versions_of_the_crate_switch_in_one_program() {
     let output = cargo.arg("--quiet").current_dir(&program).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 
-    // If they had a core in common, it would be that of one of them only.
+    // Each version has a core of its own.
     let built = String::from_utf8(output.stdout).unwrap();
     let built = fs::read(built.trim_end()).unwrap();
     let built = object::File::parse(&*built).unwrap();
@@ -132,8 +132,7 @@ fn a_target_without_a_core_is_refused_with_a_word() {
         let Some(mut cargo) = cargo::command("build") else {
             return skip("not started by cargo, which is needed to build the crate");
         };
-        // There need be no `core` for it, and none is to be built: that fails too, and the build
-        // script runs all the same.
+        // The target's `core` may be missing. It need not be built: the build script runs without it.
         cargo.env_remove("CARGO_UNSTABLE_BUILD_STD");
         cargo.args(["--keep-going", "-p", "greenlet", "--no-default-features"]);
         let output = cargo.args(["--target", target]).output().unwrap();
@@ -146,8 +145,8 @@ fn a_target_without_a_core_is_refused_with_a_word() {
     }
 }
 
-/// A shared object whose thread-locals must lie in static TLS takes all of them out of a reserve of
-/// the program that loads it, and is refused where that is used up.
+/// A shared object that needs static TLS for its thread-locals takes it from a reserve of the program that
+/// loads it. If the reserve is used up, it cannot be loaded.
 #[test]
 #[cfg(not(target_env = "musl"))] // linked statically
 fn a_shared_object_with_the_crate_needs_no_static_tls() {
@@ -164,7 +163,7 @@ fn a_shared_object_with_the_crate_needs_no_static_tls() {
     let suffix = env::consts::DLL_SUFFIX;
     let built = target.join(format!("debug/libshared_object{suffix}"));
 
-    // More copies than fit into the reserve, loaded while the program runs.
+    // Loads more copies than fit into the reserve.
     for copy in 0..4 {
         let path = root.join(format!("{copy}{suffix}"));
         fs::copy(&built, &path).unwrap();
@@ -183,7 +182,7 @@ fn a_shared_object_with_the_crate_needs_no_static_tls() {
     }
 }
 
-/// The user's CPU time that a command takes, in seconds.
+/// Returns the user CPU time of a command, in seconds.
 fn cpu_seconds(command: &Command) -> f64 {
     let mut timed = Command::new("sh");
     timed.args(["-c", "\"$@\" >&2 && times", "sh"]);
@@ -196,7 +195,7 @@ fn cpu_seconds(command: &Command) -> f64 {
     }
     let output = timed.output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    // "0m0.004s 0m0.000s", of the shell; and a line of its children.
+    // `times` prints "0m0.004s 0m0.000s" for the shell, and then for its children.
     let printed = String::from_utf8(output.stdout).unwrap();
     let children = printed.lines().nth(1).unwrap();
     let (minutes, rest) = children.split_once('m').unwrap();
@@ -204,8 +203,7 @@ fn cpu_seconds(command: &Command) -> f64 {
     60.0 * minutes.parse::<f64>().unwrap() + seconds.parse::<f64>().unwrap()
 }
 
-/// An optimizer that takes a large value apart byte by byte needs a time that grows with the square
-/// of its size.
+/// The compile time is quadratic in the size of a large value that the optimizer splits into bytes.
 #[test]
 fn large_messages_compile_in_the_time_of_small_ones() {
     if emulated() {
@@ -220,7 +218,7 @@ fn large_messages_compile_in_the_time_of_small_ones() {
         cargo.args(what);
         Some(cpu_seconds(&cargo))
     };
-    // What both need.
+    // The dependencies of both.
     if build(&["--lib"]).is_none() {
         return skip("not started by cargo, which is needed to build a program");
     }

@@ -3,7 +3,7 @@
 
 #![cfg(unix)] // not on Windows: there is no LeakSanitizer
 
-// What it links to, it finds by weak symbols of ELF.
+// The sanitizer's functions are weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]
 
 use std::{ffi::c_int, hint::black_box};
@@ -12,7 +12,7 @@ use greenlet::{Current, Greenlet, Root, enter};
 
 use crate::runtime::weak_function;
 
-// Of `sanitizer/lsan_interface.h` of compiler-rt.
+// From compiler-rt's `sanitizer/lsan_interface.h`.
 weak_function!(check: unsafe extern "C" fn() -> c_int = "__lsan_do_recoverable_leak_check");
 
 fn are_leaks_found() -> bool {
@@ -21,14 +21,14 @@ fn are_leaks_found() -> bool {
     unsafe { check() != 0 }
 }
 
-/// Overwrites what calls before have left below the stack pointer.
+/// Overwrites what earlier calls have left below the stack pointer.
 #[inline(never)]
 fn clear_stack() {
     black_box([0u8; 16 * 1024]);
 }
 
-/// A greenlet whose stack has the only pointer to what it was sent. That was allocated here: where
-/// the sanitizer cannot see who has called, it reports nothing.
+/// Returns a suspended greenlet whose stack has the only pointer to its message. The message is allocated
+/// in this function, because the sanitizer reports only leaks whose allocating frames it sees.
 #[inline(never)]
 fn suspend<'e>(me: &Current<'e, ()>) -> Greenlet<'e, Vec<u64>> {
     let main = me.handle();

@@ -1,6 +1,5 @@
-//! The switch cores of macOS, which are not run here. Their code has the same bytes as that of the ELF
-//! cores, which are tested and proved, and their unwind tables have the same meaning. Both is checked in
-//! object files and in linked programs.
+//! The switch cores of macOS have the bytes of the ELF cores, which are tested and proved, and unwind tables
+//! with the same meaning, in object files and in linked programs. Nothing here runs them.
 //!
 //! `ci/apple.sh` runs this, with zig (`GREENLET_ZIG`, see `ci/install.sh`) and with the programs
 //! that it has built (`GREENLET_MACH_O`, paths with colons between).
@@ -15,7 +14,7 @@ use crate::directory::Directory;
 
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 
-/// The core with the text of the switch as a routine `site`, assembled for one of zig's systems.
+/// Assembles the core, with the text of the switch as a routine `site`, for a system that zig knows.
 fn assembled(architecture: &str, system: &str, flags: &[&str]) -> Vec<u8> {
     let directory = Directory::new().unwrap();
     let [source, object] = ["core.S", "core.o"].map(|name| directory.path().join(name));
@@ -38,7 +37,7 @@ fn assembled(architecture: &str, system: &str, flags: &[&str]) -> Vec<u8> {
     fs::read(&object).unwrap()
 }
 
-/// The address of the core's symbol, whatever its prefix.
+/// Returns the address of the core's symbol with any prefix.
 fn address(file: &object::File<'_>, name: &str) -> Option<u64> {
     let of_core = |symbol: &str| {
         let symbol = symbol.strip_prefix('_').unwrap_or(symbol);
@@ -50,7 +49,7 @@ fn address(file: &object::File<'_>, name: &str) -> Option<u64> {
     Some(address)
 }
 
-/// Where a routine of the ELF core lies in its section.
+/// Returns the range of a routine of the ELF core in its section.
 fn extent(file: &object::File<'_>, name: &str) -> Option<Range<usize>> {
     let symbol = file
         .symbols()
@@ -59,7 +58,7 @@ fn extent(file: &object::File<'_>, name: &str) -> Option<Range<usize>> {
     Some(start..start + symbol.size() as usize)
 }
 
-/// The section with the core's symbol, its bytes, and from where in it the symbol's are.
+/// Returns the section with the core's symbol, its bytes, and the symbol's offset in it.
 fn code<'a>(file: &'a object::File<'_>, name: &str) -> (object::Section<'a, 'a>, &'a [u8], usize) {
     let at = address(file, name).unwrap();
     let symbol = file
@@ -72,7 +71,7 @@ fn code<'a>(file: &'a object::File<'_>, name: &str) -> (object::Section<'a, 'a>,
     (section, data, from)
 }
 
-/// The bytes of `size` from the symbol on, with zeros where the linker fills something in.
+/// Returns `size` bytes from the symbol on, with zeros at relocations.
 fn bytes(file: &object::File<'_>, name: &str, size: usize, filled: &[usize]) -> Vec<u8> {
     let (_, data, from) = code(file, name);
     let mut bytes = data[from..from + size].to_vec();
@@ -82,7 +81,7 @@ fn bytes(file: &object::File<'_>, name: &str, size: usize, filled: &[usize]) -> 
     bytes
 }
 
-/// Where in a routine the linker fills something in.
+/// Returns the offsets of the relocations in a routine.
 fn filled(file: &object::File<'_>, name: &str, size: usize) -> Vec<usize> {
     let (section, _, from) = code(file, name);
     let places = section.relocations().map(|(place, _)| place as usize);
@@ -92,14 +91,14 @@ fn filled(file: &object::File<'_>, name: &str, size: usize) -> Vec<usize> {
         .collect()
 }
 
-/// A description of a routine in `.eh_frame`.
+/// A routine's frame description entry (FDE) in `.eh_frame`.
 struct Description {
-    /// Where it lies in the section.
+    /// Its offset in the section.
     offset: usize,
-    /// The address of the routine, where it is linked.
+    /// The address of the routine.
     start: u64,
     augmentation: String,
-    /// Its instructions, and those that all of its kind begin with.
+    /// Its instructions, and those of its common information entry (CIE).
     instructions: [Vec<u8>; 2],
 }
 
@@ -113,14 +112,14 @@ impl Reader<'_> {
         u64::from_le_bytes(number)
     }
 
-    /// LEB128, of which only the small ones are here.
+    /// Reads a LEB128 number below 128; there are no others here.
     fn leb(&mut self) -> u8 {
         let number = self.number(1) as u8;
         assert!(number < 0x80);
         number
     }
 
-    /// The rest, without the padding at its end.
+    /// Returns the rest, without the padding at its end.
     fn rest(&self, end: usize) -> Vec<u8> {
         let mut rest = self.0[self.1..end].to_vec();
         while rest.last() == Some(&0) {
@@ -130,8 +129,8 @@ impl Reader<'_> {
     }
 }
 
-/// What `.eh_frame` says of routines whose kind has one of these augmentations ("LSB: Exception
-/// Frames"). Others, as the compiler makes them, are passed over.
+/// Returns the entries of `.eh_frame` whose CIE has the augmentation "zR" or "zRS" ("LSB: Exception
+/// Frames"). Skips the compiler's, which have others.
 fn descriptions(file: &object::File<'_>) -> Vec<Description> {
     let section = file.section_by_name(".eh_frame").expect("unwind tables");
     let data = section.data().unwrap();
@@ -155,10 +154,10 @@ fn descriptions(file: &object::File<'_>) -> Vec<Description> {
                 augmentation.push(letter.into());
             }
             if augmentation == "zR" || augmentation == "zRS" {
-                // Alignments, the column of the return address, bytes of augmentation.
+                // Alignment factors, return address register, size of the augmentation.
                 kind.1 += 3;
                 assert_eq!(kind.leb(), 1);
-                // From here, as wide as an address or 4 bytes, signed.
+                // The encoding of addresses: relative to their place, 8 bytes or 4 bytes signed.
                 let size = match kind.number(1) {
                     0x10 => 8,
                     0x1b => 4,
@@ -186,8 +185,7 @@ fn descriptions(file: &object::File<'_>) -> Vec<Description> {
     found
 }
 
-/// What a compact encoding says if the tables of `.eh_frame` are to be read
-/// (`mach-o/compact_unwind_encoding.h`).
+/// Returns the compact encoding that refers to `.eh_frame` (`mach-o/compact_unwind_encoding.h`).
 fn see_eh_frame(file: &object::File<'_>) -> u32 {
     match file.architecture() {
         Architecture::X86_64 => 0x0400_0000,
@@ -198,7 +196,7 @@ fn see_eh_frame(file: &object::File<'_>) -> u32 {
 
 const MODE: u32 = 0x0f00_0000;
 
-/// What `__unwind_info` says of an address, by the same header's description of that section.
+/// Returns the compact encoding of an address in `__unwind_info` (the same header describes the section).
 fn compact_encoding(file: &object::File<'_>, address: u64) -> u32 {
     let section = file.section_by_name("__unwind_info").expect("a table");
     let data = section.data().unwrap();
@@ -260,7 +258,7 @@ fn code_has_the_bytes_of_the_elf_core() {
             };
             let mut places = filled(elf, name, extent.len());
             places.extend(filled(mach_o, name, extent.len()));
-            // The jumps of a switch, and of `entry`, to `resume`.
+            // The jumps of SWITCH and of `entry` to `resume`.
             assert!(places.len() <= 4, "{name}: {places:?}");
             let [theirs, ours] = [elf, mach_o].map(|it| bytes(it, name, extent.len(), &places));
             assert_eq!(theirs, ours, "{name}");
@@ -285,7 +283,7 @@ fn unwind_tables_say_what_those_of_the_elf_core_say() {
             assert_eq!(theirs.instructions, ours.instructions);
             assert_eq!([&*theirs.augmentation, &ours.augmentation], ["zRS", "zR"]);
         }
-        // Which of the two kinds of tables to read: one entry of 32 bytes for each routine.
+        // One entry of 32 bytes for each routine, which refers to `.eh_frame`.
         let compact = mach_o.section_by_name("__compact_unwind").expect("a table");
         let entries = compact.data().unwrap().chunks(32);
         assert_eq!(entries.len(), ours.len());
@@ -328,7 +326,7 @@ fn linked_programs_have_the_core_and_its_unwind_table() {
             .expect("one for it");
         assert_eq!(descriptions(&core)[0].instructions, ours.instructions);
         let encoding = compact_encoding(&program, entry);
-        // The rest of it says where.
+        // The rest of the encoding is the offset of the FDE.
         assert_eq!(encoding, see_eh_frame(&program) | ours.offset as u32);
     }
 }

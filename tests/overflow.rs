@@ -1,4 +1,5 @@
-//! The message of a stack overflow, and that other faults and signals have their usual effect (rule s26).
+//! A stack overflow ends the process with a message; other faults and signals have their usual effect (rule
+//! s26).
 
 #![cfg(unix)] // not on Windows: it looks at signals and their handlers; windows.rs has the like
 
@@ -48,7 +49,7 @@ fn overflow_of(name: &str) {
     });
 }
 
-/// Takes the thread's signal stack away: handlers run on the thread's own then.
+/// Disables the thread's alternate signal stack, so handlers run on the interrupted stack.
 fn take_signal_stack() {
     let none = libc::stack_t {
         ss_sp: ptr::null_mut(),
@@ -108,7 +109,8 @@ fn s26_a_thread_that_ends_is_given_no_signal_stack_that_would_go_before_it() {
             (self.0)();
         }
     }
-    // What a thread touches first it drops last, and between these two goes the signal stack.
+    // A thread drops thread-locals in reverse order of their first use. The signal stack goes between these
+    // two.
     thread_local! {
         static LAST: AtEnd = const { AtEnd(|| {
             assert!(!has_signal_stack());
@@ -162,12 +164,12 @@ fn s26_other_faults_go_to_the_handler_that_was_installed_before() {
     }
 }
 
-/// As large as std's signal stack where the processor's state has grown to what it can be: the
-/// frame of a signal fits, and nothing else.
+/// Sets a signal stack with room for the frame of a signal and nothing else, like that of std on a
+/// processor with the largest state.
 fn set_small_signal_stack() {
     #[cfg(target_os = "linux")]
     let frame = {
-        // Of include/uapi/linux/auxvec.h.
+        // From Linux's include/uapi/linux/auxvec.h.
         const AT_MINSIGSTKSZ: libc::c_ulong = 51;
         // SAFETY: no precondition.
         unsafe { libc::getauxval(AT_MINSIGSTKSZ) as usize }
@@ -224,7 +226,7 @@ fn s26_a_signal_stack_that_was_set_later_stays_when_the_thread_ends() {
             (self.0)();
         }
     }
-    // std takes its own away before either.
+    // std removes its own signal stack before either is dropped.
     thread_local! {
         static LAST: AtEnd = const { AtEnd(|| assert!(has_signal_stack())) };
         static FIRST: AtEnd = const { AtEnd(set_small_signal_stack) };
@@ -259,7 +261,7 @@ fn send_sigsegv() {
 #[test]
 fn s26_a_signal_that_was_sent_ends_a_process_that_has_no_other_handler() {
     let default: fn() = || set_action(libc::SIG_DFL, 0);
-    // It takes the signal for a fault that will happen again, puts the default back and returns.
+    // std's handler restores the default action and returns, as for a fault, which would happen again.
     let stds: fn() = || ();
     for action_before in [default, stds] {
         let child = in_child(|| {
@@ -302,7 +304,7 @@ fn s26_a_handler_that_was_to_be_called_once_is_called_once() {
         send_sigsegv();
     });
     assert!(child.is_fault(), "{child:?}");
-    // An emulator adds words of its own.
+    // An emulator adds a message of its own.
     assert_eq!(child.stderr.matches("once ").count(), 1, "{child:?}");
 }
 
@@ -349,14 +351,14 @@ fn s26_names_of_any_length_are_reported() {
     }
 }
 
-/// Of the pool's stack that a test touches the guard of.
+/// The bottom of the pool's stack whose guard a test touches.
 static BOTTOM: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
 fn name_in_guard(address: *const u8, report: &mut dyn fmt::Write) -> bool {
     let below = BOTTOM.load(Relaxed).addr().wrapping_sub(address.addr());
     let is_ours = (1..=4096).contains(&below);
     if is_ours {
-        // Longer than what is written at once.
+        // Longer than the report's buffer.
         for task in 0..100 {
             let _ = writeln!(report, "task {task} of somebody's runtime");
         }
@@ -364,7 +366,7 @@ fn name_in_guard(address: *const u8, report: &mut dyn fmt::Write) -> bool {
     is_ours
 }
 
-/// Touches a stack of a pool in a child that asks [`name_in_guard`].
+/// Writes to a stack of a pool, or to its guard, in a child with the hook [`name_in_guard`].
 fn touch(at: impl FnOnce(StackLimits) -> *mut u8) -> Ending {
     in_child(|| {
         report_stack_overflow().unwrap();

@@ -1,5 +1,5 @@
-//! The pool of stacks, and what the pool of a thread keeps. Bounds are in bytes of address space, pages
-//! and system calls, not in time.
+//! Pools of stacks, and how much the pool of a thread keeps. Bounds are bytes of address space, pages and
+//! system calls, not time.
 
 #![cfg(unix)] // not on Windows: it looks at faults in forked children, and at what memory a process has
 
@@ -22,14 +22,14 @@ use crate::support::address_space;
 const SIZE: usize = 64 * 1024;
 
 thread_local! {
-    /// Calls of `mincore` by this thread.
+    /// The number of calls of `mincore` by this thread.
     static LOOKS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// In the place of the C library's, so that it can be counted.
+/// Replaces the C library's function, to count its calls.
 ///
 /// # Safety
-/// As that of the system.
+/// As for the C library's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mincore(
     start: *mut libc::c_void,
@@ -39,7 +39,7 @@ unsafe extern "C" fn mincore(
     LOOKS.set(LOOKS.get() + 1);
     #[cfg(target_os = "linux")]
     let number = libc::SYS_mincore;
-    // Of bsd/kern/syscalls.master of Apple's XNU.
+    // From bsd/kern/syscalls.master of Apple's XNU.
     #[cfg(target_vendor = "apple")]
     let number = 78;
     // SAFETY: the caller's word.
@@ -53,7 +53,7 @@ fn looks(act: impl FnOnce()) -> usize {
     LOOKS.get() - before
 }
 
-/// Writes to the topmost so many bytes of a stack.
+/// Writes to the topmost `bytes` of a stack.
 fn touch(limits: StackLimits, bytes: usize) {
     for at in (1..=bytes).step_by(1024).chain([bytes]) {
         // SAFETY: nobody else uses the stack.
@@ -93,7 +93,7 @@ fn stacks_of_a_pool_are_disjoint_writable_to_their_ends_and_guarded() {
             let bytes = unsafe { slice::from_raw_parts(limits.bottom(), bytes) };
             assert!(bytes.iter().all(|&byte| byte == number));
         }
-        // The system finds no byte to read where a guard is.
+        // `write` fails for a guard, from which the system cannot read.
         let (_reader, writer) = pipe();
         // SAFETY: asks only; nobody else uses the stacks.
         let is_there = |at: *mut u8| unsafe { libc::write(writer.as_raw_fd(), at.cast(), 1) == 1 };
@@ -121,8 +121,8 @@ fn tops_have_different_colours() {
     }
 }
 
-/// A second-level TLB of 128 sets has a page in that set which the low bits of its number say. The
-/// second half of these stacks is of one slab; on 32-bit slabs are too small for that.
+/// The low bits of a page's number choose its set in a second-level TLB, here of 128 sets. The second half of
+/// these stacks is in one slab. On 32-bit targets slabs are too small for that.
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn pages_of_tops_are_in_all_sets_of_a_tlb() {
@@ -205,7 +205,7 @@ fn dropping_a_pool_unmaps_all_but_stacks_that_were_not_given_back() {
     assert!(ending.is_success(), "{ending:?}");
 }
 
-/// One greenlet at a time, of each size.
+/// Runs a greenlet with a stack of each size, one after the other.
 fn one_of_each(me: &Current<usize>, sizes: impl Iterator<Item = usize>) {
     for size in sizes {
         let builder = Builder::new().stack_size(size);
@@ -248,7 +248,7 @@ fn guards_of_hundreds_of_sizes_take_no_more_than_of_a_few() {
                 }
             }
         });
-        // 100 combinations; at most a third of them is kept when nothing of them is in use.
+        // 100 combinations. At most a third of the stacks is kept when none is in use.
         let more = address_space().saturating_sub(before);
         assert!(more < 1 << 30, "{} MiB", more >> 20);
     });
@@ -269,7 +269,7 @@ fn before_a_stack_is_refused_idle_ones_of_other_sizes_are_unmapped() {
         };
         // SAFETY: a system call with a valid argument.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
-        // Two of them do not fit. The one before is the thread's spare stack.
+        // Two of them do not fit together. The previous one is the thread's spare stack.
         enter(|me| {
             one_of_each(
                 me,
@@ -280,7 +280,7 @@ fn before_a_stack_is_refused_idle_ones_of_other_sizes_are_unmapped() {
     assert!(ending.is_success(), "{ending:?}");
 }
 
-/// A suspended greenlet with a large stack, of which it uses a few pages.
+/// Returns a suspended greenlet that uses a few pages of a large stack.
 fn suspended<'e>(me: &Current<'e, ()>, size: usize) -> Greenlet<'e, ()> {
     let main = me.handle();
     let greenlet = Builder::new()
@@ -322,7 +322,7 @@ fn a_peak_is_found_below_a_hole() {
         let above = limits.peak().checked_sub(below);
         assert!(above.is_some_and(|above| above < page_size()), "{below}");
     };
-    // Deep in what is looked at in any case; below holes as large as all above them.
+    // Deep in the part that is always searched; then below holes that are as large as everything above.
     touch(15 << 20);
     touch(29 << 20);
     touch(55 << 20);
@@ -342,13 +342,13 @@ fn what_a_deep_call_has_left_below_a_suspended_stack_can_be_given_back() {
     unsafe { limits.give_back_below(limits.top().wrapping_sub(in_use)) };
     let peak = limits.peak();
     assert!((in_use..in_use + 2 * page_size()).contains(&peak), "{peak}");
-    // What is in use is as it was.
+    // The part in use is not changed.
     // SAFETY: written above.
     assert_eq!(
         unsafe { limits.top().wrapping_sub(in_use / 1024 * 1024 + 1).read() },
         1
     );
-    // All of it, or nothing.
+    // Gives back nothing, because all of the stack is in use.
     // SAFETY: nothing runs there.
     unsafe { limits.give_back_below(limits.bottom()) };
     assert_eq!(limits.peak(), peak);
@@ -367,7 +367,7 @@ fn a_thread_that_ends_unmaps_its_stacks_when_its_last_greenlet_dies() {
         const LARGE: usize = 1 << 28;
         let before = address_space();
         let ends = thread::spawn(move || {
-            // Set up first, destroyed last: when the thread's pool has been told of the end.
+            // Initialized first, so destroyed last, after the thread's pool has noticed the end.
             LAST.set(None);
             // SAFETY: it uses no thread-local.
             unsafe { Unscoped::new() }.enter(|me| LAST.set(Some(suspended(me, LARGE))));

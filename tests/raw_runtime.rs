@@ -1,4 +1,4 @@
-//! A runtime on the raw layer that tells developers' tools of its stacks, as a user would write it.
+//! A runtime on the raw layer, as a user would write it, that tells developers' tools about its stacks.
 //! `ci/tools.sh` runs it under AddressSanitizer, ThreadSanitizer and Valgrind.
 
 #![cfg(not(miri))]
@@ -7,7 +7,7 @@ use std::{cell::RefCell, hint::black_box, mem::MaybeUninit, panic};
 
 use greenlet::raw::{Context, Departure, Message, Pool, PooledStack, ToolsFiber};
 
-/// A context with what tools know of it, and what it runs.
+/// A context, the tools' data of it, and the function that it runs.
 struct Task {
     context: Context,
     fiber: ToolsFiber,
@@ -31,7 +31,7 @@ impl Task {
         }
     }
 
-    /// Makes it ready on a stack of the pool.
+    /// Prepares it on a stack of the pool.
     fn prepare(&self) -> PooledStack {
         let stack = POOL.with_borrow_mut(|pool| pool.take(64 * 1024, 4096));
         let stack = stack.expect("there is memory");
@@ -48,7 +48,7 @@ impl Task {
         stack
     }
 
-    /// Leaves this one, which runs, for `to`, which is ready or waits.
+    /// Suspends this task, which runs, and resumes `to`.
     #[inline(always)]
     fn switch(&self, to: &Self, word: usize) -> Message {
         let message = Message {
@@ -65,7 +65,7 @@ impl Task {
     }
 }
 
-/// A word that was sent.
+/// Returns the word of a message.
 fn word(message: Message) -> usize {
     // SAFETY: all that is sent here has one.
     unsafe { message.word.assume_init() }
@@ -96,7 +96,7 @@ unsafe extern "C" fn start(
     }
 }
 
-/// Waits for a word below so many frames, each of which has locals, and adds it up on the way back.
+/// Waits for a word below a number of frames with locals, and adds them up on the way back.
 #[inline(never)]
 fn wait_below(me: &Task, frames: usize, reply: usize) -> usize {
     let local = black_box([frames; 32]);
@@ -107,7 +107,7 @@ fn wait_below(me: &Task, frames: usize, reply: usize) -> usize {
     received + black_box(local)[frames % 32]
 }
 
-/// A task that waits, catches a panic of its own from below some frames, and waits again.
+/// Waits, catches a panic from some frames below, and waits again.
 fn wait_and_unwind(me: &Task, first: usize) -> usize {
     let second = wait_below(me, 10, first);
     let caught = panic::catch_unwind(|| throw_below(10, second));
@@ -128,7 +128,7 @@ fn throw_below(frames: usize, payload: usize) {
 #[test]
 fn sanitizers_follow_a_runtime_on_the_raw_layer() {
     MAIN.with(|main| {
-        // The second round is on stacks of the first.
+        // The second round reuses the stacks of the first.
         for _ in 0..2 {
             let tasks: Vec<_> = (0..3).map(|_| Task::new(wait_and_unwind)).collect();
             let stacks: Vec<_> = tasks.iter().map(Task::prepare).collect();

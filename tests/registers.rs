@@ -1,8 +1,8 @@
-//! A switch preserves every register that the ABI gives to the caller.
+//! A switch preserves every callee-saved register of the ABI.
 //!
 //! The registers are filled in assembly, right before the call of a function that switches. The text of
-//! the switch saves some of them. The others are declared clobbered, so the compiler saves those. Only
-//! both together preserve what the ABI requires.
+//! the switch saves some of them. The others are declared clobbered, so the compiler saves those. Both
+//! together preserve what the ABI requires.
 
 #![cfg(not(miri))]
 
@@ -30,13 +30,13 @@ mod banks;
 
 use banks::{Banks, Register, filled_call};
 
-/// riscv64: does the ABI pass floating-point values in registers?
+/// On riscv64, the ABI passes floating-point values in registers.
 #[cfg(target_arch = "riscv64")]
 const HARD_FLOAT: bool = true;
 
 const ROUNDS: usize = 16;
 
-/// One of the two that switch to each other.
+/// One of two contexts that switch to each other.
 struct Side {
     name: &'static str,
     round: usize,
@@ -177,7 +177,7 @@ fn safe_switch_preserves_all() {
     assert!(lost.is_empty(), "not preserved:\n{lost}");
 }
 
-/// As a thread does with those of its creator (POSIX, `pthread_create`).
+/// As a new thread inherits those of its creator (POSIX, `pthread_create`).
 #[test]
 #[cfg(all(target_arch = "x86_64", feature = "fp-control"))]
 fn a_new_greenlet_starts_with_the_control_words_of_the_one_that_starts_it() {

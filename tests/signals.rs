@@ -21,24 +21,24 @@ thread_local! {
     static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
 }
 
-/// What the handler saw.
+/// What the handler has recorded.
 struct Seen {
-    /// Where its frame lies.
+    /// The address of its frame.
     frame: usize,
-    /// Who called it.
+    /// Its callers.
     backtrace: Backtrace,
     /// How much of its stack the interrupted greenlet uses.
     usage: Option<StackUsage>,
 }
 
-/// Something on the caller's stack.
+/// Returns an address on the caller's stack.
 #[inline(always)]
 fn here() -> usize {
     let local = Cell::new(0u8);
     black_box(&local).as_ptr().addr()
 }
 
-/// It interrupts nothing but `raise`, so it may do what no other handler may.
+/// Calls functions that are not async-signal-safe. It may, because it interrupts nothing but `raise`.
 #[inline(never)]
 extern "C" fn handler_looks(_: libc::c_int) {
     let snapshot = Snapshot::take();
@@ -64,15 +64,15 @@ fn parent_waits(me: &Current<()>, child: &Greenlet<()>) -> Result<(), Thrown> {
     black_box(me.switch(child, ()))
 }
 
-/// Where the frame of the handler lay.
+/// The stack on which the handler ran.
 #[derive(Debug, PartialEq)]
 enum Place {
     GreenletsStack,
     SignalStack,
 }
 
-/// Has the handler called with these flags in a greenlet, on a thread with a signal stack; tells
-/// where it ran, and how much of its stack the greenlet used then.
+/// Raises the signal in a greenlet, on a thread with a signal stack, with these flags of `sigaction`. Returns on
+/// which stack the handler ran, and how much of its stack the greenlet used.
 fn handle(flags: libc::c_int) -> (Place, Option<StackUsage>) {
     // The action belongs to the process, and tests run at the same time.
     static ACTION: Mutex<()> = Mutex::new(());

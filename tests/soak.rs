@@ -14,15 +14,15 @@ use crate::support::{
     resident,
 };
 
-/// Of which half have a greenlet in them, on the average.
+/// On average half of the slots have a greenlet.
 const SLOTS: usize = 4_000;
 
-/// How many calls deep one may be suspended.
+/// The most calls below which a greenlet is suspended.
 const DEEPEST: u64 = 16;
 
-/// By which part of it memory may grow after the first tenth: the most that live at once, and
-/// the most that was ever used of each stack, still grow a little. Ten bytes that each greenlet
-/// left would be more.
+/// After the first tenth of the run, memory may grow by this part of it: the maximum of living greenlets,
+/// and the part that was ever used of each stack, still grow a little. A leak of ten bytes for each
+/// greenlet would exceed this.
 const SLACK: usize = 8;
 
 /// Marsaglia's xorshift64.
@@ -41,7 +41,7 @@ impl Random {
     }
 }
 
-/// Waits so many calls deep, each of which has something to drop.
+/// Waits below `depth` calls, each with a local.
 #[inline(never)]
 fn wait(
     me: &Current<Wide>,
@@ -59,7 +59,7 @@ fn wait(
     Ok(message)
 }
 
-/// One that is new, or is suspended somewhere, or is over.
+/// Makes a greenlet that is new, suspended or finished.
 fn make<'e>(me: &Current<'e, Wide>, census: &Census, random: &mut Random) -> Greenlet<'e, Wide> {
     let (main, depth, held) = (me.handle(), random.below(DEEPEST), census.token());
     let body = move |me: &Child<Wide, _>, message: Wide| {
@@ -78,7 +78,7 @@ fn make<'e>(me: &Current<'e, Wide>, census: &Census, random: &mut Random) -> Gre
     greenlet
 }
 
-/// Ends one in one of the ways that there are.
+/// Ends a greenlet by a kill, a throw, a switch or a drop.
 fn end(me: &Current<Wide>, census: &Census, random: &mut Random, greenlet: Greenlet<Wide>) {
     match random.below(4) {
         0 => me.kill(&greenlet).expect("it is not running"),
@@ -96,7 +96,7 @@ fn end(me: &Current<Wide>, census: &Census, random: &mut Random, greenlet: Green
 
 #[test]
 fn a_million_greenlets_made_and_ended_in_random_order_leave_memory_as_it_is() {
-    // Other tests of this process would change what is measured.
+    // In a process of its own: other tests would change the measured memory.
     let ending = in_child(make_and_end);
     assert!(ending.is_success(), "{ending:?}");
     if let Some(why) = unmeasurable() {

@@ -1,5 +1,5 @@
-//! Stacks and memory: tests that overflow a stack, are refused memory or count it, most of them in a
-//! forked child.
+//! Stacks and memory: tests that overflow a stack, exhaust memory or count it, most of them in a forked
+//! child.
 
 mod bad_input;
 mod guard;

@@ -1,4 +1,4 @@
-//! What the crate promises to programs, by tests that share one process: a module for each file.
+//! Tests of the crate's promises that can share one process: a module for each file.
 //!
 //! Tests that need their own allocator, build or process-wide limits are in other programs, see
 //! `tests/README.md`.

@@ -1,4 +1,4 @@
-//! The switch core as a processor, an unwinder, a signal handler and a debugger see it.
+//! The switch core: registers, unwinding, signal handlers, debuggers.
 
 mod gdb;
 mod machine;

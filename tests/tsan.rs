@@ -1,7 +1,7 @@
-//! With the feature `tsan` reports of ThreadSanitizer show the calls of the right greenlet.
+//! With the feature `tsan`, ThreadSanitizer's reports show the stack of the greenlet that ran.
 //! `ci/tools.sh tsan` runs this, and checks that it fails without the feature.
 
-// What it links to, it finds by weak symbols of ELF.
+// The sanitizer's functions are weak symbols of ELF.
 #![cfg(all(target_os = "linux", not(miri)))]
 #![cfg(unix)] // not on Windows: there is no ThreadSanitizer
 
@@ -20,9 +20,9 @@ use greenlet::{Current, Greenlet, Root, enter};
 
 use crate::{process, runtime::weak_function};
 
-// What an instrumented function calls where it writes eight bytes.
+// An instrumented function calls this before it writes eight bytes.
 weak_function!(note_write: unsafe extern "C" fn(*mut c_void) = "__tsan_write8");
-// Of `sanitizer/common_interface_defs.h` of compiler-rt.
+// From compiler-rt's `sanitizer/common_interface_defs.h`.
 weak_function!(set_report_fd: unsafe extern "C" fn(*mut c_void) = "__sanitizer_set_report_fd");
 
 fn report_to(file: &impl AsRawFd) {
@@ -31,7 +31,7 @@ fn report_to(file: &impl AsRawFd) {
     unsafe { set(without_provenance_mut(file.as_raw_fd() as usize)) };
 }
 
-/// It counts as written by two threads without order. Nothing is written in fact.
+/// Reported as written by two threads without synchronization. In fact nothing is written.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 #[inline(never)]
@@ -47,8 +47,8 @@ fn parent_waits(me: &Current<()>, writer: &Greenlet<()>) {
     black_box(me.switch(writer, ())).unwrap();
 }
 
-/// Writes in a greenlet that is suspended at the end: what was done by one that is gone may be
-/// taken for the next one's. The flags are relaxed, so that they put nothing in order.
+/// Writes in a greenlet that is still suspended at the end, because the sanitizer may attribute accesses of a
+/// finished one to the next. The flags are relaxed, so they do not synchronize.
 fn write(before: &AtomicBool, after: &AtomicBool, until: &AtomicBool) {
     enter(|me: &Root<()>| {
         let main = me.handle();
@@ -86,9 +86,9 @@ fn a_report_shows_the_calls_of_the_running_greenlet_alone() {
         .read_to_string(&mut report)
         .expect("a pipe can be read");
 
-    // Of a write whose calls it cannot make out it says nothing.
+    // The sanitizer does not report an access whose stack it cannot restore.
     assert!(report.contains("data race"), "an unseen race: {report}");
-    // After the two writes it shows who has created the threads and the greenlets, and where.
+    // Behind the two writes the report shows where threads and greenlets were created.
     let writes = report
         .split(" created by ")
         .next()

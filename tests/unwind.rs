@@ -18,9 +18,9 @@ use greenlet::{
 
 use crate::order::assert_in_order;
 
-/// Greenlets here keep handles of each other where any of them reaches them.
+/// The greenlets here share handles of each other.
 fn unscoped() -> Unscoped {
-    // SAFETY: no thread-local is lent to a greenlet here that is suspended then.
+    // SAFETY: no greenlet here is suspended while it borrows a thread-local.
     unsafe { Unscoped::new() }
 }
 
@@ -31,7 +31,7 @@ struct Shared {
     trace: Cell<String>,
 }
 
-/// The child of the running greenlet that captures where it is.
+/// Makes a child of the running greenlet that captures a backtrace.
 fn make_third(me: &Current<'static, ()>, shared: &Rc<Shared>) {
     let captures = Rc::clone(shared);
     let third = Greenlet::new(me, move |_, ()| {
@@ -41,8 +41,8 @@ fn make_third(me: &Current<'static, ()>, shared: &Rc<Shared>) {
     shared.third.set(third).expect("set once");
 }
 
-// Each of these functions has a frame of its own while it waits: it is not inlined, what it
-// calls it does not call last, and no two have the same code, which would be merged.
+// Each of these functions has a frame of its own while it waits: it is not inlined, makes no tail call,
+// and no two have the same code, which would be merged.
 
 #[inline(never)]
 fn third_captures(shared: &Shared) {
@@ -73,8 +73,8 @@ fn inner_waits(me: &Current<()>, target: &Greenlet<()>) -> Result<(), Thrown> {
     black_box(me.switch(target, ()))
 }
 
-/// Makes main, first, second, third, each the parent of the next. If the second does
-/// not wait it is over when the third runs.
+/// Makes main, first, second, third, each the parent of the next, and returns a backtrace of third. Second is
+/// suspended or, if `second_is_over`, has finished.
 #[inline(never)]
 fn run_tree(second_is_over: bool) -> String {
     let shared = Rc::<Shared>::default();
@@ -104,7 +104,7 @@ fn run_tree(second_is_over: bool) -> String {
             Ok(())
         });
         main_waits(me, &first).unwrap();
-        // The third is resumed by main, and yet its caller is the second, its parent.
+        // Main resumes third. In its backtrace the caller is its parent, second.
         if !second_is_over {
             main_waits(me, shared.third.get().unwrap()).unwrap();
         }
@@ -161,7 +161,7 @@ fn a_backtrace_passes_through_a_parent_that_has_entered_again() {
             if outer_has_switched {
                 main_waits(outer, &Greenlet::new(outer, |_, ()| Ok(()))).unwrap();
             }
-            // The value of the child goes to one that does not take it.
+            // The child's value arrives in a greenlet that does not expect it.
             enter(|inner| inner_waits(inner, &child)).unwrap_err();
         });
         let trace = shared.trace.take();
@@ -226,12 +226,12 @@ unsafe extern "C" fn raw_child_captures(
     _: usize,
     departure: *mut Departure,
 ) {
-    // SAFETY: `raw_main_waits` has passed it, and waits.
+    // SAFETY: `raw_main_waits` passed the pair, and is suspended.
     let pair = unsafe { &*pair.cast::<Pair>() };
-    // SAFETY: main has left for this one.
+    // SAFETY: main has switched to this context.
     unsafe { pair.child_fiber.arrive_at_bottom() };
     pair.trace.set(Backtrace::force_capture().to_string());
-    // SAFETY: it is `entry`'s, and this one returns.
+    // SAFETY: `entry` lends the departure, and this function returns.
     unsafe {
         pair.child_fiber.leave_for_ever(&pair.main_fiber);
         departure.write(Departure {
@@ -241,7 +241,7 @@ unsafe extern "C" fn raw_child_captures(
     }
 }
 
-/// Runs a raw child under this parent, or under that of its caller.
+/// Runs a raw child whose parent is this context or, without one, its caller. Returns its backtrace.
 #[inline(never)]
 fn raw_main_waits(parent: Option<*const Context>) -> String {
     let stack = Stack::map(256 * 1024, 4096).unwrap();

@@ -1,4 +1,5 @@
-//! What differs on Windows: how a stack overflows there, and what that says (rule s26).
+//! Tests for Windows: the message of a stack overflow (rule s26), and the fields of the thread environment
+//! block.
 
 #![cfg(windows)]
 
@@ -74,7 +75,7 @@ unsafe extern "C" fn recurse_at_once(
     black_box(recurse(0));
 }
 
-/// Its words of where the stack lies are found out from the address of its top.
+/// The fields of the thread environment block for this stack are found from the address of its top.
 #[test]
 fn s26_a_hook_names_the_stack_of_a_raw_context() {
     fn name(address: *const u8, report: &mut dyn fmt::Write) -> bool {
@@ -106,7 +107,7 @@ fn s26_a_hook_names_the_stack_of_a_raw_context() {
     ended.assert_aborted_with(&["the raw context has overflowed"]);
 }
 
-/// What the thread's environment block says of the running stack.
+/// The fields of the thread environment block that describe the running stack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Words {
     base: usize,
@@ -174,12 +175,12 @@ fn the_words_of_the_thread_are_those_of_the_running_stack() {
         let again = greenlets.each_ref().map(|it| me.switch(it, ()).unwrap());
         assert_eq!(again, first);
     });
-    // Its limit goes down while the stack grows.
+    // StackLimit decreases while the stack grows.
     let limit = Words::now().limit;
     assert_eq!(Words::now(), Words { limit, ..of_thread });
 }
 
-/// The system looks for handlers within the limits that the thread's words say.
+/// The system searches handlers within StackLimit and StackBase.
 #[test]
 fn s11_a_panic_is_caught_deep_down() {
     #[inline(never)]

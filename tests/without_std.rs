@@ -1,5 +1,5 @@
-//! The crate built without `std`, in a program that unwinds. The crate catches no panic then: a panic that
-//! must not unwind past one of its frames ends the process.
+//! The crate without `std`, in a program that unwinds. The crate does not catch panics then: a panic that
+//! must not unwind past one of its frames aborts the process.
 //!
 //! ```text
 //! cargo test -p greenlet --no-default-features --test without_std
@@ -21,7 +21,8 @@ use greenlet::{Builder, Child, Root, StackMemory, Thrown, enter};
 
 const IN_CHILD: &str = "GREENLET_TEST_IN_CHILD";
 
-/// Runs `act`, which stands directly in a test, as main in a process of its own.
+/// Runs `act` as the main greenlet of another process, which must abort with `words`. `act` is a closure of a
+/// test, which starts again in that process.
 #[track_caller]
 fn assert_aborts_with<F: FnOnce(&Root<()>)>(words: &str, act: F) {
     // `without_std::test::{{closure}}`
@@ -47,7 +48,7 @@ fn assert_aborts_with<F: FnOnce(&Root<()>)>(words: &str, act: F) {
 
 const SIZE: usize = 64 * 1024;
 
-/// The beginning of `SIZE` bytes that are leaked.
+/// A stack in `SIZE` leaked bytes, of which this is the beginning.
 struct Stack(*mut u8);
 
 // SAFETY: nobody else has them.

@@ -1,4 +1,4 @@
-//! Puts the memory map of the board where the linker script of its run-time crate looks for it.
+//! Copies the memory map of the board to where the linker script of its run-time crate includes it from.
 
 use std::{env, fs, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! Cargo, started by a test.
+//! Starts Cargo from a test.
 
 use std::{env, path::Path, process::Command};
 

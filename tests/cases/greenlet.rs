@@ -1,4 +1,4 @@
-//! Of `test_greenlet.py`, but for the tracers of `reentrant_switch.rs`.
+//! Cases of `test_greenlet.py`, except those in `reentrant_switch.rs`.
 
 use std::{
     cell::RefCell,

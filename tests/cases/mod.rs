@@ -1,5 +1,5 @@
-//! What greenlet's own test cases pin, for the 69 of them that carry over: a module for each of
-//! its files, a test for each case and by its name. `tests/README.md` has the whole list.
+//! The 69 test cases of Python's greenlet that carry over: a module for each of its files, a test for each
+//! case, under its name. `tests/README.md` lists them.
 
 mod cpp;
 mod extension_interface;

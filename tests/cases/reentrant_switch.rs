@@ -1,4 +1,4 @@
-//! Of `test_greenlet.py`'s `TestBrokenGreenlets`: tracers that switch themselves.
+//! Cases of `TestBrokenGreenlets` in `test_greenlet.py`: tracers that switch.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! Examples, as their users see them.
+//! Builds an example and starts it as its user does.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 

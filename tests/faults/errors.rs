@@ -1,4 +1,4 @@
-//! Functions that return errors return one.
+//! Functions that can return an error return one. The message comes back.
 
 use std::{
     cell::{Cell, UnsafeCell},

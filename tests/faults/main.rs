@@ -1,9 +1,9 @@
 //! Out of memory: each allocation of each operation of the crate fails once.
 //!
-//! * `errors.rs`: functions that return errors return one, the message comes back, and nothing is lost or
-//!   leaked
-//! * `aborts.rs`: all others abort through [`handle_alloc_error`](std::alloc::handle_alloc_error)
-//! * `nothing.rs`: what cannot fail, such as switches, kills and drops, does not allocate
+//! * `errors.rs`: functions that can return an error return one, the message comes back, and nothing is lost
+//!   or leaked
+//! * `aborts.rs`: other functions abort through [`handle_alloc_error`](std::alloc::handle_alloc_error)
+//! * `nothing.rs`: operations that cannot fail, such as switches, kills and drops, do not allocate
 
 #![cfg(unix)] // not on Windows: it makes each allocation fail in a forked child
 

@@ -1,4 +1,4 @@
-//! What cannot fail does not allocate.
+//! Operations that cannot fail do not allocate.
 
 use std::{cell::Cell, mem, sync::atomic::Ordering::SeqCst};
 

@@ -1,10 +1,10 @@
 //! Properties of the machine that runs the tests, and skipping tests that cannot run on it.
 //!
-//! * `GREENLET_WINE` is set where Wine runs them, which is no emulator of a processor.
-//! * `GREENLET_EMULATED` is set where it is an emulator, to the least number that QEMU's version can
-//!   have there; 1 if nothing is known of it.
-//! * With `GREENLET_ALL_TOOLS` set a test fails if a program is missing that it needs.
-//! * `GREENLET_SKIPPED` names a file to which each skip is added, as `ci/steps.sh` reads it.
+//! * `GREENLET_WINE` is set if the tests run under Wine, which does not emulate the processor.
+//! * `GREENLET_EMULATED` is set if the processor is emulated: to the lowest possible version of QEMU, or to 1
+//!   if the version is unknown.
+//! * With `GREENLET_ALL_TOOLS` set, a test fails if a program is missing that it needs.
+//! * `GREENLET_SKIPPED` names a file to which each skip is added, for `ci/steps.sh`.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 

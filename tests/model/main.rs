@@ -1,11 +1,10 @@
-//! Random programs, run on the crate and on a model of its rules, must show the same events:
-//! which greenlet runs, what each switch returns, every refusal, every death, each payload's birth and
-//! drop.
+//! Random programs have the same events on the crate and on a model of its rules: which greenlet runs, what
+//! each switch returns, every refusal, every death, each payload's creation and drop.
 //!
-//! * `program.rs`: programs as data, and what can be seen of a run
-//! * `model/`: the rules, without stacks
-//! * `real.rs`: the same on the crate
-//! * `regressions.rs`: what was found
+//! * `program.rs`: programs as data, and the events of a run
+//! * `model/`: runs a program by the rules, without stacks
+//! * `real.rs`: runs it on the crate
+//! * `regressions.rs`: programs on which the two disagreed
 //!
 //! `../random/mod.rs` says what the environment sets.
 

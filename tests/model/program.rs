@@ -1,12 +1,12 @@
-//! Programs as data, and what can be seen of a run.
+//! Programs as data, and the events of a run.
 //!
-//! A program is a list of scripts, a script a list of operations. Script 0 is what the main
-//! greenlet runs; every other body, closure or destructor runs one of the scripts. All
-//! indices are taken modulo what there is, and an operation that finds nothing to act on does
-//! nothing, so every program is valid, also every part of one.
+//! A program is a list of scripts, a script a list of operations. The main greenlet runs script 0; every
+//! other body, closure or destructor runs one of the scripts. All indices are taken modulo the number of
+//! elements, and an operation without an object does nothing. So every program is valid, and every part
+//! of one.
 //!
-//! Handles lie in numbered slots that everybody reaches. Each greenlet has its number in the
-//! order of making, roots included; so has each payload.
+//! Handles lie in numbered slots that all scripts access. Greenlets, roots included, and payloads are
+//! numbered in the order of their creation.
 
 pub use crate::random::How;
 

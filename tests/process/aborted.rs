@@ -1,4 +1,4 @@
-//! What is left of a process that has aborted.
+//! How an aborted process ends.
 
 use std::process::ExitStatus;
 

@@ -1,4 +1,4 @@
-//! What is known of a child that has ended.
+//! How a child process ended, and its output.
 
 use std::process::ExitStatus;
 

@@ -1,4 +1,4 @@
-//! Child processes: forks of the test, and programs that it starts.
+//! Child processes: forks of a test, and programs that it starts.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 

@@ -1,4 +1,4 @@
-//! Where no process forks: this program again, told what to do.
+//! Starts this program again to run a child's part, where processes do not fork.
 
 use std::{
     env,

@@ -1,9 +1,9 @@
-//! Running random programs: their number, their seed, and how one that fails is minimized.
+//! Runs random programs, and minimizes one that fails.
 //!
-//! * `PROPTEST_CASES` sets their number.
-//! * `PROPTEST_RNG_SEED` sets which they are; it is printed.
-//! * With `GREENLET_PROGRAMS_APART` set each has a process of its own, so that one that crashes or
-//!   hangs is made smaller like one that fails.
+//! * `PROPTEST_CASES` sets the number of programs.
+//! * `PROPTEST_RNG_SEED` sets the seed, which each run prints.
+//! * With `GREENLET_PROGRAMS_APART` set each program runs in a process of its own, so that one that crashes
+//!   or hangs is minimized, too.
 
 use std::{
     env,

@@ -1,10 +1,10 @@
-//! Random programs that do anything that code can do, wherever the crate calls code: in destructors of messages, errors, panics, bodies, locals, greenlet-local
-//! values, tracers and stacks, in tracers, in initialisers, when the address of a stack is asked
-//! for, through the `Current` of greenlets that do not run, outside every greenlet, and at the
-//! thread's end.
+//! Random programs that call any part of the crate wherever the crate calls code: in bodies and tracers; in
+//! destructors of messages, errors, panics, bodies, locals, greenlet-local values, tracers and stacks; in
+//! initialisers; in the methods of stack memory; through the `Current` of greenlets that do not run; outside
+//! every greenlet; at the end of the thread.
 //!
-//! The results are checked in `model/`. Here no payload may be damaged, lost or dropped twice, nothing may
-//! panic unless the program says so, and every program and its thread must end.
+//! `model/` checks results. Here no payload may be damaged, lost or dropped twice, nothing may panic unless
+//! the program says so, and every program and its thread must end.
 //!
 //! * `program.rs`: programs as data
 //! * `world.rs`: what all code of a program shares

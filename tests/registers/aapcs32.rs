@@ -1,5 +1,5 @@
-//! AAPCS32 (6.1.1, 6.1.2.1): r4-r11, of which r9 may be the platform's, and d8-d15 where there are
-//! VFP registers. sp is not in the table: without it control would not come back.
+//! AAPCS32 (6.1.1, 6.1.2.1): r4-r11, of which r9 may be the platform's, and d8-d15 with VFP. sp is not in the
+//! table: if it were lost, the switch would not return.
 
 use super::Register;
 

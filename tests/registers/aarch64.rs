@@ -1,5 +1,5 @@
-//! aarch64, AAPCS64 (6.1.1, 6.1.2): x19-x29 and the low halves of v8-v15. sp is not in the
-//! table: without it control would not come back.
+//! aarch64, AAPCS64 (6.1.1, 6.1.2): x19-x29 and the low halves of v8-v15. sp is not in the table: if it were
+//! lost, the switch would not return.
 
 use core::{arch::global_asm, mem::offset_of};
 

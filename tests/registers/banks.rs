@@ -1,5 +1,4 @@
-//! The registers that are filled before a switch and looked at after it. Needs no `std`: boards
-//! have the same tests.
+//! Fills registers before a switch and compares them after it. Does not use `std`: boards run the same tests.
 
 use core::mem::MaybeUninit;
 

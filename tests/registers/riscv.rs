@@ -1,5 +1,5 @@
-//! riscv64 and riscv32 (psABI, "Register Convention"): s0-s11, and fs0-fs11 where the ABI passes
-//! floating-point values in registers. sp is not in the table: without it control would not come back.
+//! riscv64 and riscv32 (psABI, "Register Convention"): s0-s11, and fs0-fs11 if the ABI passes floating-point
+//! values in registers. sp is not in the table: if it were lost, the switch would not return.
 
 use core::{arch::global_asm, mem::offset_of};
 

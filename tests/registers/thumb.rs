@@ -1,4 +1,4 @@
-//! 32-bit ARM whose code is Thumb, be it Thumb-1 only (Cortex-M): registers as in aapcs32.rs.
+//! 32-bit ARM in Thumb code, also Thumb-1 (Cortex-M): registers as in aapcs32.rs.
 
 use core::{arch::global_asm, mem::offset_of};
 

@@ -1,5 +1,5 @@
-//! x86_64, System V ABI (psABI 3.2.1): six general registers, and the control bits of MXCSR and
-//! the x87 unit. rsp is not in the table: without it control would not come back.
+//! x86_64, System V ABI (psABI 3.2.1): six general registers, the control bits of MXCSR, the x87 control
+//! word. rsp is not in the table: if it were lost, the switch would not return.
 
 use core::{arch::global_asm, mem::offset_of};
 

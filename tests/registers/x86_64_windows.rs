@@ -1,6 +1,6 @@
-//! x86_64, the ABI of Windows ("x64 calling convention"): eight general registers, ten vector registers
-//! of 128 bits, and the control bits of MXCSR and the x87 unit. rsp is not in the table: without it
-//! control would not come back.
+//! x86_64, the ABI of Windows ("x64 calling convention"): eight general registers, ten vector registers of
+//! 128 bits, the control bits of MXCSR, the x87 control word. rsp is not in the table: if it were lost, the
+//! switch would not return.
 
 use core::{arch::global_asm, mem::offset_of};
 

@@ -1,4 +1,4 @@
-//! What several tests need: counted payloads, logs, quiet panics, child processes.
+//! Shared by several tests: counted payloads, logs, quiet panics, child processes.
 
 #![allow(dead_code, reason = "no test binary uses all of it")]
 

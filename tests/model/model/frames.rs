@@ -1,4 +1,4 @@
-//! Frames: running their next operation, and what happens when one ends.
+//! Frames: runs the next operation of a frame, and ends frames.
 
 use super::{Content, Frame, Life, Local, Model, Outcome, Task, ended};
 use crate::program::{CAPTURED_DEPTH, Event, Kind};

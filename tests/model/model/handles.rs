@@ -1,4 +1,4 @@
-//! Handles, and the counts of them.
+//! Handles and their refcounts.
 
 use super::{KillBy, Life, Model, Task};
 use crate::program::{Id, SLOTS};

@@ -1,14 +1,13 @@
-//! The rules s1 to s20 (`src/guide/rules.md`), as an interpreter of programs: a specification
-//! that runs.
+//! The rules s1 to s20 (`src/guide/rules.md`) as an interpreter of programs: an executable specification.
 //!
-//! There are no stacks here. Each greenlet has a list of tasks, of which the last is the next.
-//! One step takes the running greenlet's last task and does it, which may add others, also to
-//! another greenlet, and may change who runs. A root (rule s2) is a greenlet of its own for
-//! which the one that has entered waits.
+//! The model has no stacks. Each greenlet has a list of tasks, the last of which is done next. One step takes
+//! the running greenlet's last task and does it. That may add tasks, also to another greenlet, and may
+//! change which greenlet runs. A root (rule s2) is a greenlet of its own, for which the greenlet that
+//! entered it waits.
 //!
-//! What there is to remember, and the step, are here; the files beside this one do the tasks.
+//! This file has the state and the step; the others do the tasks.
 //!
-//! Where the rules are silent the model says *Silent* and what it takes for right.
+//! Comments that begin with *Silent* say what the model takes for right where the rules say nothing.
 
 mod deaths;
 mod frames;

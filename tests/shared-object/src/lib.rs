@@ -1,5 +1,4 @@
-//! Thread-locals of 4 KiB, which is more than the system keeps in reserve for shared objects whose
-//! thread-locals must be in static TLS.
+//! A shared object with thread-locals of 4 KiB, more than the reserve of static TLS for loaded shared objects.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! `smallest` without the greenlet: what a program of its kind takes anyway.
+//! `smallest` without the greenlet, to measure what the program takes without the crate.
 
 #![no_std]
 #![no_main]

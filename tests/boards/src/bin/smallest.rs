@@ -1,4 +1,4 @@
-//! The smallest program that has a greenlet: to be measured.
+//! The smallest program with a greenlet. `ci/boards.sh` measures its size.
 
 #![no_std]
 #![no_main]

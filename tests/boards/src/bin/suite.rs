@@ -1,5 +1,5 @@
-//! The tests. Runs them one after the other and says how many have passed; a panic is the end, as
-//! it aborts on boards.
+//! Runs the tests one after the other and prints how many have passed. A panic ends the run, because it aborts
+//! on boards.
 
 #![no_std]
 #![no_main]

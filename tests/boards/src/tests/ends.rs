@@ -1,4 +1,4 @@
-//! How a greenlet ends, and who hears of it.
+//! How a greenlet ends, and which greenlet receives the result.
 
 use alloc::rc::Rc;
 use core::{error::Error, fmt};

@@ -1,4 +1,4 @@
-//! Stacks that the user brings, and what a greenlet takes of them and of the heap.
+//! Stacks that the user provides, and how much of them and of the heap a greenlet takes.
 
 use core::mem::MaybeUninit;
 

@@ -1,5 +1,4 @@
-//! As tests/registers.rs in the package: every register that the ABI gives to the caller is after
-//! a switch what it was before.
+//! As tests/registers.rs in the package: a switch preserves every callee-saved register.
 
 use core::mem::MaybeUninit;
 

@@ -1,4 +1,4 @@
-//! What is sent arrives.
+//! Messages arrive.
 
 use alloc::{string::String, vec::Vec};
 use core::{cell::Cell, fmt::Debug};

@@ -1,6 +1,6 @@
-//! Each function reads forty values, lets something happen, and writes them back: as many as fit stay
-//! in registers meanwhile. `keep_*` show which registers the compiler has at all, `switch_*` which it
-//! keeps over a switch.
+//! Functions with high register pressure. Each reads forty values, does something, and writes them back, so
+//! the compiler keeps as many as fit in registers. `keep_*` show which registers it uses at all,
+//! `switch_*` which it uses over a switch.
 
 #![no_std]
 
