@@ -97,7 +97,7 @@ LAYOUT(size, CONTEXT_SIZE)
 //
 // Interruptions: the TEB fields change a few instructions before rsp does. Only a debugger can see that,
 // because Windows runs nothing on the stack of a thread that is not in an alertable wait. Special user
-// APCs (QueueUserAPC2) are the exception; the guide's chapter `limits` excludes them.
+// APCs (QueueUserAPC2) are the exception; the guide's chapter `targets` excludes them.
 
     // Stores the registers and the TEB fields in the context in rdi, with rax as the resume address.
     // From here on that context can be resumed.

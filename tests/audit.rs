@@ -548,10 +548,9 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 }
 
 #[test]
-fn readme_and_scripts_list_the_same_targets() {
-    let readme = read("README.md");
-    let (_, section) = readme.split_once("\n## Targets\n").unwrap();
-    let table = section.trim_start().split("\n\n").next().unwrap();
+fn guide_and_scripts_list_the_same_targets() {
+    let guide = read("src/guide/targets.md");
+    let table = between(&guide, "| target | switch core |", "\n\n");
     let rows = |runner: &str| -> String {
         let rows = table.lines().filter(|row| row.contains(runner));
         rows.map(|row| format!("{row}\n")).collect()

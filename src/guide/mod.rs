@@ -12,10 +12,11 @@
 //! 10. [`stacks`]: sizes, guards, overflow
 //! 11. [`embedding`]: other languages and libraries, signals, debuggers, sanitizers
 //! 12. [`boards`]: programs without `std`, and programs for boards with Linux
-//! 13. [`performance`]: what operations cost, and how to keep them cheap
-//! 14. [`porting`]: from corosensei and from Python's greenlet
-//! 15. [`limits`]: what the crate does not do
-//! 16. [`rules`]: the exact behaviour, s1 to s28
+//! 13. [`targets`]: the targets, and what runs the tests of each
+//! 14. [`performance`]: what operations cost, and how to keep them cheap
+//! 15. [`porting`]: from corosensei and from Python's greenlet
+//! 16. [`limits`]: what the crate does not do
+//! 17. [`rules`]: the exact behaviour, s1 to s28
 
 #[doc = include_str!("switching.md")]
 pub mod switching {}
@@ -58,6 +59,9 @@ pub mod embedding {}
 
 #[doc = include_str!("boards.md")]
 pub mod boards {}
+
+#[doc = include_str!("targets.md")]
+pub mod targets {}
 
 #[doc = include_str!("porting.md")]
 pub mod porting {}

@@ -1,4 +1,4 @@
-"""What rustc makes of the `asm!` blocks, for the targets of the README and their processors:
+"""What rustc makes of the `asm!` blocks, for the targets of the guide and their processors:
 pressure/ is compiled, what the compiler keeps in registers over a switch is looked at
 (clobbers.py), and the core in the linked object code is proved (program.py)."""
 

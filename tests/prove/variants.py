@@ -1,4 +1,4 @@
-"""The variants of the ABIs that a target of the README can ask for: compiler, flags, promises.
+"""The variants of the ABIs that a target of the guide can ask for: compiler, flags, promises.
 
 `cc` and build.rs give the same flags; the core decides by the compiler's macros what it is.
 """
