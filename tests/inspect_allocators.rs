@@ -10,6 +10,7 @@ use std::{
     hint::black_box,
     rc::Rc,
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use greenlet::{Builder, Current, Greenlet, Root, Snapshot, enter};
@@ -104,6 +105,31 @@ fn s24_an_allocator_may_take_a_snapshot_while_one_is_taken() {
         }
         assert!(outside > 0 && within > 0, "{outside} {within}");
     });
+}
+
+#[test]
+fn s24_an_allocator_may_take_a_snapshot_while_the_pool_allocates() {
+    let _alone = alone();
+    for nth in 1.. {
+        // A thread has a pool of its own, which allocates when a size is first asked for.
+        let seen = thread::spawn(move || {
+            enter(|me: &Root<usize>| {
+                UNTIL_SNAPSHOT.set(nth);
+                let build = Builder::new().stack_size(48 * 1024);
+                let greenlet = build.build(me, |_, n: usize| Ok(n + 1)).unwrap();
+                assert_eq!(me.switch(&greenlet, 1).unwrap(), 2);
+                UNTIL_SNAPSHOT.set(0);
+                SEEN.get()
+            })
+        });
+        match seen.join().unwrap() {
+            Some(seen) => assert!((1..=2).contains(&seen), "{seen} in allocation {nth}"),
+            None => {
+                assert!(nth > 3, "the pool allocates");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

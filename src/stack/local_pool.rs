@@ -141,7 +141,11 @@ impl Local {
         if AT_END.try_with(|_| ()).is_err() && !self.is_ending.get() {
             self.end();
         }
-        let take = || self.pool.borrow_mut().take_shaped(shape);
+        let take = || match self.pool.try_borrow_mut() {
+            Ok(mut pool) => pool.take_shaped(shape),
+            // The pool has called the allocator, and the allocator asks for a stack.
+            Err(_) => Err(StackError::OutOfMemory),
+        };
         let stack = match take() {
             Err(StackError::Map { .. } | StackError::Guard { .. })
                 if self.put_spare_into_pool() =>
