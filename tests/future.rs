@@ -16,9 +16,12 @@ use std::{
     thread,
 };
 
-use greenlet::{Awaiter, Builder, Cancelled, Current, Generator, Greenlet, Root, Stackful, enter};
+use greenlet::{
+    Awaiter, Builder, Cancelled, Current, Generator, Greenlet, GreenletExit, Root, Stackful, enter,
+};
 
 use crate::support::{
+    assert_child_exit,
     log::{Log, on_drop},
     panics::{catch, text_of},
     unscoped,
@@ -179,6 +182,29 @@ fn try_wait_says_that_it_was_dropped_and_from_then_on_at_once() {
         assert!(poll_once(&mut waits).is_pending());
         drop(waits);
         assert_eq!(log.take(), [true; 5]);
+    });
+}
+
+#[test]
+fn a_thrown_exit_unwinds_a_function_that_waits() {
+    let log = Log::new();
+    enter(|me: &Root<()>| {
+        let (log, handle) = (&log, Rc::new(Cell::new(None)));
+        let theirs = Rc::clone(&handle);
+        let mut waits = Stackful::new(me, move |awaiter| {
+            let _dropped = log.at_drop("dropped");
+            theirs.set(Some(awaiter.handle()));
+            awaiter.wait(future::pending::<()>());
+            unreachable!("it is unwound");
+        });
+        assert_eq!(poll_once(&mut waits), Poll::<()>::Pending);
+        assert_child_exit(me.throw(&handle.take().unwrap(), GreenletExit));
+        assert_eq!(log.take(), ["dropped"]);
+        let refused = catch(|| poll_once(&mut waits)).unwrap_err();
+        assert_eq!(
+            text_of(&*refused),
+            "a `Stackful` cannot run: this greenlet is asked to exit"
+        );
     });
 }
 

@@ -13,7 +13,7 @@ use core::{
 use crate::{
     BuildError, Builder, Current,
     coroutine::{Coroutine, Resumed, Side},
-    tree::{OutOfMemory, Settings},
+    tree::{self, OutOfMemory, Settings},
 };
 
 /// A function on a stack of its own, as a future.
@@ -174,19 +174,24 @@ impl<'e, T: 'e> Future for Stackful<'e, T> {
 impl<'e> Awaiter<'_, 'e> {
     /// Waits for `future`, and returns its output.
     ///
-    /// If the [`Stackful`] is dropped meanwhile, this unwinds the function, without the panic hook. Frames of C must
-    /// not be unwound: use [`try_wait`](Self::try_wait) in callbacks. Where panics abort, the process aborts here:
-    /// use `try_wait` everywhere.
+    /// If the [`Stackful`] is dropped meanwhile, or a [`GreenletExit`](crate::GreenletExit) is thrown at its
+    /// greenlet, this unwinds the function, without the panic hook. Frames of C must not be unwound: use
+    /// [`try_wait`](Self::try_wait) in callbacks. Where panics abort, the process aborts here: use `try_wait`
+    /// everywhere.
     ///
     /// # Panics
     /// Panics in a greenlet that is not the function's own.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         match self.wait_until_told(future) {
             Ok(output) => output,
-            Err(Cancelled) => loop {
-                // A killed greenlet that goes on switching is unwound (rule s15).
-                let _refused = self.side.suspend(());
-            },
+            Err(Cancelled) => {
+                // An exit may have been thrown. Then this kills the greenlet; otherwise it is being killed already.
+                let _later = tree::kill(self.side.me.block());
+                loop {
+                    // A killed greenlet that goes on switching is unwound (rule s15).
+                    let _refused = self.side.suspend(());
+                }
+            }
         }
     }
 
