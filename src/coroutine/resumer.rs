@@ -85,6 +85,10 @@ impl<Y> Resumer<Y> {
         unsafe {
             let received = match answer.arrived() {
                 Ok(received) => received,
+                Err(_) if tree::lies_on_stack(me) => {
+                    // An error may end `me` while a tracer that is told of this switch is suspended.
+                    return tree::with_new_root(|root| self.resumed_otherwise::<I>(root, answer));
+                }
                 Err((sent, target)) => {
                     self.resume_slowly(me, &*target, sent).map_err(|refusal| {
                         drop(tree::Unsent::<I>::new(sent));

@@ -116,8 +116,14 @@ pub(super) fn with_root<R>(kind: &'static Kind, body: impl FnOnce(&Block) -> R) 
     run(own.block(), body)
 }
 
+/// Runs `body` with a new root that weak counts keep. `body` receives no `Current`, so no handle or child can
+/// outlive this.
+pub(crate) fn with_new_root<R>(body: impl FnOnce(&Block) -> R) -> R {
+    with_root(&RootKind::<()>::STATIC, body)
+}
+
 /// Runs `body` with the running greenlet, or outside every greenlet with a new root on the stack. That
-/// root needs no memory from the allocator, so a drop needs none.
+/// root needs no memory from the allocator, so a drop needs none. No count keeps it.
 pub(crate) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
     // SAFETY: null, or the running greenlet's block, which stays while it runs.
     if let Some(current) = unsafe { thread::current().as_ref() } {
@@ -131,6 +137,14 @@ pub(crate) fn with_current<R>(body: impl FnOnce(&Block) -> R) -> R {
 #[cold]
 #[inline(never)]
 fn with_root_on_stack<R>(body: impl FnOnce(&Block) -> R) -> R {
-    let block = Block::new(&RootKind::<()>::STATIC, Settings::default, None);
+    let block = Block::new(&ON_STACK, Settings::default, None);
     run(&block, body)
+}
+
+/// A static, because roots on the stack are known by its address.
+static ON_STACK: Kind = RootKind::<()>::STATIC;
+
+/// Returns `true` for a root on the stack.
+pub(crate) fn lies_on_stack(block: &Block) -> bool {
+    ptr::eq(block.kind, &raw const ON_STACK)
 }

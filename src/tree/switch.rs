@@ -305,7 +305,8 @@ fn announce_and(
         settle();
         return Ok(());
     }
-    // SAFETY: the greenlet that left has set it. The tracer may drop its last handle, so a count keeps it.
+    // SAFETY: the greenlet that left has set it. The tracer may drop its last handle, so a count keeps it. No count
+    // keeps a root on the stack. It leaves on the slow path only to kill a greenlet, on whose way out this is.
     refcount::with_weak_count(unsafe { &*departed }, |from| {
         let announced = trace::announce(is_thrown(kind), from, to);
         settle();

@@ -1,9 +1,16 @@
 //! s22: a callback at every switch.
 
-use std::{cell::Cell, mem, panic::panic_any, rc::Rc, thread};
+use std::{
+    cell::{Cell, RefCell},
+    hint::black_box,
+    mem,
+    panic::panic_any,
+    rc::Rc,
+    thread,
+};
 
 use greenlet::{
-    Builder, Child, Current, Greenlet, GreenletExit, Root, Thrown, enter, local,
+    Builder, Child, Current, Generator, Greenlet, GreenletExit, Root, Thrown, enter, local,
     trace::{self, Event, EventKind, Tracer},
 };
 
@@ -460,4 +467,49 @@ fn s22_a_tracer_may_drop_the_last_handle_of_the_greenlet_that_just_died() {
         return;
     };
     ended.assert_success();
+}
+
+/// Overwrites the frames of calls that have returned.
+#[inline(never)]
+fn overwrite_frames() {
+    black_box([usize::MAX; 4096]);
+}
+
+#[test]
+fn s22_the_root_of_a_resume_may_end_while_a_tracer_is_called_for_its_switch() {
+    let library = unscoped();
+    let log = Log::new();
+    let kept: Rc<RefCell<Vec<Greenlet<()>>>> = Rc::default();
+    let mut generator = library.enter(|me: &Current<()>| {
+        let kept = Rc::clone(&kept);
+        Generator::new(me, move |yielder, ()| {
+            kept.borrow_mut().push(yielder.handle());
+            (0..2).try_for_each(|n| yielder.give(n))
+        })
+    });
+    assert_eq!(generator.next(), Some(0));
+    let fails = library
+        .enter(|me: &Current<()>| Greenlet::<()>::new(me, |_, ()| Err::<(), _>(Number(1).into())));
+    let fails = Cell::new(Some(fails));
+    trace::set(Some(Tracer::new({
+        let (kept, log) = (Rc::clone(&kept), log.clone());
+        move |event| {
+            let Some(fails) = fails.take() else { return };
+            library.enter(|me: &Current<()>| {
+                kept.borrow_mut().push(me.handle());
+                me.switch(&fails, ()).unwrap();
+            });
+            log.add(event.from.is_dead());
+        }
+    })));
+    // Outside every greenlet. The root that resumes receives the error while the tracer is suspended.
+    assert_eq!(number(generator.resume(())), 1);
+    trace::set(None);
+    overwrite_frames();
+    library.enter(|me: &Current<()>| {
+        let tracer = kept.borrow_mut().pop().unwrap();
+        // The generator ends in this root, as nobody waits for its item.
+        let _gone = me.switch(&tracer, ()).unwrap_err();
+    });
+    assert_eq!(log.take(), [true]);
 }
