@@ -3,7 +3,8 @@
 use std::{cell::Cell, error, fmt, mem, panic::panic_any, rc::Rc};
 
 use greenlet::{
-    Builder, Current, Generator, Greenlet, KillError, Root, SwitchError, Thrown, Yielder, enter,
+    Builder, Child, Current, Generator, Greenlet, KillError, Root, SwitchError, Thrown, Yielder,
+    enter,
 };
 
 use crate::support::{
@@ -407,7 +408,7 @@ fn an_error_for_its_consumer_ends_the_wait_and_the_generator() {
     let log = Log::new();
     enter(|me: &Root<u32>| {
         let log = &log;
-        let consumer = Greenlet::new(me, move |me: &greenlet::Child<u32, u32>, _| {
+        let consumer = Greenlet::new(me, move |me: &Child<u32, u32>, _| {
             let child = Greenlet::new(me, |_, ()| Err(Number(7).into()));
             let mut numbers = Generator::new(me, move |yielder, ()| {
                 let _dropped = log.at_drop("generator");
@@ -493,6 +494,51 @@ fn a_generator_whose_greenlet_was_killed_has_finished() {
         assert!(killed.resume(token()).unwrap().is_none());
     });
     assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn a_generator_that_kills_itself_ends_in_its_consumer() {
+    enter(|me: &Root<u32>| {
+        let consumer = Greenlet::new(me, |me: &Child<(), u32>, ()| {
+            let mut returns = Generator::new(me, |yielder, ()| {
+                yielder.give(1)?;
+                assert_eq!(yielder.kill(&yielder.handle()), Err(KillError::Itself));
+                Ok(())
+            });
+            assert!(returns.by_ref().eq([1]));
+            let mut goes_on = Generator::<u32>::new(me, |yielder, ()| {
+                assert_eq!(yielder.kill(&yielder.handle()), Err(KillError::Itself));
+                loop {
+                    let _refused = yielder.give(2);
+                }
+            });
+            assert!(goes_on.resume(()).unwrap_err().is_exit());
+            assert!(goes_on.resume(()).unwrap().is_none());
+            Ok(3)
+        });
+        assert_eq!(me.switch(&consumer, ()).unwrap(), 3);
+    });
+}
+
+#[test]
+fn an_error_for_its_consumer_arrives_also_if_the_generator_was_killed_meanwhile() {
+    enter(|me: &Root<u32>| {
+        let main = me.handle();
+        let given = &*Box::leak(Box::new(Cell::new(None)));
+        let consumer = Greenlet::new(me, move |me: &Child<u32, u32>, _| {
+            let fails = Greenlet::new(me, |_, ()| Err(Number(7).into()));
+            let mut killed = Generator::<u64>::new(me, move |yielder, ()| {
+                given.set(Some((yielder.handle(), fails)));
+                yielder.switch(&main, 0)
+            });
+            assert_eq!(number(killed.resume(())), 7);
+            Ok(1)
+        });
+        assert_eq!(me.switch(&consumer, 0).unwrap(), 0);
+        let (generator, fails) = given.take().unwrap();
+        me.kill(&generator).unwrap();
+        assert_eq!(me.switch(&fails, ()).unwrap(), 1);
+    });
 }
 
 #[test]

@@ -12,7 +12,7 @@ use alloc::rc::Rc;
 use core::{cell::Cell, convert::Infallible, mem};
 
 use crate::{
-    Child, Current, Greenlet, Thrown, host,
+    Child, Current, Greenlet, SwitchError, Thrown, host,
     tree::{self, Block, OutOfMemory, Settings},
 };
 use resumer::Resumer;
@@ -68,10 +68,10 @@ impl<'e, I: 'e, Y: 'e, S: 'e, R: 'e> Coroutine<'e, I, Y, S, R> {
         let own = with_ancestor(member, |parent: &Current<'e, Infallible>| {
             let body = move |me: &Child<'e, I, Infallible>, first| {
                 let common = &theirs.common;
-                let end = host::catch(|| body(&Side { me, common }, first));
-                if matches!(&end, Err(payload) if host::was_exit(payload)) {
-                    return Err(Thrown::exit());
-                }
+                let end = match host::catch(|| body(&Side { me, common }, first)) {
+                    Err(payload) if host::was_exit(&payload) => Ok(Err(Thrown::exit())),
+                    end => end,
+                };
                 theirs.end.set(Some(end));
                 loop {
                     // The greenlet that receives this drops the coroutine, which kills it here.
@@ -160,9 +160,13 @@ impl<Y, S, R> Drop for Shared<Y, S, R> {
 }
 
 impl<Y, S, R> Shared<Y, S, R> {
-    /// Returns the result of the function; or `thrown`, if the function has not ended.
+    /// Returns the result of the function; or `thrown`, if the function has not ended, or if `thrown` is neither
+    /// what an ended function sends nor why it cannot be resumed.
     #[cold]
     fn ended(&self, thrown: Thrown) -> Result<R, Thrown> {
+        if !thrown.is_exit() && thrown.downcast_ref::<SwitchError<()>>().is_none() {
+            return Err(thrown);
+        }
         match self.end.take() {
             None => Err(thrown),
             Some(Ok(outcome)) => outcome,

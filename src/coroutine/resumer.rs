@@ -171,12 +171,16 @@ impl<Y> Resumer<Y> {
         }
     }
 
-    /// Sends a `GreenletExit` to the greenlet that has resumed `me`, because the function has ended.
+    /// Sends a `GreenletExit` to the greenlet that has resumed `me`, because the function has ended. The function may
+    /// have killed its own greenlet.
     ///
     /// # Errors
     /// As [`suspend`](Self::suspend).
     pub(super) fn suspend_for_good<I>(&self, me: &Current<'_, I>) -> Result<I, Thrown> {
-        let waits = self.admit(me)?;
+        let waits = match self.waits() {
+            Some(waits) if me.block().exits_by_itself() => waits,
+            _ => self.admit(me)?,
+        };
         // SAFETY: `waits` is suspended, and an error is for every inbox; `me` runs, and opens what arrives
         // at once.
         unsafe {
@@ -191,9 +195,14 @@ impl<Y> Resumer<Y> {
     /// Returns why `me` may not switch, or that no greenlet waits.
     fn admit<I>(&self, me: &Current<'_, I>) -> Result<&Block, Thrown> {
         tree::admit(me.block())
-            // SAFETY: `waits` is null or a greenlet that waits (invariant). It is not freed before it resumes.
-            .and_then(|()| unsafe { self.waits.get().as_ref() }.ok_or(Refusal::Dead))
+            .and_then(|()| self.waits().ok_or(Refusal::Dead))
             .map_err(|refusal| refused(SwitchError::new(refusal, ())))
+    }
+
+    /// Returns the greenlet that waits.
+    fn waits(&self) -> Option<&Block> {
+        // SAFETY: null, or a greenlet that waits (invariant) and is not freed before it resumes.
+        unsafe { self.waits.get().as_ref() }
     }
 
     #[inline(always)]

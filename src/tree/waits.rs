@@ -92,6 +92,12 @@ impl Block {
         unsafe { self.waits.killer.get().as_ref() }
     }
 
+    /// Returns `true` if it is being killed and no greenlet waits for that: it has killed itself, or its killer was
+    /// killed.
+    pub(crate) fn exits_by_itself(&self) -> bool {
+        self.is_exiting() && self.killer().is_none()
+    }
+
     pub(super) fn set_killer(&self, killer: Option<&Block>) {
         let killer = killer.map_or(ptr::null(), ptr::from_ref);
         self.waits.killer.set(killer);
