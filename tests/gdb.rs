@@ -263,7 +263,7 @@ fn every_greenlet_of_a_process_is_listed_with_its_frames() {
 }
 
 #[test]
-fn frames_go_on_through_the_parents() {
+fn frames_continue_in_the_parents() {
     let source = format!("source {SCRIPT}");
     let commands = [
         &source,
@@ -315,7 +315,7 @@ fn every_greenlet_of_a_core_file_is_listed_with_its_frames() {
 }
 
 #[test]
-fn handles_and_the_running_greenlet_are_printed_as_what_they_are() {
+fn handles_and_the_running_greenlet_are_printed_as_greenlets() {
     if cfg!(not(debug_assertions)) {
         return skip("variables are only there without optimization");
     }
@@ -332,7 +332,7 @@ fn handles_and_the_running_greenlet_are_printed_as_what_they_are() {
 }
 
 #[test]
-fn a_program_brings_the_script() {
+fn gdb_loads_the_script_from_the_program() {
     if cfg!(not(debug_assertions)) {
         return skip("only with debug information");
     }

@@ -47,7 +47,7 @@ fn start_until_refused(me: &Current<Wide>) {
 }
 
 #[test]
-fn where_address_space_is_limited_a_stack_is_refused_before_all_of_it_is_gone() {
+fn a_limit_of_address_space_refuses_stacks_before_it_is_used_up() {
     if let Some(why) = unmeasurable() {
         return skip(why);
     }

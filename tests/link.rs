@@ -127,7 +127,7 @@ fn two_versions_of_the_crate_switch_in_one_program() {
 }
 
 #[test]
-fn a_target_without_a_core_is_refused_with_a_word() {
+fn a_target_without_a_core_is_refused_with_an_error_that_names_it() {
     for target in ["x86_64-unknown-uefi", "aarch64-pc-windows-msvc"] {
         let Some(mut cargo) = cargo::command("build") else {
             return skip("not started by cargo, which is needed to build the crate");

@@ -273,7 +273,7 @@ fn code_has_the_bytes_of_the_elf_core() {
 
 #[test]
 #[ignore = "needs zig: ci/apple.sh"]
-fn unwind_tables_say_what_those_of_the_elf_core_say() {
+fn unwind_tables_have_the_meaning_of_those_of_the_elf_core() {
     for_each_core(|elf, mach_o| {
         let [theirs, ours] = [elf, mach_o].map(descriptions);
         assert_eq!(theirs.len(), ours.len());

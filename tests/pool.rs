@@ -111,7 +111,7 @@ fn stacks_of_a_pool_are_disjoint_writable_to_their_ends_and_guarded() {
 }
 
 #[test]
-fn tops_have_different_colours() {
+fn tops_use_different_cache_sets() {
     let mut pool = Pool::new();
     let stacks: Vec<_> = (0..64).map(|_| take(&mut pool)).collect();
     let offsets: HashSet<_> = stacks.iter().map(|one| one.top().addr() % 1024).collect();
@@ -125,7 +125,7 @@ fn tops_have_different_colours() {
 /// these stacks is in one slab. On 32-bit targets slabs are too small for that.
 #[cfg(target_pointer_width = "64")]
 #[test]
-fn pages_of_tops_are_in_all_sets_of_a_tlb() {
+fn pages_of_tops_use_all_sets_of_a_tlb() {
     const SETS: usize = 128;
     let mut pool = Pool::new();
     let stacks: Vec<_> = (0..8 * SETS).map(|_| take(&mut pool)).collect();

@@ -121,7 +121,7 @@ unsafe extern "C" fn start(
 }
 
 #[test]
-fn raw_switch_preserves_all() {
+fn raw_switch_preserves_callee_saved_registers() {
     let stack = Stack::map(64 * 1024, 4096).unwrap();
     let mut pair = Pair {
         sides: [Side::new("main"), Side::new("greenlet")],
@@ -134,7 +134,7 @@ fn raw_switch_preserves_all() {
         let [main, greenlet] = &(*at).contexts;
         greenlet.set_parent(main);
         greenlet.prepare(stack.top(), start, at.cast());
-        // One round more than the greenlet has: it is over then, and its end also switches.
+        // One round more than the greenlet: its end also switches.
         for round in 0..=ROUNDS {
             assert_eq!(switch(at, 0), (round, "greenlet".len()));
         }
@@ -156,7 +156,7 @@ fn switch_safely<'e, I, J>(
 }
 
 #[test]
-fn safe_switch_preserves_all() {
+fn safe_switch_preserves_callee_saved_registers() {
     let lost = enter(|me| {
         let main = me.handle();
         let greenlet = Greenlet::new(me, move |me, ()| {

@@ -22,9 +22,9 @@ fn main() {
     println!("cargo::rustc-link-search={}", out.display());
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
     if target.starts_with("riscv32") {
-        // riscv64-unknown-elf-ld is for both.
+        // riscv64-unknown-elf-ld links for riscv32, too.
         println!("cargo::rustc-link-arg-bins=-melf32lriscv");
     }
-    // What the linker would do for itself but for its script.
+    // The linker does this itself only without a linker script.
     println!("cargo::rustc-link-arg-bins=--nmagic");
 }

@@ -2,8 +2,8 @@
 
 use std::{env, path::Path, process::Command};
 
-/// The Cargo that started the test, to build something else for the same target; `None` if it
-/// was started by hand.
+/// Returns a command of the Cargo that started this test, for the same target. Returns `None` if the test was
+/// started by hand.
 pub fn command(subcommand: &str) -> Option<Command> {
     let mut cargo = Command::new(env::var_os("CARGO")?);
     cargo.args([subcommand, "--offline"]);

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// An empty directory, which is removed with all that is in it when this is dropped.
+/// An empty directory. Its drop removes it with its contents.
 pub struct Directory(PathBuf);
 
 impl Directory {
@@ -17,7 +17,7 @@ impl Directory {
         loop {
             let number = LAST.fetch_add(1, Ordering::Relaxed);
             let path = env::temp_dir().join(format!("greenlet-{}-{number}", process::id()));
-            // Only this user may look into it. What an earlier process has left is another's.
+            // Only this user may read it. One that exists is an earlier process's.
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Self(path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

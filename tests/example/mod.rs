@@ -9,7 +9,7 @@ use std::{
 
 use crate::{cargo, process};
 
-/// The example `name`, newly built: `cargo test --test` does not do it.
+/// Builds the example `name`, which `cargo test --test` does not do, and returns its path.
 pub fn program(name: &str) -> PathBuf {
     let mut cargo = cargo::command("build").expect("the test is started by cargo");
     let built = cargo.args(["--quiet", "--example", name]).status();
@@ -20,7 +20,7 @@ pub fn program(name: &str) -> PathBuf {
     target.join("debug/examples").join(name)
 }
 
-/// A command that runs it.
+/// Returns a command that runs the example.
 pub fn command(name: &str) -> Command {
     process::command(program(name))
 }
@@ -30,7 +30,7 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
     command.args(arguments).output().expect("it starts")
 }
 
-/// Nobody reads what it prints: it is to end quietly.
+/// Checks that the example ends quietly when its output is closed.
 #[cfg(unix)]
 #[track_caller]
 pub fn ends_quietly_unread(command: &mut Command) {

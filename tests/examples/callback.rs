@@ -64,7 +64,7 @@ fn rank(
 }
 
 #[test]
-fn ranks_as_it_is_answered() {
+fn ranks_by_the_answers() {
     let (status, ranking) = rank(&["cc", "a", "dddd", "bbb"], |first, second, to_child| {
         let answer = if first.len() > second.len() { "1" } else { "2" };
         writeln!(to_child.as_ref().unwrap(), "{answer}").unwrap();
@@ -74,7 +74,7 @@ fn ranks_as_it_is_answered() {
 }
 
 #[test]
-fn whatever_is_answered_is_an_order() {
+fn any_answers_give_an_order() {
     let things: Vec<String> = (0..40).map(|n| n.to_string()).collect();
     let things: Vec<&str> = things.iter().map(String::as_str).collect();
     let mut asked = 0u32;
@@ -115,7 +115,7 @@ fn asks_again_until_there_is_an_answer_and_ends_when_there_is_none() {
 }
 
 #[test]
-fn sorting_one_item_asks_nothing() {
+fn one_item_is_sorted_without_a_question() {
     let output = example::run("callback", &["only"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(stdout(&output), "1. only\n");

@@ -10,10 +10,10 @@ use std::{
 
 use crate::{example, machine::emulated};
 
-/// So long a test waits for what does not come, before it fails.
+/// A test fails after waiting this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Connections at once.
+/// Connections at the same time.
 fn many() -> usize {
     if emulated() { 20 } else { 200 }
 }
@@ -28,7 +28,7 @@ struct Server {
 impl Server {
     fn start(options: &[&str]) -> Self {
         let mut child = example::command("hub")
-            // Whatever becomes of the test, it ends.
+            // The server ends even if the test fails.
             .args(["--http", "0", "--echo", "0", "--for", "120"])
             .args(options)
             .stdout(Stdio::piped())
@@ -55,7 +55,7 @@ impl Server {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
-    /// Waits for its end. Returns how it ended, its last words, and what it complained about.
+    /// Waits until the server ends. Returns its status, its last output and its errors.
     fn end(mut self) -> (ExitStatus, String, String) {
         let (mut summary, mut complaints) = (String::new(), String::new());
         self.stdout.read_to_string(&mut summary).unwrap();
@@ -64,7 +64,7 @@ impl Server {
         (self.child.wait().unwrap(), summary, complaints)
     }
 
-    /// Drains it, and wants it to have had nothing to complain about.
+    /// Ends the server and checks that it reported no error.
     fn drain(self) -> String {
         self.signal(libc::SIGINT);
         let (status, summary, complaints) = self.end();
@@ -76,7 +76,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It has ended, unless the test has failed.
+        // Still running only if the test has failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -101,7 +101,7 @@ fn read_to_end(mut stream: &TcpStream) -> String {
 /// Reads one response. Returns its status line, whether the connection stays, and its body.
 #[track_caller]
 fn response(stream: &TcpStream) -> (String, bool, String) {
-    // One byte at a time, so as to leave the next response where it is.
+    // One byte at a time, so that the next response stays unread.
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -135,7 +135,7 @@ fn get(path: &str) -> Vec<u8> {
 
 /// Sends a request that takes a minute, and returns when the server has read it.
 fn fall_asleep(sleeper: &mut TcpStream) {
-    // In one piece with another one, which is answered first.
+    // In one write with another request, which is answered first.
     let requests = [HELLO, &get("/sleep/60000")].concat();
     sleeper.write_all(&requests).unwrap();
     assert_eq!(response(sleeper), ok("hello, world\n"));
@@ -167,13 +167,13 @@ fn echoes_more_than_any_buffer_holds_to_a_client_that_is_slow_to_read() {
     let server = Server::start(&[]);
     let stream = connect(server.echo);
     let sent: Vec<u8> = (0..4_000_000u32).map(|n| (n / 7) as u8).collect();
-    // Both directions are full before it reads anything, or all is sent.
+    // Fills both directions before it reads anything.
     let (mut writer, data) = (stream.try_clone().unwrap(), sent.clone());
     let writing = thread::spawn(move || {
         writer.write_all(&data).unwrap();
         writer.shutdown(Shutdown::Write).unwrap();
     });
-    // Meanwhile others are served.
+    // Other clients are served meanwhile.
     let other = connect(server.http);
     (&other).write_all(HELLO).unwrap();
     assert_eq!(response(&other), ok("hello, world\n"));
@@ -193,13 +193,13 @@ fn a_connection_is_kept_for_further_requests_however_they_arrive() {
         stream.write_all(HELLO).unwrap();
         assert_eq!(response(&stream), ok("hello, world\n"));
     }
-    // In pieces.
+    // A request in several writes.
     stream.set_nodelay(true).unwrap();
     for byte in b"POST /echo HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody" {
         stream.write_all(&[*byte]).unwrap();
     }
     assert_eq!(response(&stream), ok("body"));
-    // Several at once, and the beginning of another, which is longer than what is read at once.
+    // Several requests in one write, with the beginning of one that is longer than the server's buffer.
     let long = "x".repeat(5000);
     let head = format!(
         "POST /echo HTTP/1.1\r\ncontent-length: {}\r\n\r\n",
@@ -217,7 +217,7 @@ fn a_connection_is_kept_for_further_requests_however_they_arrive() {
     assert_eq!(response(&stream), ok("slept\n"));
     stream.write_all(&long.as_bytes()[1..]).unwrap();
     assert_eq!(response(&stream), ok(&long));
-    // It is the client who ends it.
+    // The client closes the connection.
     stream
         .write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
         .unwrap();
@@ -276,9 +276,9 @@ fn what_it_does_not_serve_is_refused() {
 }
 
 #[test]
-fn all_sleep_at_once() {
+fn tasks_sleep_at_the_same_time() {
     let server = Server::start(&["--grace", "0"]);
-    // Sooner than a sleeper wakes up: a server that sleeps itself says nothing meanwhile.
+    // The timeout is shorter than a task's sleep: a server that slept itself would not answer in time.
     let connections = || {
         (0..many()).map(|_| {
             let stream = connect(server.http);
@@ -351,7 +351,7 @@ fn a_client_that_is_silent_too_long_is_disconnected() {
 }
 
 #[test]
-fn more_than_may_wait_until_others_have_gone() {
+fn connections_above_the_limit_wait_until_others_close() {
     let server = Server::start(&["--connections", "2"]);
     let mut streams: Vec<_> = (0..6).map(|_| connect(server.http)).collect();
     for stream in &mut streams {
@@ -412,7 +412,7 @@ fn kills_remaining_tasks_at_a_second_signal() {
     let (idle, mut sleeper) = (connect(server.http), connect(server.http));
     fall_asleep(&mut sleeper);
     server.signal(libc::SIGINT);
-    // It drains.
+    // The server finishes open requests.
     assert_eq!(read_to_end(&idle), "");
     server.signal(libc::SIGINT);
     assert_eq!(read_to_end(&sleeper), "");
@@ -423,7 +423,7 @@ fn kills_remaining_tasks_at_a_second_signal() {
 }
 
 #[test]
-fn kills_tasks_that_do_not_end_in_time() {
+fn kills_tasks_that_do_not_end_within_the_grace_period() {
     let server = Server::start(&["--grace", "0.1"]);
     let mut sleeper = connect(server.http);
     fall_asleep(&mut sleeper);
@@ -441,7 +441,7 @@ fn ends_by_itself_after_its_time() {
     assert!(status.success(), "{summary}");
 }
 
-/// A connection that is at its end if there is no server any more.
+/// Connects. If the server has ended, returns a closed connection instead.
 fn connect_if_there(to: SocketAddr) -> TcpStream {
     TcpStream::connect(to).unwrap_or_else(|_| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -452,7 +452,7 @@ fn connect_if_there(to: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn says_what_everybody_is_doing() {
+fn prints_a_snapshot_of_its_tasks_at_sigusr1() {
     let mut server = Server::start(&[]);
     let stream = connect(server.http);
     (&stream).write_all(HELLO).unwrap();
@@ -489,7 +489,7 @@ fn says_what_everybody_is_doing() {
     assert!(server.child.wait().unwrap().success());
 }
 
-/// `example` prints its help, and after each error in what it was given.
+/// Checks that `example` prints its help on request, and after each wrong argument.
 #[track_caller]
 fn explains_misuse(example: &str, misuse: &[(&[&str], &str)]) {
     let help = example::run(example, &["--help"]);
@@ -538,7 +538,7 @@ fn a_port_that_is_taken_is_named() {
     assert!(error.starts_with(&format!("hub: port {port}: ")), "{error}");
 }
 
-/// What `fetch` prints of these pages, which status it ends with, and what it complains about.
+/// Returns the output, status and errors of `fetch` for these pages.
 fn fetch(server: &str, paths: &[&str]) -> (String, Option<i32>, String) {
     let output = example::run("fetch", &[&["--timeout", "60", server], paths].concat());
     (
@@ -551,7 +551,7 @@ fn fetch(server: &str, paths: &[&str]) -> (String, Option<i32>, String) {
 #[test]
 fn fetch_joins_its_tasks_in_the_order_of_the_pages() {
     let server = Server::start(&[]);
-    // The first one is the last to come.
+    // The first page arrives last.
     let printed = fetch(&server.http.to_string(), &["/sleep/200", "/", "/nowhere"]);
     let pages = "200       6 /sleep/200\n200      13 /\n404      17 /nowhere\n";
     assert_eq!(printed, (pages.into(), Some(0), String::new()));
@@ -563,7 +563,7 @@ fn fetch_joins_its_tasks_in_the_order_of_the_pages() {
 }
 
 #[test]
-fn fetch_tells_which_page_did_not_come_and_why() {
+fn fetch_names_the_page_that_failed_and_the_error() {
     let server = Server::start(&[]);
     let (pages, status, complaints) = fetch(&server.http.to_string(), &["/panic", "/"]);
     assert_eq!((&*pages, status), ("200      13 /\n", Some(1)));

@@ -9,7 +9,7 @@ use std::{
 
 use crate::example;
 
-/// For so many clients.
+/// The number of clients.
 fn start(clients: &str) -> (Child, SocketAddr) {
     let mut child = example::command("stdio")
         .args(["--port", "0", "--clients", clients])
@@ -48,7 +48,7 @@ impl Client {
         line
     }
 
-    /// Ends the connection so that it is an error at the other side.
+    /// Resets the connection, which is an error at the other side.
     fn reset(self) {
         let now = libc::linger {
             l_onoff: 1,

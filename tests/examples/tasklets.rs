@@ -7,7 +7,7 @@ use crate::{
     machine::{emulated, skip, unmeasurable},
 };
 
-/// The output of `count` tasklets; `None`, with a word of why, where there are not so many stacks.
+/// Returns the output of `count` tasklets. Returns `None` and skips the test if there are not enough stacks.
 fn lines(count: &str) -> Option<Vec<String>> {
     let output = example::run("tasklets", &[count]);
     if stderr(&output).contains("raise vm.max_map_count") {
@@ -44,7 +44,7 @@ fn a_hundred_thousand_tasklets_take_turns() {
 }
 
 #[test]
-fn says_so_when_there_are_no_stacks() {
+fn too_many_tasklets_are_a_clear_error() {
     if let Some(why) = unmeasurable() {
         return skip(why);
     }

@@ -20,7 +20,7 @@ use crate::{
     process,
 };
 
-/// The program, built once.
+/// Returns the path of the program, which is built once.
 fn program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| example::program("walk"));
     &PROGRAM
@@ -31,7 +31,7 @@ fn walk(arguments: &[&OsStr]) -> Output {
     command.args(arguments).output().expect("walk starts")
 }
 
-/// What `walk` prints, without what each entry takes on disk: that is the file system's choice.
+/// Returns the output of `walk` without disk usage, which depends on the file system.
 fn sizes_of(output: &Output) -> Vec<String> {
     let columns = stdout(output).lines().map(|line| line.split_at(10));
     columns
@@ -39,7 +39,7 @@ fn sizes_of(output: &Output) -> Vec<String> {
         .collect()
 }
 
-/// Walks `root` and wants success; without the root's own path, which is another each time.
+/// Walks `root`, checks success, and returns the output without the root's path, which differs each time.
 fn lines_of(root: &Path) -> Vec<String> {
     lines_with(&[], root)
 }
@@ -55,7 +55,7 @@ fn lines_with(options: &[&str], root: &Path) -> Vec<String> {
     lines.map(|line| line.replace(root, "ROOT")).collect()
 }
 
-/// A directory with everything that has a line of its own, made in no order.
+/// Makes a directory with every kind of entry, in no order.
 fn sample() -> Directory {
     let root = Directory::new().unwrap();
     let path = |name: &str| root.path().join(name);
@@ -167,7 +167,7 @@ fn does_not_follow_symbolic_links() {
     symlink(large.path(), root.path().join("outward")).unwrap();
     symlink(".", root.path().join("self")).unwrap();
     symlink("nowhere", root.path().join("void")).unwrap();
-    // The size of a link is that of its target's name.
+    // The size of a symbolic link is the length of its target's name.
     let outward = large.path().as_os_str().len();
     assert_eq!(
         lines_of(root.path()),
@@ -194,20 +194,19 @@ fn a_path_that_does_not_exist_is_one_clear_line_and_a_failure() {
     assert_eq!(stderr(&output), expected);
 }
 
-/// Runs `walk` as a user for whom permissions count; `None`, with a word of why, if there is no
-/// such user.
+/// Runs `walk` as a user without root's permissions. Returns `None` and skips the test if there is none.
 fn walk_without_privileges(root: &Path) -> Option<Output> {
     const NOBODY: u32 = 65534;
     // SAFETY: no precondition.
     if unsafe { libc::geteuid() } != 0 {
         return Some(walk(&[root.as_os_str()]));
     }
-    // Where that user can reach it.
+    // A directory that the user may read.
     let place = Directory::new().unwrap();
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = place.path().join("walk");
-    // By a process of its own. What is open here for writing is open for a moment in each process
-    // that another test starts, too, and nobody can run what somebody may write (ETXTBSY).
+    // Another process copies the program. If this one opened it for writing, a process that another test
+    // starts could inherit the descriptor, and a file that is open for writing cannot be executed (ETXTBSY).
     let mut cp = Command::new("cp");
     let copied = cp.arg(program()).arg(&copy).status().unwrap();
     assert!(copied.success());
@@ -255,14 +254,14 @@ fn a_directory_that_cannot_be_read_is_reported_the_rest_printed_and_the_status_1
     );
     assert_eq!(lines.len(), 7);
 
-    // There is no rest of the path itself.
+    // The path itself has no rest.
     let output = output_of_locked.expect("as before");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!((stdout(&output), stderr(&output)), ("", report.as_str()));
 }
 
 #[test]
-fn a_name_of_any_bytes_is_one_printable_line() {
+fn a_name_of_any_bytes_is_printed_as_one_line() {
     let root = Directory::new().unwrap();
     for name in [
         &b"a\xff\xfez"[..],

@@ -57,7 +57,7 @@ fn what_a_builder_keeps() {
 #[test]
 fn entering_on_a_thread() {
     each_fault_aborts("entering", || {
-        // All places that there are in the list of threads for debuggers are taken.
+        // Takes every free entry of the debuggers' list of threads.
         let (places, hold) = (Barrier::new(3), Barrier::new(3));
         thread::scope(|threads| {
             for _ in 0..2 {
@@ -102,7 +102,7 @@ fn a_value_without_a_receiver() {
     each_fault_aborts("a value that nobody takes", || {
         let census = Census::new();
         enter(|me: &Root<Wide>| {
-            // So that there is a stack that lies idle.
+            // Leaves an idle stack in the pool.
             drop(me.switch(
                 &Greenlet::new(me, |_, first: Wide| Ok(first)),
                 Wide::new(&census, 1),
@@ -146,8 +146,8 @@ fn greenlet_locals() {
     });
 }
 
-/// Of new greenlets, which have no backtrace: when the allocator fails while std captures one,
-/// std waits for ever for a lock that it holds.
+/// With new greenlets, which have no backtrace: if the allocator fails while std captures one, std waits for
+/// its own lock for ever.
 #[test]
 fn a_snapshot() {
     each_fault_aborts("a snapshot", || {

@@ -30,7 +30,7 @@ fn the_first_stack_of_each_size() {
     each_fault_is_an_error("the first stack of each size", || {
         let census = Census::new();
         enter(|me| {
-            // So many that the list of sizes has to grow.
+            // Enough sizes that the list of sizes grows.
             let greenlets: Vec<_> = (1..=9).map(|factor| echo(me, factor * SMALL)).collect();
             greenlets.iter().for_each(|new| start(me, &census, new));
         });
@@ -42,7 +42,7 @@ fn each_slab_of_stacks() {
     each_fault_is_an_error("each slab of stacks", || {
         let census = Census::new();
         enter(|me| {
-            // So many that the list of slabs has to grow.
+            // Enough stacks that the list of slabs grows.
             let greenlets: Vec<_> = (0..300).map(|_| echo(me, SMALL)).collect();
             greenlets.iter().for_each(|new| start(me, &census, new));
         });
@@ -69,8 +69,8 @@ fn a_stack_while_the_thread_ends() {
     });
 }
 
-/// Builds a greenlet whose body and stack own something. If there is no memory that is said, and
-/// both are gone.
+/// Builds a greenlet whose body and stack own something. If there is no memory, `build` must return an error
+/// and drop both.
 fn build<const WORDS: usize>() {
     struct Memory(Box<[MaybeUninit<UnsafeCell<u8>>]>, Wide);
 

@@ -37,30 +37,30 @@ use support::{
     echoes::still_works,
 };
 
-/// The system's allocator, which refuses an allocation if it is told to.
+/// The system's allocator, which refuses one allocation on request.
 struct Failing;
 
-/// Bytes that threads with [`TRACKED`] have allocated and that are not freed.
+/// The bytes that threads with [`TRACKED`] have allocated and not freed.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static TRACKED: Cell<bool> = const { Cell::new(false) };
-    /// Are allocations counted, and may they fail?
+    /// `true` while allocations are counted and may fail.
     static ARMED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How many allocations there were while armed.
+/// The number of allocations while armed.
 static SEEN: AtomicUsize = AtomicUsize::new(0);
-/// Which of them fails.
+/// The number of the allocation that fails.
 static FAULT: AtomicUsize = AtomicUsize::new(NONE);
 const NONE: usize = usize::MAX;
-/// Has it?
+/// `true` when it has failed.
 static FAILED: AtomicBool = AtomicBool::new(false);
-/// How often there was something armed.
+/// How often the fault was armed.
 static TRIED: AtomicUsize = AtomicUsize::new(0);
 
-/// Ahead of each block: how much of it is counted in [`LIVE`]. As every allocator does, this one
-/// gives more alignment than it is asked for: the unwinder's own exceptions need it.
+/// The head of each block: how much of the block is counted in [`LIVE`]. It keeps the alignment that
+/// allocators usually give beyond the request, which the unwinder's exceptions need.
 #[repr(align(16))]
 struct Header(usize);
 
@@ -77,7 +77,7 @@ unsafe impl GlobalAlloc for Failing {
         if ARMED.get() {
             let number = SEEN.fetch_add(1, SeqCst);
             if FAULT.load(SeqCst) == number {
-                // Once: who says so may allocate.
+                // Only once, because the report may allocate.
                 FAILED.store(true, SeqCst);
                 ARMED.set(false);
                 return ptr::null_mut();
@@ -112,7 +112,7 @@ unsafe impl GlobalAlloc for Failing {
 #[global_allocator]
 static ALLOCATOR: Failing = Failing;
 
-/// Does what may meet the fault, and nothing else of the test.
+/// Runs the part of a test in which allocations may fail.
 fn armed<R>(act: impl FnOnce() -> R) -> R {
     TRIED.fetch_add(1, SeqCst);
     ARMED.set(!failed());
@@ -121,12 +121,12 @@ fn armed<R>(act: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Has the fault been met?
+/// Returns `true` if the allocation has failed.
 fn failed() -> bool {
     FAILED.load(SeqCst)
 }
 
-/// One at a time: it counts all memory, and numbers all allocations.
+/// Taken by each test, because memory and allocations are counted for the process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn one_at_a_time() -> MutexGuard<'static, ()> {
@@ -140,11 +140,11 @@ fn choose(fault: usize) {
     TRIED.store(0, SeqCst);
 }
 
-/// Runs `scenario` on a thread of its own, on which nobody has used the crate before, and says
-/// how many allocations there were while armed, of which the one with this number fails.
+/// Runs `scenario` on a new thread, on which the crate was not used before. The allocation with this number
+/// fails. Returns the number of allocations while armed.
 #[track_caller]
 fn run(scenario: fn(), fault: usize) -> usize {
-    // What the process keeps for ever is there before anything is counted.
+    // Allocates what lives as long as the process, before counting begins.
     static ONCE: Once = Once::new();
     ONCE.call_once(|| thread::spawn(still_works).join().unwrap());
 
@@ -170,12 +170,12 @@ fn run(scenario: fn(), fault: usize) -> usize {
 }
 
 fn report(what: &str, faults: usize) {
-    // Past what libtest keeps to itself.
+    // Not captured by libtest.
     let _ = writeln!(io::stderr(), "{what}: {faults} faults injected");
 }
 
-/// Each allocation that `scenario` makes while armed fails once, and `scenario` sees to it that
-/// an error says so.
+/// Runs `scenario` with each of its armed allocations failing once. `scenario` checks that an error is
+/// returned.
 #[track_caller]
 fn each_fault_is_an_error(what: &str, scenario: fn()) {
     let _one = one_at_a_time();
@@ -187,15 +187,15 @@ fn each_fault_is_an_error(what: &str, scenario: fn()) {
     report(what, faults);
 }
 
-/// Nothing that `scenario` does while armed allocates.
+/// Checks that `scenario` does not allocate while armed.
 #[track_caller]
 fn nothing_allocates(scenario: fn()) {
     let _one = one_at_a_time();
     assert_eq!(run(scenario, NONE), 0, "allocations");
 }
 
-/// Each allocation that `scenario` makes while armed fails once, and ends the process in the way
-/// that Rust has for that.
+/// Runs `scenario` with each of its armed allocations failing once. Each must end the process through
+/// `handle_alloc_error`.
 #[track_caller]
 fn each_fault_aborts(what: &str, scenario: fn()) {
     let _one = one_at_a_time();
@@ -210,7 +210,7 @@ fn each_fault_aborts(what: &str, scenario: fn()) {
     };
     let ending = in_child_with(NONE);
     let faults = ending.status.code().expect("an exit");
-    // 101 is a panic.
+    // 101 is the status after a panic.
     assert!((1..101).contains(&faults), "{what}: {ending:?}");
     let faults = faults as usize;
     for fault in 0..faults {
@@ -223,8 +223,8 @@ fn each_fault_aborts(what: &str, scenario: fn()) {
     report(what, faults);
 }
 
-/// Switches to one that is new. If there is no memory, that is said, the message is back, and
-/// another attempt is as good as the first.
+/// Switches to a new greenlet. If there is no memory, the error must say so, the message must come back, and a
+/// second attempt must work.
 #[track_caller]
 fn start(me: &Current<Wide>, census: &Census, new: &Greenlet<Wide>) {
     let message = Wide::new(census, 7);

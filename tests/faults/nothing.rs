@@ -89,7 +89,7 @@ fn kills_and_drops_allocate_nothing() {
             armed(|| suspended.iter().for_each(|victim| me.kill(victim).unwrap()));
             armed(|| drop(suspended));
 
-            // What the pool keeps of so many is given back meanwhile.
+            // The pool gives back surplus stacks meanwhile.
             for idle in [0, 10, 256] {
                 greenlet::set_idle_stacks(idle);
                 let suspended = many_suspended(me, &census);
@@ -121,7 +121,7 @@ fn an_end_by_a_value_or_an_error_allocates_nothing() {
     });
 }
 
-/// In a child, because handles that are forgotten keep their blocks.
+/// In a child process, because forgotten handles leak their blocks.
 #[test]
 fn the_end_of_an_enter_with_forgotten_members_allocates_nothing() {
     let _one = one_at_a_time();
@@ -177,7 +177,7 @@ fn switches_and_kills_that_are_traced_allocate_nothing() {
     });
 }
 
-/// Whoever kills is a greenlet, and where none runs one is made.
+/// A kill outside every greenlet makes a root for the killer.
 #[test]
 fn drops_outside_every_greenlet_allocate_nothing() {
     nothing_allocates(|| {
@@ -187,7 +187,7 @@ fn drops_outside_every_greenlet_allocate_nothing() {
     });
 }
 
-/// When the crate's own thread-locals are gone, too.
+/// Also after the crate's own thread-locals are destroyed.
 #[test]
 fn drops_at_the_end_of_a_thread_allocate_nothing() {
     struct Kept {

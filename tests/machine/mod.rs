@@ -16,14 +16,13 @@ use std::{
     thread,
 };
 
-/// Does an emulator run this test, many times slower than a processor?
+/// Returns `true` under an emulator, which is many times slower than a processor.
 pub fn emulated() -> bool {
     env::var_os("GREENLET_EMULATED").is_some()
 }
 
-/// Does memory of the host go with address space that is only reserved? QEMU before 10 neither
-/// refuses a mapping of 64 TiB, nor keeps what it notes of each page small: some 20 GB for that. Wine
-/// notes something of each page, too.
+/// Returns `true` if reserved address space takes memory of the host. QEMU before 10 accepts a mapping of
+/// 64 TiB and takes some 20 GB for its own records of the pages. Wine keeps records of pages, too.
 pub fn address_space_takes_memory() -> bool {
     let is_old = |least: String| least.parse().unwrap_or(1) < 10;
     usize::BITS == 64
@@ -31,10 +30,10 @@ pub fn address_space_takes_memory() -> bool {
             || env::var("GREENLET_EMULATED").is_ok_and(is_old))
 }
 
-/// For a test that reserves more than there is memory for.
+/// The reason to skip a test that reserves more address space than there is memory.
 pub const TAKES_MEMORY: &str = "an emulator that takes memory for reserved address space";
 
-/// Why a test cannot measure this process's memory here, or limit it; `None` if it can.
+/// Returns why a test cannot measure or limit the memory of this process; `None` if it can.
 pub fn unmeasurable() -> Option<&'static str> {
     if emulated() {
         Some("the emulator's own memory would be measured or limited")
@@ -47,7 +46,7 @@ pub fn unmeasurable() -> Option<&'static str> {
 
 #[cfg(windows)]
 pub fn page_size() -> usize {
-    // Of every x86 processor.
+    // The page size of every x86 processor.
     4096
 }
 
@@ -58,13 +57,12 @@ pub fn page_size() -> usize {
     bytes.try_into().expect("every system has pages")
 }
 
-/// To be called by a test that cannot do all that it is for: it says so, and why, even though it
-/// passes.
+/// Reports that a test leaves something out, and why. The test itself passes.
 pub fn skip(why: impl Display) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
     let skipped = format!("{test}: {why}");
-    // Past what libtest keeps to itself, in one piece.
+    // In one write, and not captured by libtest.
     let _ = io::stderr().write_all(format!("skipped: {skipped}\n").as_bytes());
     if let Some(list) = env::var_os("GREENLET_SKIPPED") {
         let list = OpenOptions::new().append(true).open(list);
@@ -74,7 +72,7 @@ pub fn skip(why: impl Display) {
     }
 }
 
-/// As [`skip`], for want of a program that can be installed.
+/// As [`skip`], for a missing program that can be installed.
 #[track_caller]
 pub fn skip_for_want_of(tool: impl Display) {
     assert!(
@@ -84,8 +82,8 @@ pub fn skip_for_want_of(tool: impl Display) {
     skip(format_args!("this is missing: {tool}"));
 }
 
-/// Declares thread-locals that all greenlets of a thread share. Under Miri each greenlet has a
-/// thread of its own, but tests run one at a time: there they are plain statics.
+/// Declares thread-locals that all greenlets of a thread share. Under Miri each greenlet has a thread of its
+/// own and tests run one at a time, so they are plain statics.
 #[cfg(not(miri))]
 #[macro_export]
 macro_rules! shared_by_greenlets {

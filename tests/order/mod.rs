@@ -1,6 +1,6 @@
 //! Checks the order of names in a text, such as a backtrace.
 
-/// Fails unless these names are in the text, in this order. Returns what follows the last.
+/// Checks that the text contains these names in this order. Returns the text behind the last.
 #[track_caller]
 pub fn assert_in_order<'a>(text: &'a str, names: &[&str]) -> &'a str {
     let mut rest = text;

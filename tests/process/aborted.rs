@@ -2,7 +2,7 @@
 
 use std::process::ExitStatus;
 
-/// Did std or the C library abort it?
+/// Returns `true` if std or the C library aborted the process.
 #[cfg(unix)]
 pub fn is_abort(status: ExitStatus) -> bool {
     use std::os::unix::process::ExitStatusExt;
@@ -11,8 +11,8 @@ pub fn is_abort(status: ExitStatus) -> bool {
     status.signal() == Some(SIGABRT)
 }
 
-/// Did std abort it? It does so by `__fastfail`, which ends a program with
-/// STATUS_STACK_BUFFER_OVERRUN, whatever it is called for.
+/// Returns `true` if std aborted the process. It calls `__fastfail`, which ends a process with
+/// STATUS_STACK_BUFFER_OVERRUN for every reason.
 #[cfg(windows)]
 pub fn is_abort(status: ExitStatus) -> bool {
     status.code() == Some(0xc000_0409_u32 as i32)

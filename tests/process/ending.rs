@@ -2,7 +2,7 @@
 
 use std::process::ExitStatus;
 
-/// How a child ended, and what it wrote to standard error.
+/// The exit status of a child process, and what it wrote to standard error.
 #[derive(Debug)]
 pub struct Ending {
     pub status: ExitStatus,
@@ -10,12 +10,12 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Did it come to the end of what it had to do?
+    /// Returns `true` if it reached its end.
     pub fn is_success(&self) -> bool {
         self.status.success()
     }
 
-    /// Did it touch memory that it must not touch?
+    /// Returns `true` if a memory fault ended it.
     #[cfg(unix)]
     pub fn is_fault(&self) -> bool {
         use std::os::unix::process::ExitStatusExt;

@@ -18,13 +18,13 @@ use std::{
 
 use super::Ending;
 
-/// Runs `act` in a fork of this process, of which only the calling thread is left.
+/// Runs `act` in a forked child, which has only the calling thread.
 ///
-/// A lock that another thread holds at the time is never released in the child. Where `act` takes a
-/// backtrace, for which std has a lock, no other test of the process may take one meanwhile.
+/// A lock that another thread holds during the fork is never released in the child. std takes a lock for
+/// a backtrace, so if `act` takes one, no other test of the process may do so at the same time.
 ///
-/// A fork has what the parent has, at the same addresses, and needs no kernel that can run the
-/// test's program, which may be one for a foreign processor.
+/// A forked child has the same memory at the same addresses. It also works under an emulator, where
+/// the kernel cannot execute the test's program.
 pub fn in_child(act: impl FnOnce()) -> Ending {
     // Before, because a thread that panics at this moment keeps the child from it for ever.
     static ONCE: Once = Once::new();
@@ -65,14 +65,14 @@ pub fn in_child(act: impl FnOnce()) -> Ending {
     }
 }
 
-/// After so long a child waits for what does not come, and `SIGALRM` ends it. Most take a fraction
-/// of a second; Valgrind and emulators make that a hundred times as much.
+/// Seconds until `SIGALRM` ends a child that hangs. Most take a fraction of a second; Valgrind and
+/// emulators are a hundred times slower.
 const SECONDS_OF_CHILD: u32 = 300;
 
-/// For the panic hook.
+/// The panic hook of a child.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
-/// Past libtest, which keeps what a test prints, and past the lock of standard error.
+/// Writes to standard error without libtest, which captures output, and without std's lock.
 fn let_children_say_why_they_panic() {
     let in_parent = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -95,14 +95,14 @@ fn wait(child: libc::pid_t) -> ExitStatus {
     ExitStatus::from_raw(status)
 }
 
-/// A pipe's ends, for reading and for writing. Programs that are started do not inherit them.
+/// Returns a pipe's ends, for reading and for writing. Child programs do not inherit them.
 pub fn pipe() -> (OwnedFd, OwnedFd) {
     let mut ends = [-1; 2];
     // SAFETY: there is room for two descriptors, which nobody else owns.
     unsafe {
         #[cfg(target_os = "linux")]
         let done = libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC);
-        // Programs that another thread starts just then do inherit them.
+        // A program that another thread starts before the next call inherits them.
         #[cfg(not(target_os = "linux"))]
         let done = libc::pipe(ends.as_mut_ptr())
             | libc::fcntl(ends[0], libc::F_SETFD, libc::FD_CLOEXEC)

@@ -9,7 +9,7 @@ use super::Ending;
 
 const WHAT: &str = "GREENLET_TEST_AGAIN";
 
-/// Does what `name` says in a process of its own. That one comes here, too, with the same name.
+/// Runs the part `name` in another process, which starts the same test and arrives here with that name.
 pub fn again(name: &str, act: impl FnOnce()) -> Ending {
     if env::var_os(WHAT).is_some_and(|what| what == name) {
         act();

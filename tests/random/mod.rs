@@ -18,12 +18,12 @@ use proptest::{
 
 use crate::machine::emulated;
 
-/// What to do with what a switch returns.
+/// What a frame does with the result of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct How {
     /// Use the `try_` form.
     pub try_form: bool,
-    /// Keep it among the frame's locals; else it is dropped at once.
+    /// Keep the result among the frame's locals. Otherwise it is dropped at once.
     pub keep: bool,
     /// End the frame with an error, as `?` does.
     pub propagate: bool,
@@ -46,11 +46,11 @@ pub fn how() -> impl Strategy<Value = How> {
         })
 }
 
-/// Seconds that a program in a process of its own may take.
+/// The most seconds that a program may take in a process of its own.
 #[cfg(unix)]
 const MOST: u32 = 10;
 
-/// `usual`, or fewer under an emulator, unless the environment says how many.
+/// Returns the number of programs: the environment's, else `usual`, or fewer under an emulator.
 pub fn number_of_programs(usual: u32, under_an_emulator: u32) -> u32 {
     if let Ok(cases) = env::var("PROPTEST_CASES") {
         return cases.parse().expect("PROPTEST_CASES is a number");
@@ -62,7 +62,7 @@ pub fn number_of_programs(usual: u32, under_an_emulator: u32) -> u32 {
     usual
 }
 
-/// Checks so many programs; panics with one that fails, made small.
+/// Checks random programs. Panics with a minimized one if one fails.
 pub fn check_programs<S: Strategy>(
     number: u32,
     programs: &S,
@@ -72,7 +72,7 @@ pub fn check_programs<S: Strategy>(
         cases: number,
         failure_persistence: None,
         max_shrink_iters: 20_000,
-        // The quickest. Which numbers come is of no matter.
+        // The fastest. The quality of the numbers does not matter.
         rng_algorithm: RngAlgorithm::XorShift,
         ..Config::default()
     };
@@ -81,7 +81,7 @@ pub fn check_programs<S: Strategy>(
         RngSeed::Random => RandomState::new().hash_one(()),
     };
     config.rng_seed = RngSeed::Fixed(seed);
-    // Past what libtest keeps to itself, because a program may crash.
+    // Not captured by libtest, because a program may crash.
     let _ = io::stderr().write_all(format!("PROPTEST_RNG_SEED={seed}\n").as_bytes());
     let mut runner = TestRunner::new(config);
     let check = |program| check(&program).map_err(TestCaseError::fail);
@@ -92,12 +92,12 @@ pub fn check_programs<S: Strategy>(
     }
 }
 
-/// Does each program have a process of its own?
+/// Returns `true` if each program runs in a process of its own.
 pub fn are_apart() -> bool {
     env::var_os("GREENLET_PROGRAMS_APART").is_some()
 }
 
-/// Checks one, in a process of its own if they have that.
+/// Checks one program, in a process of its own if that is set.
 pub fn check_one(check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     if !are_apart() {
         return check();

@@ -3,7 +3,7 @@
 
 use super::Register;
 
-/// Else soft float, or registers of which no cfg tells.
+/// Otherwise soft float, or VFP registers that no cfg reports.
 pub const HARD_FLOAT: bool = cfg!(target_abi = "eabihf");
 
 pub const REGISTERS: &[Register] = if HARD_FLOAT { &ALL } else { ALL.split_at(8).0 };

@@ -11,8 +11,8 @@ pub use aapcs32::REGISTERS;
 
 global_asm!(
     // ARM code, also in a Thumb program: resumed from Thumb code it must still be ARM code.
-    // What it needs is named, because an optimized build first reads it for the least processor
-    // of all.
+    // The architecture is named, because an optimized build first assembles this for the oldest
+    // processor.
     ".arm",
     ".arch armv6",
     ".fpu vfpv2",

@@ -9,13 +9,13 @@ use greenlet::{
 
 use super::arch::REGISTERS;
 
-/// A register's name, the bits of it that are tested, and what the others are filled with.
+/// A register's name, the mask of tested bits, and the value of the other bits.
 pub type Register = (&'static str, u64, u64);
 
 /// One value for each of [`REGISTERS`], in the low bits if they are narrower.
 type Bank = [u64; REGISTERS.len()];
 
-/// What the routines of `arch` load before they call, and store when control is back; and a message.
+/// The values that the routines of `arch` load before a call and store after it; and a message.
 #[repr(C)]
 pub struct Banks {
     pub set: Bank,
@@ -44,7 +44,7 @@ impl Banks {
         }
     }
 
-    /// Another value in each register of each side in each round.
+    /// Returns different values for each register, side and round.
     pub fn fill(&mut self, side: u8, round: usize) {
         for (index, (value, &(_, tested, fixed))) in
             self.set.iter_mut().zip(&REGISTERS[..]).enumerate()
@@ -54,7 +54,7 @@ impl Banks {
         }
     }
 
-    /// The registers that were not preserved, with what they were and are.
+    /// Returns the registers that were not preserved, with both values.
     pub fn lost(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         let values = self.set.iter().zip(&self.seen).zip(&REGISTERS[..]);
         values.filter_map(|((&set, &seen), &(register, tested, _))| {
@@ -86,8 +86,8 @@ unsafe extern "C" fn raw_switch(switch: *mut ()) {
     }
 }
 
-/// Switches from one context to the other with the message of `banks` and with the registers filled
-/// from it; the message that is received is then there.
+/// Switches from one context to the other with the registers and the message of `banks`, and stores the
+/// received message there.
 ///
 /// # Safety
 /// `from` runs, `to` is suspended or prepared.

@@ -36,7 +36,7 @@ const ALL: [Register; 24] = [
 ];
 
 global_asm!(
-    // In an optimized build LLVM reads this once without the target's features.
+    // An optimized build also assembles this without the target's features.
     ".option push",
     ".if {fs}",
     ".option arch, +d",

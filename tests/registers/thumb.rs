@@ -12,7 +12,7 @@ pub use aapcs32::REGISTERS;
 global_asm!(
     ".syntax unified",
     ".thumb",
-    // Named, because an optimized build first reads this for the least processor of all.
+    // Named, because an optimized build first assembles this for the oldest processor.
     ".if {vfp}",
     "    .fpu fpv4-sp-d16",
     ".endif",

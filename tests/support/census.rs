@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
-/// Counts the payloads that are made and dropped. When it is dropped itself, none may be left.
+/// Counts payloads. When it is dropped, no payload may be left.
 #[derive(Default)]
 pub struct Census(Arc<Counts>);
 
@@ -20,7 +20,7 @@ impl Census {
         Self::default()
     }
 
-    /// Something that only counts.
+    /// Returns a payload without a value.
     pub fn token(&self) -> Token {
         self.0.born.fetch_add(1, SeqCst);
         Token(Arc::clone(&self.0))
@@ -53,13 +53,13 @@ impl Drop for Token {
     }
 }
 
-/// A counted value that a switch can carry.
+/// A counted message.
 pub trait Payload: 'static + Sized {
     fn new(census: &Census, value: u64) -> Self;
     fn value(&self) -> u64;
 }
 
-/// One word, which travels in a register.
+/// A message of one word, which travels in a register.
 #[derive(Debug)]
 pub struct Word(Box<(u64, Token)>);
 
@@ -73,7 +73,7 @@ impl Payload for Word {
     }
 }
 
-/// More than a register has room for.
+/// A message that is larger than a register.
 #[derive(Debug)]
 pub struct Wide {
     values: [u64; 9],
@@ -97,7 +97,7 @@ impl Payload for Wide {
     }
 }
 
-/// Runs a generic check for a payload of a word and for one of many.
+/// Runs a generic check for a message of a word and for a larger one.
 #[macro_export]
 macro_rules! with_each_cargo {
     ($check:ident) => {

@@ -35,10 +35,10 @@ impl Ended {
     }
 }
 
-/// Runs `body` in a process of its own, which exits with success when it returns. To be given
-/// a closure that stands directly in a test: the child is this program, told to run that test.
+/// Runs `body` in another process, which exits with success when `body` returns. `body` must be a closure
+/// directly in a test, because the child process is this program, started to run that test.
 ///
-/// `None`, with a word of why, where a program cannot start itself.
+/// Returns `None` and skips the test where a program cannot start itself.
 pub fn child<F: FnOnce()>(body: F) -> Option<Ended> {
     // `binary::module::test::{{closure}}`
     let test = type_name::<F>();

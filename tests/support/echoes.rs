@@ -6,7 +6,7 @@ use super::census::{Census, Payload, Wide};
 
 pub const SMALL: usize = Builder::MIN_STACK_SIZE;
 
-/// One that sends back what it receives.
+/// Makes a greenlet that sends back what it receives.
 pub fn echo<'e>(me: &Current<'e, Wide>, stack_size: usize) -> Greenlet<'e, Wide> {
     let main = me.handle();
     let builder = Builder::new().stack_size(stack_size);
@@ -19,7 +19,7 @@ pub fn echo<'e>(me: &Current<'e, Wide>, stack_size: usize) -> Greenlet<'e, Wide>
         .unwrap()
 }
 
-/// A suspended one on each of so many stacks.
+/// Returns suspended echoes, each on a stack of its own.
 pub fn many_suspended<'e>(me: &Current<'e, Wide>, census: &Census) -> Vec<Greenlet<'e, Wide>> {
     let greenlets: Vec<_> = (0..300).map(|_| echo(me, SMALL)).collect();
     for greenlet in &greenlets {
@@ -28,7 +28,7 @@ pub fn many_suspended<'e>(me: &Current<'e, Wide>, census: &Census) -> Vec<Greenl
     greenlets
 }
 
-/// The crate is good for everything on this thread.
+/// Checks that the crate still works on this thread.
 pub fn still_works() {
     let census = Census::new();
     enter(|me| {

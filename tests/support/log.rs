@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, fmt::Debug, rc::Rc};
 
-/// A list that greenlets of one thread share.
+/// A list of events that the greenlets of a thread share.
 #[derive(Debug)]
 pub struct Log<T = &'static str>(Rc<RefCell<Vec<T>>>);
 
@@ -21,12 +21,12 @@ impl<T> Log<T> {
         self.0.borrow_mut().push(event);
     }
 
-    /// What was added since the last time.
+    /// Returns the events since the last call.
     pub fn take(&self) -> Vec<T> {
         self.0.take()
     }
 
-    /// Adds the event when it is dropped.
+    /// Returns a guard that adds the event when it is dropped.
     pub fn at_drop(&self, event: T) -> impl Sized + use<T>
     where
         T: 'static,

@@ -21,7 +21,7 @@ pub fn unscoped() -> Unscoped {
     unsafe { Unscoped::new() }
 }
 
-/// An error that has a number.
+/// An error with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Number(pub u32);
 
@@ -33,7 +33,7 @@ impl std::fmt::Display for Number {
 
 impl std::error::Error for Number {}
 
-/// The number that was thrown.
+/// Returns the number of a thrown [`Number`].
 #[track_caller]
 pub fn number<T>(outcome: Result<T, Thrown>) -> u32 {
     match outcome {
@@ -42,7 +42,7 @@ pub fn number<T>(outcome: Result<T, Thrown>) -> u32 {
     }
 }
 
-/// What was thrown is the notice that a child has exited, and not a request.
+/// Checks that the error is the notice of a child's exit, and not a request to exit.
 #[track_caller]
 pub fn assert_child_exit<T>(outcome: Result<T, Thrown>) {
     let thrown = outcome.err().expect("a notice, not a value");
@@ -50,7 +50,7 @@ pub fn assert_child_exit<T>(outcome: Result<T, Thrown>) {
     assert!(!thrown.is_exit());
 }
 
-/// The refusal that a `switch` or `throw` came to.
+/// Returns the refusal of a `switch` or `throw`.
 #[track_caller]
 pub fn refusal<T>(outcome: Result<T, Thrown>) -> SwitchError<()> {
     outcome
@@ -60,17 +60,17 @@ pub fn refusal<T>(outcome: Result<T, Thrown>) -> SwitchError<()> {
         .expect("a refusal")
 }
 
-/// Not started, and not over.
+/// Returns `true` if it has not started.
 pub fn is_new<I>(greenlet: &Greenlet<I>) -> bool {
     !greenlet.is_active() && !greenlet.is_dead()
 }
 
-/// Bytes of this process that are in memory.
+/// Returns the resident set size, bytes.
 pub fn resident() -> usize {
     statm(1)
 }
 
-/// Bytes of address space that this process has.
+/// Returns the size of the address space in use, bytes.
 pub fn address_space() -> usize {
     statm(0)
 }
@@ -84,7 +84,7 @@ fn statm(field: usize) -> usize {
     pages.expect("a number") * page_size()
 }
 
-/// A suspended greenlet that adds `event` when its locals are dropped.
+/// Returns a suspended greenlet that adds `event` when its locals are dropped.
 pub fn suspended<'e>(me: &Current<'e, ()>, log: &Log, event: &'static str) -> Greenlet<'e, ()> {
     let (main, log) = (me.handle(), log.clone());
     let greenlet = Greenlet::new(me, move |me, ()| {
@@ -109,7 +109,7 @@ pub fn run_without_handles<'e, T: 'static>(
             body(me)
         }
     });
-    // Owns the only handle, and loses it when it is killed.
+    // This greenlet owns the only handle, and drops it when it is killed.
     let holder = Greenlet::new(me, move |me, ()| {
         me.switch(&child, ()).map(|()| unreachable!("it is killed"))
     });

@@ -29,7 +29,7 @@ fn install() {
     });
 }
 
-/// Runs without a word of the panic hook on this thread; says how often it was called.
+/// Silences the panic hook on this thread while `run` runs. Returns how often the hook was called.
 pub fn heard<R>(run: impl FnOnce() -> R) -> (R, usize) {
     install();
     let before = HEARD.get();
@@ -40,17 +40,17 @@ pub fn heard<R>(run: impl FnOnce() -> R) -> (R, usize) {
     (result, HEARD.get() - before)
 }
 
-/// Runs without a word of the panic hook on this thread.
+/// Silences the panic hook on this thread while `run` runs.
 pub fn quietly<R>(run: impl FnOnce() -> R) -> R {
     heard(run).0
 }
 
-/// Catches a panic, quietly.
+/// Catches a panic, with a silent panic hook.
 pub fn catch<R>(run: impl FnOnce() -> R) -> thread::Result<R> {
     quietly(|| panic::catch_unwind(AssertUnwindSafe(run)))
 }
 
-/// The text that `run` panics with.
+/// Returns the message with which `run` panics.
 #[track_caller]
 pub fn panic_text<R>(run: impl FnOnce() -> R) -> String {
     match catch(run) {

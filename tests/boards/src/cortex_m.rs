@@ -17,7 +17,7 @@ pub const STACK_SIZE: usize = SCALE * 1024;
 
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
-/// How often the timer has interrupted.
+/// The number of timer interrupts.
 pub fn ticks() -> u32 {
     TICKS.load(Relaxed)
 }
@@ -45,7 +45,7 @@ fn timer() -> SYST {
 
 #[exception]
 fn SysTick() {
-    // The processor may have no read-modify-write; nobody else writes.
+    // The processor may have no atomic read-modify-write. Only the handler writes.
     TICKS.store(ticks() + 1, Relaxed);
 }
 

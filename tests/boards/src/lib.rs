@@ -22,7 +22,7 @@ pub use board::{HEAP_SIZE, STACK_SIZE, entry, start_ticking, stop_ticking, ticks
 #[global_allocator]
 static HEAP: LlffHeap = LlffHeap::empty();
 
-/// Gives the allocator its memory; to be called once, first.
+/// Gives the allocator its memory. Called once, before anything else.
 pub fn make_heap() {
     static mut MEMORY: [MaybeUninit<u8>; HEAP_SIZE] = [MaybeUninit::uninit(); HEAP_SIZE];
     // SAFETY: called once, so nobody else has the memory.
@@ -34,8 +34,8 @@ pub fn heap_in_use() -> usize {
     HEAP.used()
 }
 
-/// A stack from the heap, given back when its greenlet is over. There is no guard: its lowest bytes
-/// tell, if late, that it was too small.
+/// A stack from the heap, freed when its greenlet finishes. It has no guard: its lowest bytes show afterwards
+/// whether it overflowed.
 pub struct HeapStack(Box<[MaybeUninit<UnsafeCell<u8>>]>);
 
 const PAINT: [u8; 16] = [0xa5; 16];

@@ -18,8 +18,8 @@ pub const HEAP_SIZE: usize = 32 * 1024;
 /// Bytes of stack of a greenlet in the suite.
 pub const STACK_SIZE: usize = 4096;
 
-/// The timer's registers, the lower half of 64 bits first: an interrupt is pending while now is not
-/// before next.
+/// The timer's registers, the lower half of 64 bits first. An interrupt is pending while `now` is `next` or
+/// later.
 const NEXT: [*mut u32; 2] = [
     ptr::without_provenance_mut(0x0200_4000),
     ptr::without_provenance_mut(0x0200_4004),
@@ -33,7 +33,7 @@ const PERIOD: u64 = 100;
 
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
-/// How often the timer has interrupted.
+/// The number of timer interrupts.
 pub fn ticks() -> u32 {
     TICKS.load(Relaxed)
 }
@@ -64,8 +64,8 @@ fn wait_a_period() {
             }
         };
         let next = now + PERIOD;
-        // Never earlier than it is to be, in between ("Machine Timer Registers" of the privileged
-        // architecture).
+        // In an order in which the intermediate value is not too early (privileged architecture, "Machine
+        // Timer Registers").
         NEXT[1].write_volatile(u32::MAX);
         NEXT[0].write_volatile(next as u32);
         NEXT[1].write_volatile((next >> 32) as u32);

@@ -1,4 +1,4 @@
-/// Sends messages of `SIZE` bytes to and fro, in each way that there is.
+/// Sends messages of `SIZE` bytes in both directions, by each function that sends.
 #[macro_export]
 macro_rules! main {
     ($size:expr) => {

@@ -1,7 +1,6 @@
 //! Greenlets of one version of the crate that switch inside greenlets of another.
 
-/// In a greenlet of the one version a loop that counts, which in each step asks a greenlet of
-/// the other to add.
+/// A greenlet of one version counts in a loop, and in each step has a greenlet of the other version add.
 macro_rules! count_with {
     ($outer:ident, $inner:ident) => {
         $outer::enter(|me: &$outer::Root<u64>| {
@@ -27,6 +26,6 @@ macro_rules! count_with {
 fn main() {
     assert_eq!(count_with!(this, other), 1_000);
     assert_eq!(count_with!(other, this), 1_000);
-    // The test looks into it.
+    // The test reads the program.
     println!("{}", std::env::current_exe().unwrap().display());
 }

@@ -24,7 +24,7 @@ pub fn with_a_value() {
         assert!(!child.is_active() && !child.is_dead());
         assert_eq!(me.switch(&child, 41).unwrap(), 42);
         assert!(child.is_dead());
-        // What is sent to a dead one goes to its parent, who is the sender here.
+        // A message to a dead greenlet goes to its parent, here the sender.
         assert_eq!(me.switch(&child, 5).unwrap(), 5);
 
         let other = greenlet(me, |_, _: &str| Ok(0));
@@ -56,7 +56,7 @@ pub fn with_an_error_thrown_at_it() {
         });
         assert_eq!(me.switch(&child, ()).unwrap(), 1);
         assert_eq!(me.throw(&child, Fault(2)).unwrap(), 2);
-        // Not expected this time: it goes on to the parent.
+        // Not handled this time: the error goes to the parent.
         let thrown = me.throw(&child, Fault(3)).unwrap_err();
         assert_eq!(thrown.downcast_ref(), Some(&Fault(3)));
         assert!(child.is_dead());
@@ -81,7 +81,7 @@ pub fn unstarted_by_a_throw() {
     });
 }
 
-/// A greenlet that, once started, holds `token` and waits for ever.
+/// Makes a greenlet that owns `token` and, once started, waits for ever.
 fn holder<'e>(me: &greenlet::Current<'e, ()>, token: &Rc<()>) -> Greenlet<'e, ()> {
     let (token, main) = (Rc::clone(token), me.handle());
     let holder = greenlet(me, move |me, ()| {

@@ -11,7 +11,7 @@ use super::{enter, greenlet};
 const PAINT: u8 = 0xa5;
 const SIZE: usize = Builder::MIN_STACK_SIZE;
 
-/// One stack for the tests here, one after the other.
+/// The stack of these tests, which run one after the other.
 static mut STACK: [MaybeUninit<u8>; SIZE] = [MaybeUninit::new(PAINT); SIZE];
 
 fn memory() -> &'static mut [MaybeUninit<u8>] {
@@ -19,7 +19,7 @@ fn memory() -> &'static mut [MaybeUninit<u8>] {
     unsafe { &mut *(&raw mut STACK) }
 }
 
-/// For a greenlet that does little.
+/// The size of a stack for a greenlet that does little.
 fn stack() -> UnguardedStack {
     // SAFETY: as `report_memory` says, such a one takes much less.
     unsafe { UnguardedStack::new(memory()) }
@@ -57,7 +57,7 @@ pub fn that_is_static() {
     });
 }
 
-/// More greenlets than there is memory for at once.
+/// Makes more greenlets, one after the other, than fit into memory together.
 pub fn of_stacks_is_used_again() {
     let before = heap_in_use();
     enter(|me| {
@@ -70,7 +70,7 @@ pub fn of_stacks_is_used_again() {
     });
 }
 
-/// Says what the least greenlet takes, which switches once and ends.
+/// Prints the memory of a greenlet that switches once and finishes.
 pub fn report_memory() {
     memory().fill(MaybeUninit::new(PAINT));
     let heap = enter(|me| {

@@ -73,7 +73,7 @@ fn enter<'env, I: 'static, R>(body: impl for<'e> FnOnce(&Root<'e, 'env, I>) -> R
     unsafe { greenlet::enter(body) }
 }
 
-/// A greenlet on a stack from the heap.
+/// Makes a greenlet on a stack from the heap.
 fn greenlet<'e, I: 'static, P: 'static>(
     parent: &Current<'e, P>,
     body: impl FnOnce(&Child<'e, I, P>, I) -> Result<P, Thrown> + 'e,

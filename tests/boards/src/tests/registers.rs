@@ -21,7 +21,7 @@ mod banks;
 
 use banks::{Banks, Register, filled_call};
 
-/// RISC-V: does the ABI pass floating-point values in registers?
+/// On RISC-V, `true` if the ABI passes floating-point values in registers.
 #[cfg(any(target_arch = "riscv64", target_arch = "riscv32"))]
 const HARD_FLOAT: bool = cfg!(hard_float);
 
@@ -81,7 +81,7 @@ pub fn after_a_switch_of_contexts() {
     unsafe {
         other.set_parent(main);
         other.prepare(stack.top(), start, contexts.as_ptr().cast_mut().cast());
-        // One round more than the other has: it is over then, and its end also switches.
+        // One round more than the greenlet: its end also switches.
         for round in 0..=ROUNDS {
             (banks.word, banks.kind) = (round, 4);
             banks.fill(0, round);
@@ -103,7 +103,7 @@ fn switch_safely<'e, I>(
     received
 }
 
-/// Two greenlets send each other numbers, with all registers filled, while `go_on` says so.
+/// Two greenlets exchange numbers, with all registers filled, while `go_on` returns `true`.
 fn play(mut go_on: impl FnMut(usize) -> bool) {
     enter(|me| {
         let main = me.handle();
@@ -133,8 +133,8 @@ pub fn after_a_switch_of_greenlets() {
     play(|round| round < ROUNDS);
 }
 
-/// Handlers run on the stack of whom they interrupt, also in the midst of a switch: what lies
-/// below the stack pointer is lost then.
+/// An interrupt handler runs on the interrupted stack, also in the middle of a switch, and overwrites what
+/// lies below the stack pointer.
 pub fn while_a_timer_interrupts() {
     let before = boards::ticks();
     boards::start_ticking();

@@ -43,7 +43,7 @@ pub fn send_what_they_borrow() {
     });
 }
 
-/// Greenlets that hold themselves, so that only the end of their `enter` ends them.
+/// Greenlets that own a handle of themselves: only the end of their `enter` ends them.
 pub fn end_with_their_enter() {
     let token = Rc::new(());
     enter(|me: &Root<()>| {

@@ -31,7 +31,7 @@ pub fn of_all_sizes_travel() {
     echo(&[String::from("to be"), String::new(), String::from("or not")]);
 }
 
-/// A greenlet for each factor keeps a product in floating point across switches.
+/// One greenlet for each factor, which keeps a floating-point product over switches.
 pub fn of_floats_travel() {
     enter(|me| {
         let main = me.handle();
@@ -85,7 +85,7 @@ pub fn of_a_generator_in_recursion() {
     assert_eq!(moves.concat(), b"acabcbacbabcac");
 }
 
-/// The main greenlet starts two that then play to each other.
+/// The main greenlet starts two greenlets, which then switch to each other.
 pub fn go_round_among_peers() {
     let rounds = enter(|me| {
         let main = me.handle();
@@ -107,7 +107,7 @@ pub fn go_round_among_peers() {
             me.switch(&main, n)
         });
         let rounds = me.switch(&ping, 0).unwrap();
-        // Each of the two holds the other.
+        // The two own each other.
         me.kill(&ping).unwrap();
         rounds
     });

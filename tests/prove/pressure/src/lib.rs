@@ -8,7 +8,7 @@ use core::{arch::asm, array, mem::MaybeUninit};
 
 use greenlet::raw::{Context, Message, Start};
 
-/// What the prover takes for granted of a new context is compared with this.
+/// The prover compares its assumptions about a new context with this function.
 ///
 /// # Safety
 /// See [`Context::prepare`].
