@@ -10,7 +10,7 @@ use crate::support::{
     panics::{catch, text_of},
 };
 
-/// A panic is caught in its own greenlet, whatever was switched to within the `catch_unwind`.
+/// A panic is caught in its own greenlet, also if other greenlets ran within the `catch_unwind`.
 #[test]
 fn exception_switch() {
     enter(|me: &Root<u32>| {
@@ -36,7 +36,7 @@ fn exception_switch() {
     });
 }
 
-/// A native exception does not cross into another greenlet: at the base it aborts.
+/// A foreign exception does not unwind into another greenlet: at the bottom of the stack it aborts.
 #[test]
 fn unhandled_exception_in_greenlet_aborts() {
     #[repr(C, align(16))]
@@ -63,7 +63,7 @@ fn unhandled_exception_in_greenlet_aborts() {
     assert!(!ended.stderr.contains("it crossed"));
 }
 
-/// A thousand greenlets that end with an error, within the catching of another, leave nothing.
+/// A thousand greenlets that end with an error, inside the `catch_unwind` of another, leak nothing.
 #[test]
 fn leak_test_exception_switch_and_do_in_g2() {
     let census = Rc::new(Census::new());

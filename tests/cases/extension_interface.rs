@@ -16,7 +16,7 @@ fn setparent() {
         let main = me.handle();
         let back = main.clone();
         let foo = Greenlet::new(me, move |me, _: &str| {
-            // Whoever ends with this greenlet as its parent resumes it here.
+            // A child that ends resumes this greenlet here.
             let heard = me.switch(&back, "foo waits")?;
             assert_eq!(heard, "bar ends");
             Ok("foo ends")

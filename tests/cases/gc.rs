@@ -4,8 +4,7 @@ use greenlet::{Current, Greenlet};
 
 use crate::support::{census::Census, unscoped};
 
-/// What a greenlet received and returned is not kept by it, so its own handle among that makes
-/// no cycle once it is dead.
+/// A dead greenlet does not keep what it received and returned, so its own handle among these is no cycle.
 #[test]
 fn dead_circular_ref() {
     struct Itself(Option<Greenlet<'static, Itself>>);

@@ -4,11 +4,11 @@ use greenlet::{Current, Greenlet, Thrown, WeakGreenlet, local};
 
 use crate::support::{Number, unscoped};
 
-/// What consumers are sent: the next item, or that there is none any more. Generators are sent
-/// nothing; as they may consume as well, they have the same inbox.
+/// The message to a consumer: the next item, or the end. Generators receive no items, but have the same inbox
+/// type, because they may consume as well.
 pub type Next<T> = Option<T>;
 
-/// A generator: at each `next` the consumer becomes its parent.
+/// A generator. Each `next` makes the consumer its parent.
 pub struct Genlet<T: 'static> {
     greenlet: Greenlet<'static, Next<T>>,
     consumer: Consumer<T>,
@@ -17,7 +17,7 @@ pub struct Genlet<T: 'static> {
 type Consumer<T> = Rc<RefCell<Option<WeakGreenlet<'static, Next<T>>>>>;
 
 local! {
-    /// Whom the generator that runs has to yield to: a `Consumer<T>`.
+    /// The `Consumer<T>` to which the running generator yields.
     static CONSUMER: RefCell<Option<Rc<dyn Any>>> = RefCell::new(None);
 }
 
@@ -44,19 +44,18 @@ impl<T: 'static> Genlet<T> {
         next
     }
 
-    /// All that are left.
+    /// Returns the remaining items.
     pub fn all(&self, me: &Current<'static, Next<T>>) -> Vec<T> {
         std::iter::from_fn(|| self.next(me)).collect()
     }
 
-    /// Ends it. To drop it is not enough if it has begun to consume another, which has it for
-    /// a parent then.
+    /// Kills the generator. A drop is not enough if it consumes another one, whose parent it then is.
     pub fn abandon(self, me: &Current<'static, Next<T>>) {
         me.kill(&self.greenlet).unwrap();
     }
 }
 
-/// Yields an item, from the generator that runs or from a function that it has called.
+/// Yields an item, from the running generator or a function that it has called.
 pub fn yield_<T: 'static>(me: &Current<'static, Next<T>>, item: T) -> Result<(), Thrown> {
     let mine = CONSUMER.with(|mine| mine.borrow().clone());
     let consumer = mine.and_then(|mine| {

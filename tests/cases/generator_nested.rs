@@ -23,7 +23,7 @@ fn layered_genlets() {
     });
 }
 
-/// The permutations of `items`, each level by a generator of its own.
+/// Yields the permutations of `items`, with a generator for each level.
 fn permute(me: &Current<'static, Next<Vec<u32>>>, items: Vec<u32>) -> Genlet<Vec<u32>> {
     Genlet::new(me, move |me| {
         if items.len() < 2 {
@@ -51,7 +51,7 @@ fn permutations() {
         each_once.dedup();
         assert_eq!(each_once, all, "they come in order, each once");
 
-        // Two at a time, each given up after some.
+        // Two at the same time, each dropped after some items.
         let (one, other) = (permute(me, vec![0, 1, 2, 3]), permute(me, vec![0, 1, 2, 3]));
         for expected in &all[..7] {
             assert_eq!(one.next(me).as_ref(), Some(expected));
@@ -115,7 +115,7 @@ fn genlet_bad() {
     unscoped().enter(|me: &Current<Next<u32>>| assert_eq!(number(yield_(me, 10)), 404));
 }
 
-/// The numbers from 1 to `n`, each by a generator of its own within the one of the next.
+/// Yields the numbers from 1 to `n`, with a nested generator for each.
 fn nested(me: &Current<'static, Next<u32>>, n: u32) -> Genlet<u32> {
     Genlet::new(me, move |me| {
         if n > 1 {

@@ -48,7 +48,7 @@ fn simple() {
 
 #[test]
 fn parent_equals_none() {
-    // A builder that is told of no parent takes the running greenlet, too.
+    // A builder uses the running greenlet as the parent, too.
     enter(|me: &Root<u32>| {
         let g = Builder::new().build(me, |_, ()| Ok(3)).unwrap();
         assert!(is_new(&g));
@@ -123,7 +123,7 @@ fn threads() {
     }
 }
 
-/// A greenlet that waits, notes what is thrown at it, and ends with an error either way.
+/// Makes a greenlet that waits, records an error that is thrown at it, and ends with an error.
 fn fmain<'e, P: Default + 'static>(me: &Current<'e, P>, seen: &Log<String>) -> Greenlet<'e, P> {
     let (main, seen) = (me.handle(), seen.clone());
     Greenlet::new(me, move |me: &Child<P, _>, _: P| {
@@ -235,8 +235,7 @@ fn switch_kwargs() {
     });
 }
 
-/// Control comes back to the killer, and what the killed one would have sent on later still
-/// goes to its parent.
+/// The killer resumes, and a later message of the killed greenlet still goes to its parent.
 #[test]
 fn parent_restored_on_kill() {
     let log = Log::new();
@@ -287,7 +286,7 @@ fn dealloc_switch_args_not_lost() {
     });
 }
 
-/// Nothing is resurrected: a handle that is made while a greenlet is killed is one to the dead.
+/// A handle that is made while a greenlet is killed does not keep it alive.
 #[test]
 fn issue_245_reference_counting_subclass_no_threads() {
     let census = Rc::new(Census::new());
@@ -416,7 +415,7 @@ fn dead() {
 
 // ---- TestMainGreenlet
 
-/// The main greenlet is one like any other: the same type, in the same places.
+/// The main greenlet has the same type as other greenlets.
 #[test]
 fn main_greenlet_is_greenlet() {
     enter(|me: &Root<u32>| {
@@ -433,7 +432,7 @@ fn main_greenlet_is_greenlet() {
 #[test]
 fn failed_to_initialstub() {
     enter(|me: &Root<()>| {
-        // On 32 bits some can be had.
+        // On 32 bits some can be mapped.
         let mut started = Vec::new();
         for _ in 0..4 {
             let main = me.handle();

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 thread_local! {
-    /// What is still there when the process or thread ends.
+    /// Greenlets that still exist when the process or thread ends.
     static KEPT: RefCell<Vec<Greenlet<'static, ()>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -26,7 +26,7 @@ fn keep(g: Greenlet<'static, ()>) {
     KEPT.with_borrow_mut(|kept| kept.push(g));
 }
 
-/// A greenlet that is suspended under `me`, and does `end` when it is being killed.
+/// Returns a suspended child of `me` that does `end` when it is killed.
 fn suspended(me: &Current<'static, ()>, end: impl FnOnce() + 'static) -> Greenlet<'static, ()> {
     let main = me.handle();
     let g = Greenlet::new(me, move |me, ()| {
@@ -37,7 +37,7 @@ fn suspended(me: &Current<'static, ()>, end: impl FnOnce() + 'static) -> Greenle
     g
 }
 
-/// Runs `body` in a process that then exits, which must be with success.
+/// Runs `body` in a process, which must then exit with success.
 macro_rules! exits_well {
     ($body:expr) => {
         if let Some(ended) = child($body) {
@@ -92,7 +92,7 @@ fn threaded_greenlets_at_shutdown() {
     });
 }
 
-/// Runs in a thread, and says how many times `counted` was called until the thread had ended.
+/// Runs `body` in a thread. Returns how often `counted` was called until the thread had ended.
 fn count_in_thread(body: impl FnOnce(Arc<AtomicUsize>) + Send + 'static) -> usize {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);

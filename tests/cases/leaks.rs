@@ -65,7 +65,7 @@ fn threaded_adv_leak() {
                         Ok(())
                     });
                     me.switch(&g, ()).unwrap();
-                    // Its parent keeps it, and it keeps its parent.
+                    // It and its parent own each other.
                     ENDED.with(|ended| ended.borrow_mut().push(g));
                 }
             });
@@ -75,7 +75,7 @@ fn threaded_adv_leak() {
     assert_eq!((census.born(), census.alive()), (40, 0));
 }
 
-/// Memory may not grow by more than this from one round to the next.
+/// The most bytes by which memory may grow from one round to the next.
 const SLACK: usize = 2 << 20;
 
 #[test]

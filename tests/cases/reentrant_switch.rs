@@ -9,7 +9,7 @@ use greenlet::{
 
 use crate::support::{log::Log, unscoped};
 
-/// The tracer switches to a second greenlet and back; what was on its way still arrives.
+/// The tracer switches to a second greenlet and back. The traced message still arrives.
 #[test]
 fn reentrant_switch_two_greenlets() {
     let log = Log::new();

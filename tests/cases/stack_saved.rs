@@ -2,8 +2,8 @@ use std::hint::black_box;
 
 use greenlet::{Greenlet, Root, enter};
 
-/// Bytes in use: none of a new or dead greenlet, or of one that runs on a stack that was there
-/// before it; of a suspended one at least what its locals take.
+/// A new or dead greenlet, and a root, use no bytes of a stack. A suspended one uses at least the size of its
+/// locals.
 #[test]
 fn stack_saved() {
     enter(|me: &Root<()>| {

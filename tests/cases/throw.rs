@@ -2,7 +2,7 @@ use greenlet::{Child, Current, Greenlet, GreenletExit, Root, enter};
 
 use crate::support::{Number, assert_child_exit, number};
 
-/// A greenlet that sends `ok`, and again `ok` if a number is thrown at it then, else `fail`.
+/// Makes a greenlet that sends `ok`, then `ok` again if a number is thrown at it, else `fail`.
 fn catcher<'e>(me: &Current<'e, &'static str>) -> Greenlet<'e, ()> {
     let main = me.handle();
     let g = Greenlet::new(me, move |me: &Child<(), _>, ()| {
@@ -81,18 +81,18 @@ fn throw_goes_to_original_parent() {
             (first, second)
         };
 
-        // Both new: neither runs.
+        // Both are new, so neither runs.
         let (first, second) = pair();
         assert_eq!(number(me.throw(&second, Number(1))), 1);
         assert!(first.is_dead() && second.is_dead());
 
-        // The parent waits, the target is new.
+        // The parent is suspended, the target is new.
         let (first, second) = pair();
         assert_eq!(me.switch(&first, "").unwrap(), "ready to catch");
         assert_eq!(me.throw(&second, Number(1)).unwrap(), "caught");
         assert!(first.is_dead() && second.is_dead());
 
-        // Both wait.
+        // Both are suspended.
         let (first, second) = pair();
         assert_eq!(me.switch(&first, "").unwrap(), "ready to catch");
         assert_eq!(me.switch(&second, "").unwrap(), "from the second");

@@ -109,7 +109,7 @@ fn programs() -> impl Strategy<Value = Program> {
     })
 }
 
-/// Runs the program on the crate; an error says where it does something else than the model.
+/// Runs the program on the crate. The error says where the crate and the model disagree.
 fn compare(program: &Program, expected: &[Event]) -> Result<(), String> {
     let events = real::run(program);
     if events != expected {
@@ -133,7 +133,7 @@ fn lines(events: &[Event]) -> String {
         .collect()
 }
 
-/// Each payload is dropped once, or was never born.
+/// Checks that each payload was dropped once, or never made.
 fn every_payload_is_dropped(events: &[Event]) -> Result<(), String> {
     let mut alive = BTreeSet::new();
     for event in events {
@@ -153,14 +153,14 @@ fn every_payload_is_dropped(events: &[Event]) -> Result<(), String> {
     }
 }
 
-/// Compares the two.
+/// Compares the crate and the model on one program.
 fn check(program: &Program) -> Result<model::Run, String> {
     let run = model::run(program);
     check_one(|| compare(program, &run.events))?;
     Ok(run)
 }
 
-/// Rules, by the model's names for their cases, that so many programs cannot miss.
+/// Cases of the rules, by the model's names, that the random programs must reach.
 const NEVER_MISSED: &[&str] = &[
     "s11 busy parent",
     "s11 error",

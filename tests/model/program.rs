@@ -10,8 +10,7 @@
 
 pub use crate::random::How;
 
-/// The two types of message. They differ in size, so that one travels in a register and the
-/// other does not.
+/// The two types of message. One fits a register, the other does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     A,
@@ -32,12 +31,12 @@ pub enum Captured {
 pub struct Create {
     pub inbox: Kind,
     pub script: u8,
-    /// Made as one whose messages borrow.
+    /// Made by `Greenlet::borrowing`.
     pub borrowing: bool,
     /// Its parent is set to the greenlet in this slot at once.
     pub under: Option<u8>,
     pub captured: Captured,
-    /// With a stack that no address space has room for.
+    /// With a stack that is larger than the address space.
     pub huge: bool,
     pub slot: u8,
 }
@@ -106,11 +105,11 @@ impl Program {
 }
 
 pub const SLOTS: usize = 6;
-/// Operations that a program may execute. With no fuel left every script is at its end.
+/// The most operations that a program may execute. Without fuel every script ends.
 pub const FUEL: u32 = 60;
-/// Greenlets that a program may make.
+/// The most greenlets that a program may make.
 pub const MAX_GREENLETS: usize = 12;
-/// Frames that a greenlet may have inside one another.
+/// The most nested frames of a greenlet.
 pub const MAX_DEPTH: u32 = 3;
 /// The depth of the frame in which a captured guard runs.
 pub const CAPTURED_DEPTH: u32 = 2;
@@ -170,11 +169,11 @@ pub enum NewParent {
     Cycle,
     WrongType,
     Root,
-    /// The two belong to different `enter`s: in a program that is not asked for.
+    /// The two belong to different `enter`s, which programs do not contain.
     Elsewhere,
 }
 
-/// All that can be seen of a run.
+/// The events of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A body starts.
@@ -201,12 +200,12 @@ pub enum Event {
     GuardDone(Id, Ended),
     CapturedGuard,
     CapturedGuardDone(Ended),
-    /// The panic hook speaks.
+    /// The panic hook is called.
     Hook(Payload),
     Born(Payload),
     Dropped(Payload),
-    /// The main script is over; all that still lives is killed.
+    /// The main script has ended. All living greenlets are about to be killed.
     Epilogue(Ended),
-    /// All is over. The set is that of the reachable ones.
+    /// The program has ended. The set has the greenlets that weak handles still reach.
     End(u128),
 }

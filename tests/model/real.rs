@@ -28,7 +28,7 @@ use crate::{
 /// large, those of AddressSanitizer several times.
 const STACK_SIZE: usize = 1024 * 1024;
 
-/// All events of the program.
+/// Runs the program, and returns its events.
 pub fn run(program: &Program) -> Vec<Event> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -88,11 +88,11 @@ struct World {
     log: RefCell<Vec<Event>>,
     slots: RefCell<[Option<Handle>; SLOTS]>,
     greenlets: RefCell<Vec<Weak>>,
-    /// To which scoped `enter` each belongs; 0 is none.
+    /// The scoped `enter` of each greenlet; 0 is none.
     homes: RefCell<Vec<usize>>,
     last_home: Cell<usize>,
     fuel: Cell<u32>,
-    /// Greenlets made, without roots.
+    /// The number of greenlets made, without roots.
     made: Cell<usize>,
     births: Cell<Payload>,
 }
@@ -117,7 +117,7 @@ fn log(event: Event) {
 
 // ---- payloads
 
-/// Counted at its birth and when it is dropped.
+/// Counted when it is made and when it is dropped.
 struct Counted(Payload);
 
 impl Counted {
@@ -261,7 +261,7 @@ fn register<I: Message>(me: &Current<'static, I>, home: usize) -> Id {
     id
 }
 
-/// Puts a handle into a slot; what lay there is dropped.
+/// Puts a handle into a slot, and drops the previous one.
 fn put(slot: u8, handle: Handle) {
     let slot = usize::from(slot) % SLOTS;
     let before = WORLD.with(|world| world.slots.borrow_mut()[slot].replace(handle));
@@ -304,7 +304,7 @@ fn of_slots(has: impl Fn(&Handle) -> bool) -> u128 {
 
 // ---- frames
 
-/// A local of a frame; its destructor is what matters of it.
+/// A local of a frame, made for its destructor.
 #[expect(dead_code, reason = "the locals are dropped, not read")]
 enum Local {
     Handle(Handle),
@@ -618,7 +618,7 @@ impl<I: Message> Frame<'_, I> {
                 } else if how.keep {
                     self.locals.push(Local::Error(thrown));
                 } else {
-                    // A value comes out as what it was sent as.
+                    // A value keeps the type with which it was sent.
                     match thrown.into_value::<A>().map_err(Thrown::into_value::<B>) {
                         Ok(value) => log(Event::Got(id, Got::Value(value.number()))),
                         Err(Ok(value)) => log(Event::Got(id, Got::Value(value.number()))),
@@ -737,7 +737,7 @@ impl<M: Message> IntoLocal for M {
     }
 }
 
-/// Without a catch a panic goes on from here through the frame.
+/// Returns the outcome of a switch. A panic that is not caught continues through the frame.
 fn attempt<T>(how: How, switch: impl FnOnce() -> T) -> thread::Result<T> {
     if how.catch {
         catch_unwind(AssertUnwindSafe(switch))
@@ -769,7 +769,7 @@ fn describe(thrown: &Thrown) -> Got {
     if let Some(refusal) = thrown.downcast_ref::<SwitchError<()>>() {
         return Got::Refusal(refused(refusal));
     }
-    // What remains says the reason in its `Debug` form only.
+    // Only the `Debug` form of the rest says the reason.
     let words = format!("{thrown:?}");
     assert!(words.starts_with("Undeliverable"), "what is {words}?");
     Got::Undeliverable(if words.contains("Busy") {

@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// How many suspended greenlets there can be at once in each of the tests with many.
+/// The most suspended greenlets at the same time, in each of the tests with many.
 fn many() -> usize {
     if emulated() { 2_000 } else { 20_000 }
 }
@@ -126,7 +126,7 @@ fn s14_a_handle_dropped_outside_every_greenlet_kills() {
         let victim = Greenlet::new(me, move |me, ()| {
             let _dropped = log.at_drop("victim");
             assert!(me.switch(&main, ()).unwrap_err().is_exit());
-            // The main that it was made under is over.
+            // The main greenlet under which it was made has finished.
             assert!(me.switch(&main, ()).is_err());
             Ok(())
         });
@@ -222,7 +222,7 @@ fn s14_a_chain_of_suspended_greenlets_that_each_hold_the_next_is_killed() {
     });
 }
 
-/// Makes each the parent of the next; the last one alone is still held.
+/// Makes each greenlet the parent of the next. Only the last has a handle.
 fn chain_of_parents<I: 'static>(chain: Vec<Greenlet<I>>) -> Greenlet<I> {
     // From the last to the first, as a new parent's ancestors are looked through.
     for pair in chain.windows(2).rev() {
@@ -269,7 +269,7 @@ fn s3_a_chain_of_suspended_parents_is_killed_with_the_last_child() {
             };
             let last = chain_of_parents((0..many()).map(suspended).collect());
             assert_eq!(census.alive(), many());
-            // On a stack of the usual size.
+            // On a stack of the default size.
             let dropper = Greenlet::new(me, move |_, ()| {
                 drop(last);
                 Ok(())
@@ -374,7 +374,7 @@ fn s7_a_root_may_end_while_a_value_that_it_did_not_take_is_dropped() {
         victim
     });
     drop(victim);
-    // Where the root of the drop was there is something else now.
+    // The memory of the drop's root is in use again.
     black_box([usize::MAX; 512]);
     let thrown = library.enter(|me: &Current<()>| {
         let destructor = kept.borrow_mut().pop().unwrap();

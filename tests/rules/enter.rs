@@ -111,7 +111,7 @@ fn s20_a_handle_shows_that_there_may_be_another_inbox() {
                 n = me.switch_to_parent(n)?;
             }
         });
-        // No `Current` is at hand here.
+        // There is no `Current` here.
         fn ask(echo: &Greenlet<u32>, n: u32) -> u32 {
             let child = echo.with_inbox(|me: &Current<u32>| {
                 let asks = Greenlet::new(me, move |_, ()| Ok(n));
@@ -244,7 +244,7 @@ fn s20_members_are_killed_when_the_greenlet_that_entered_is_killed() {
                 })
             }
         });
-        // The member switches out, and both are suspended.
+        // The member switches out, so both are suspended.
         me.switch(&owner, ()).unwrap();
         assert!(owner.is_active());
         me.kill(&owner).unwrap();
@@ -329,7 +329,7 @@ fn s20_a_member_that_kills_the_greenlet_that_has_entered_ends_with_it() {
 
 type Slot = Rc<RefCell<Option<Greenlet<'static, ()>>>>;
 
-/// Runs `owner` in a greenlet to which the slot has a handle, and which is dead in the end.
+/// Runs `owner` in a greenlet whose handle is in the slot. The greenlet must die.
 fn run_owner(owner: impl FnOnce(&Slot) + 'static) {
     unscoped().enter(|me: &Current<()>| {
         let slot = Rc::new(RefCell::new(None));
@@ -388,7 +388,7 @@ fn s20_a_member_that_another_is_killing_at_the_end_ends_too() {
                     log.add(if outcome.is_ok() { "killed" } else { "later" });
                     Ok(())
                 });
-                // Made last, and so the first to be killed at the end.
+                // Made last, so killed first at the end.
                 let member = Greenlet::new(me, move |me, ()| {
                     let _dropped = on_drop(|| {
                         enter(|root: &Root<()>| {
@@ -522,7 +522,7 @@ fn s20_the_body_of_a_new_member_is_gone_at_its_end_also_amid_another_drop() {
     let log = Log::new();
     enter(|me: &Root<()>| {
         let events = log.clone();
-        // Its body's destructor enters, while the crate is at dropping that body.
+        // The body's destructor enters, while the crate drops the body.
         let outer = on_drop(move || {
             enter(|inner: &Root<()>| {
                 let member = events.at_drop("member");

@@ -61,11 +61,11 @@ fn s11_what_a_switch_returns_goes_on_as_a_box_of_stds() {
 
 #[test]
 fn s11_an_error_of_any_layout_is_dropped_once_whatever_is_made_of_it() {
-    /// Aligned to more than what comes before it in its box.
+    /// Its alignment is larger than that of the fields before it in its box.
     #[derive(Debug)]
     #[repr(align(128))]
     struct Aligned(Token);
-    /// Has no size: what is counted is in a static.
+    /// Has size zero: its drops are counted in a static.
     #[derive(Debug)]
     struct Empty;
     thread_local!(static EMPTY: Cell<usize> = const { Cell::new(0) });
@@ -359,7 +359,7 @@ fn s12_an_error_that_is_refused_comes_back() {
             Err(SwitchError::Busy(thrown)) => assert_eq!(number::<()>(Err(thrown)), 5),
             _ => panic!("thrown at one that waits"),
         });
-        // A main that is over has the next one for an ancestor.
+        // The ancestor of a finished main is the next main.
         assert_eq!(number(me.throw(&past, Number(6))), 6);
     });
 }

@@ -21,7 +21,7 @@ use crate::{
     with_each_cargo,
 };
 
-/// Starts a greenlet that does `end` once it is being killed, and kills it.
+/// Starts a greenlet that does `end` when it is killed, and kills it.
 fn killed(end: impl FnOnce(&Current<()>, &Greenlet<()>) + 'static) {
     enter(|me: &Root<()>| {
         let main = me.handle();
@@ -243,7 +243,7 @@ fn s15_a_killed_greenlet_that_switches_in_a_panic_hook_aborts_by_name() {
     }) else {
         return;
     };
-    // A newer std lets nothing unwind in a panic hook, and aborts before that with its own words.
+    // A newer std aborts, with its own message, before anything unwinds in a panic hook.
     let by_std = "thread panicked while processing panic";
     let words: &[&str] = if ended.stderr.contains(by_std) {
         &[by_std]
@@ -259,7 +259,7 @@ fn s15_a_killed_greenlet_aborts_also_when_standard_error_is_closed() {
     use std::os::fd::AsRawFd;
 
     let Some(ended) = child(|| {
-        // A pipe that nobody reads.
+        // A pipe without a reader.
         let (reader, writer) = crate::process::pipe();
         drop(reader);
         // SAFETY: both descriptors are open.
@@ -267,7 +267,7 @@ fn s15_a_killed_greenlet_aborts_also_when_standard_error_is_closed() {
         enter(|me: &Root<()>| {
             let main = me.handle();
             let g = Greenlet::new(me, move |me, ()| {
-                // More often than it is unwound before that is given up.
+                // More often than the crate tries to unwind it.
                 for _ in 0..10_000 {
                     let _ = panic::catch_unwind(AssertUnwindSafe(|| me.switch(&main, ())));
                 }
@@ -325,7 +325,7 @@ fn s15_a_dying_greenlet_cannot_leave_from_the_scope_to_the_outside() {
     let seen = log.clone();
     killed(move |_, main| {
         enter(|inner: &Root<u8>| {
-            // The killer waits for the death: it is busy.
+            // The killer waits for the death, so it is busy.
             match inner.try_switch(main, ()) {
                 Err(SwitchError::Busy(())) => seen.add("busy"),
                 _ => seen.add("left"),
@@ -355,7 +355,7 @@ fn killed_amid(then: impl FnOnce(&Current<'static, ()>, [Greenlet<'static, ()>; 
         me.switch(&dying, Some(others.clone())).unwrap();
         assert_eq!(me.kill(&dying), Ok(()));
         assert!(dying.is_dead());
-        // Now they can go on.
+        // Now they can be resumed.
         for other in others {
             assert!(!other.is_dead());
             me.switch(&other, ()).unwrap();
@@ -503,7 +503,7 @@ fn s15_a_killed_greenlet_cannot_be_resurrected() {
         drop(g);
         let left = left.take().unwrap();
         assert!(left.is_dead());
-        // What is sent to it reaches its parent, which is the sender.
+        // A message to it goes to its parent, the sender.
         me.switch(&left, ()).unwrap();
     });
 }

@@ -15,7 +15,7 @@ use crate::{
     support::{child::child, log::Log},
 };
 
-/// The head of an exception object, and room for what the unwinder keeps behind it.
+/// The head of an exception object, and room for the unwinder's fields.
 #[repr(C, align(16))]
 struct Exception {
     class: [u8; 8],
@@ -29,7 +29,7 @@ unsafe extern "C-unwind" {
     fn pthread_exit(value: *mut c_void) -> !;
 }
 
-/// Throws what neither Rust nor C++ has thrown.
+/// Throws an exception of neither Rust nor C++.
 fn throw_foreign() {
     let exception = Box::leak(Box::new(Exception {
         class: *b"TESTFRGN",
@@ -93,7 +93,7 @@ extern "C" int throw_and_catch(int (*call_back)(void *), void *context) {
 
 type ThrowAndCatch = extern "C" fn(extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
 
-/// Compiles the function above; `None`, with a word of why, where that cannot be done.
+/// Compiles the function above. Returns `None` and skips the test if that is impossible.
 fn throw_and_catch() -> Option<ThrowAndCatch> {
     if emulated() {
         skip("the C++ compiler here is not one for the emulated machine");

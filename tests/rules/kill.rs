@@ -350,7 +350,7 @@ fn s17_a_greenlet_that_is_being_killed_can_kill_its_killer() {
             }
         });
         slot.replace(Some(killer.clone()));
-        // Nobody waits in a kill for the victim any more: it ends as any greenlet does.
+        // No kill waits for the victim any more, so its result goes to its parent as usual.
         assert_eq!(me.switch(&killer, ()).unwrap(), 7);
         assert!(killer.is_dead() && victim.is_dead());
         slot.take();
@@ -443,7 +443,7 @@ fn s17_the_running_greenlet_without_a_handle_can_end_as_usual() {
         let log = log.clone();
         let outcome = run_without_handles(me, move |me| {
             let _dropped = log.at_drop("ends");
-            // A handle that comes and goes does not end it either.
+            // A handle that is made and dropped does not end it either.
             drop(me.handle());
             Ok(5)
         });

@@ -88,7 +88,7 @@ fn s5_dead_is_final() {
     });
 }
 
-/// A quarter of the address space, of which no more than three can be had.
+/// A quarter of the address space, which has room for three such stacks at most.
 const QUARTER: usize = 1 << (usize::BITS - 2);
 
 #[test]
@@ -111,7 +111,7 @@ fn s5_without_a_stack_the_message_comes_back_and_the_target_stays_new() {
     enter(|me: &Root<()>| {
         let main = me.handle();
         let mut started = Vec::new();
-        // On 32 bits some can be had.
+        // On 32 bits some can be mapped.
         for _ in 0..4 {
             let main = main.clone();
             let build = Builder::new().stack_size(QUARTER);
@@ -137,8 +137,7 @@ fn s5_without_a_stack_the_message_comes_back_and_the_target_stays_new() {
     });
 }
 
-/// 64-bit only: there a stack can be so large that the next one does not fit, and is there
-/// again when it is given back.
+/// 64-bit only: a stack can be so large that a second one fits only after the first is given back.
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn s5_a_start_that_failed_can_be_tried_again() {
@@ -178,7 +177,7 @@ fn s5_a_start_that_failed_can_be_tried_again() {
 #[test]
 #[cfg_attr(miri, ignore = "under Miri locals are not on the stack")]
 fn s5_a_dead_greenlet_has_given_its_stack_back() {
-    // The next one gets the same stack.
+    // The next greenlet gets the same stack.
     const NEAR: usize = 32 * 1024;
     fn address_of_a_local() -> usize {
         let local = 0_u8;
@@ -219,7 +218,7 @@ fn s5_the_size_of_a_stack_is_the_builders() {
     });
 }
 
-/// The hook is std's own, and says nothing of where the panic was.
+/// With std's own panic hook, without a backtrace.
 #[test]
 fn s5_the_smallest_stack_has_room_for_a_panic_and_its_hook() {
     let Some(ended) = child(|| {

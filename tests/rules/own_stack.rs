@@ -15,7 +15,7 @@ use crate::{
     support::{log::Log, panics, unscoped},
 };
 
-/// Calls something when it is asked for its top, and when it is dropped.
+/// A stack that calls functions in `top` and in its drop.
 struct Memory<A: Fn(), D: Fn()> {
     bytes: Box<[MaybeUninit<UnsafeCell<u8>>]>,
     asked: A,

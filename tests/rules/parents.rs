@@ -53,7 +53,7 @@ fn s3_a_child_holds_its_parent() {
     });
 }
 
-/// A greenlet that passes numbers on to its parent, a hundred higher.
+/// Makes a greenlet that sends each number, plus a hundred, to its parent.
 fn relay<'e>(me: &Current<'e, u32>) -> Greenlet<'e, u32> {
     Greenlet::new(me, |_, n| Ok(n + 100))
 }
@@ -309,7 +309,7 @@ fn s6_a_message_to_the_parent_goes_to_the_parent_of_that_moment() {
         child.set_parent(&new).unwrap();
         assert_eq!(me.switch(&child, 1).unwrap(), 102);
         assert!(new.is_dead());
-        // In the place of a dead one its parent receives.
+        // The parent receives in place of a dead greenlet.
         assert_eq!(me.switch(&child, 2).unwrap(), 3);
     });
 }

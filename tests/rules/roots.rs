@@ -254,7 +254,7 @@ fn s2_roots_nest_to_any_depth() {
     assert_eq!(deeper(20), 20);
 }
 
-/// A thread's own stack and another, of which the crate is told nothing.
+/// A thread's own stack, and another one that the crate does not know.
 struct Unknown {
     own: Context,
     other: Context,

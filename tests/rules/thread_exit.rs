@@ -19,7 +19,7 @@ use crate::{
     support::address_space,
 };
 
-/// Runs `body` in a thread and waits for its end, destructors of thread-locals included.
+/// Runs `body` in a thread, and waits until its thread-locals are destroyed, too.
 fn in_thread(body: impl FnOnce() + Send + 'static) {
     thread::spawn(body).join().expect("no panic");
 }
@@ -134,8 +134,8 @@ fn s21_a_thread_locals_destructor_may_make_and_run_greenlets() {
         let sum = Arc::clone(&sum);
         move || {
             LAST.set(Some(Runs(Arc::clone(&sum))));
-            // So that whatever the crate keeps in thread-locals is set up later, and so is
-            // destroyed earlier, than the one above.
+            // The crate's thread-locals are initialized after the one above, so they are destroyed before
+            // it.
             drop(Runs(sum));
         }
     });
@@ -167,7 +167,7 @@ fn s21_an_unreachable_greenlet_never_runs_again_and_keeps_its_stack() {
     });
     assert_eq!(census.alive(), 1);
     let local = std::ptr::with_exposed_provenance::<u8>(where_it_lies.load(SeqCst));
-    // Its locals are still there, for whoever may have a pointer to them.
+    // Its locals still exist, because something may point to them.
     // SAFETY: that is what the rule says, and if it is broken this faults.
     assert_eq!(unsafe { local.add(63).read_volatile() }, 0x5a);
     mem::forget(census);
@@ -231,10 +231,10 @@ fn s21_the_process_can_exit_from_within_a_greenlet() {
 #[cfg(target_os = "linux")]
 #[test]
 fn s21_the_stacks_of_a_thread_go_with_it() {
-    // One that is over before the end of the thread, and one that is killed by it.
+    // One that has finished before the end of the thread, and one that the end kills.
     let ended = child(|| {
         assert_threads_leave_nothing(|| {
-            // Set up before what the crate keeps in thread-locals, and so destroyed later.
+            // Initialized before the crate's thread-locals, so destroyed after them.
             KEPT.with_borrow_mut(Vec::clear);
             unscoped().enter(|me: &Current<()>| {
                 let main = me.handle();
@@ -259,7 +259,7 @@ fn s21_a_thread_that_ends_keeps_no_stacks_whatever_it_then_asks_for() {
 
     let ended = child(|| {
         assert_threads_leave_nothing(|| {
-            // Set up first, destroyed last.
+            // Initialized first, so destroyed last.
             ASKS.set(Some(Box::new(on_drop(|| {
                 greenlet::set_idle_stacks(100);
                 enter(|me: &Root<()>| run_one(me));
@@ -282,7 +282,7 @@ fn run_one(me: &Current<()>) {
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn assert_threads_leave_nothing(body: impl Fn() + Copy + Send + 'static) {
-    /// More than what threads leave behind, less than the stacks of so many.
+    /// More than threads leave behind, and less than the stacks of all.
     const SLACK: usize = THREADS << 20;
     const THREADS: usize = 50;
 

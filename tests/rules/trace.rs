@@ -40,7 +40,7 @@ fn tracer(log: &Log<String>) -> Tracer {
     })
 }
 
-/// Traces `run`; removed at its end.
+/// Traces `run`, and removes the tracer afterwards.
 fn traced(run: impl FnOnce()) -> Vec<String> {
     let log = Log::new();
     assert!(trace::set(Some(tracer(&log))).is_none());
@@ -449,7 +449,7 @@ fn s22_a_tracer_may_drop_the_last_handle_of_the_greenlet_that_just_died() {
     let Some(ended) = child(|| {
         unscoped().enter(|me: &Current<()>| {
             let dies = Greenlet::new(me, |_, ()| Ok(()));
-            // Owns the only handle of the one that dies.
+            // Owns the only handle of the greenlet that dies.
             let holder = Greenlet::new(me, move |me, ()| {
                 me.switch(&dies, ()).map(|()| unreachable!("it is killed"))
             });

@@ -133,7 +133,7 @@ fn s19_a_greenlet_killed_while_unwinding_may_panic() {
 
 #[test]
 fn s19_each_greenlets_caught_panic_is_its_own() {
-    // Caught and over: then switching is allowed again, also out of a handler that ended.
+    // After the panic was caught, switching is allowed again.
     enter(|me: &Root<()>| {
         let main = me.handle();
         let g = Greenlet::new(me, move |me, ()| {

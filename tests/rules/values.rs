@@ -181,7 +181,7 @@ fn s7_dead_parents_are_skipped_for_the_first_live_ancestor() {
     with_each_cargo!(check);
 }
 
-/// A child whose parent is dead and took what the child returns, which `me` does not.
+/// Makes a child whose parent is dead. `me` has another inbox type than that parent.
 fn orphan<'e, T: Payload>(me: &Current<'e, ()>, census: &Census) -> Greenlet<'e, T> {
     let slot = Rc::new(RefCell::new(None));
     let parent = Greenlet::new(me, {
@@ -283,7 +283,7 @@ fn s7_a_parent_without_a_stack_stays_new_and_the_value_goes_on_in_an_error() {
     fn check<T: Payload>() {
         let census = Census::new();
         enter(|me: &Root<T>| {
-            // On 32 bits some can be had.
+            // On 32 bits some can be mapped.
             let mut started = Vec::new();
             for _ in 0..4 {
                 let main = me.handle();
@@ -387,7 +387,7 @@ fn s9_where_no_ancestor_takes_it_the_message_comes_back() {
                 Err(SwitchError::Dead(message)) => assert_eq!(message.value(), 6),
                 _ => panic!("somebody received it"),
             }
-            // `switch` drops it and says the same.
+            // `switch` returns the same refusal and drops the message.
             let refused = refusal(me.switch(&dead, T::new(&census, 6)));
             assert_eq!(refused, SwitchError::Dead(()));
         });
@@ -431,7 +431,7 @@ fn s10_a_value_is_taken_before_its_sender_is_killed() {
                 let (census, log) = (Rc::clone(&census), log.clone());
                 move |me| {
                     let _dropped = on_drop(|| {
-                        // Writes over what lay below on this stack.
+                        // Overwrites the lower part of this stack.
                         let stack = [0xaa_u8; 4096];
                         std::hint::black_box(&stack);
                         log.add("the sender is killed");
