@@ -1,6 +1,6 @@
-"""What the ABIs give to the caller, from the ABI documents; not from the cores.
+"""The registers of each ABI, transcribed from the ABI documents and not from the cores.
 
-Titles of sections, as their numbers change between releases:
+Sections, by title, because numbers change between releases:
     x86_64   System V Application Binary Interface, AMD64 Architecture Processor Supplement:
              3.2.1 "Registers", table "Register Usage"; 3.2.2 "The Stack Frame"
     aarch64  Procedure Call Standard for the Arm 64-bit Architecture (AAPCS64): 6.1.1
@@ -12,12 +12,11 @@ Titles of sections, as their numbers change between releases:
              6.1.2.1 "VFP register usage conventions", 6.2.1.2 "Stack constraints at a public
              interface"
 
-Register names are those of SLEIGH, which are those of the documents but for upper case. A
-register that is neither the caller's nor may be changed is the thread's: a callee that is no
-system routine leaves it alone (fs, TPIDR, tp, gp, x18; FPCR, FPSCR, fcsr: their rounding modes;
-the direction flag)."""
+Register names are those of SLEIGH, which are those of the documents in upper case. A register that is
+neither callee-saved nor caller-saved belongs to the thread: callees do not change it (fs, TPIDR, tp,
+gp, x18; the rounding modes of FPCR, FPSCR and fcsr; the direction flag)."""
 
-# SLEIGH's of both ARM architectures: the flags, and what it keeps on the way to them.
+# SLEIGH's flags of both ARM architectures, and its intermediate values for them.
 ARM_FLAGS = "NG ZR CY OV tmpNG tmpZR tmpCY tmpOV shift_carry".split()
 
 
@@ -26,15 +25,14 @@ def names(prefix, first, last):
 
 
 class Abi:
-    """
-    word        bytes of an address
-    sp fp pc    names of these registers; fp is the one of frame records
-    align       of sp at a call
-    kept        the caller's registers: a callee gives them back
-    changed     what a callee may change
+    """word        size of an address, bytes
+    sp fp pc    names of these registers; fp is that of frame records
+    align       alignment of sp at a call
+    kept        callee-saved registers
+    changed     caller-saved registers
     arguments   the first four integer arguments
-    link        where a call puts the return address; None: on the stack
-    dwarf       DWARF's register numbers ("ra": the column of the return address)
+    link        the register in which a call puts the return address; None: on the stack
+    dwarf       DWARF's register numbers ("ra": the return address register of the tables)
     """
 
     def __init__(self, **fields):
@@ -105,7 +103,7 @@ def aarch64():
 
 
 def riscv(word, floats):
-    """floats: bytes of a floating-point register that belong to the caller (lp64d 8, lp64f 4)."""
+    """floats: the callee-saved bytes of a floating-point register (lp64d 8, lp64f 4)."""
     integers = [
         "zero",
         "ra",
@@ -165,7 +163,7 @@ def arm(vfp):
         pc="pc",
         align=8,
         link="lr",
-        # 6.1.1: r9 is the platform's or a further variable register; kept either way.
+        # 6.1.1: r9 is the platform's or a further variable register; preserved in both cases.
         kept=[*names("r", 4, 11), "sp", *(names("d", 8, 15) if vfp else [])],
         kept_bits={},
         changed=[

@@ -1,9 +1,10 @@
-"""Unwind tables: DWARF call frame information (DWARF 5, section 6.4; for .eh_frame the Linux
-Standard Base, chapter 10.6) and, on 32-bit ARM, the tables of the EHABI ("Exception Handling ABI
-for the Arm Architecture", sections 6 and 10.3).
+"""Unwind tables: DWARF call frame information (DWARF 5, section 6.4; for .eh_frame the Linux Standard
+Base, chapter 10.6) and, on 32-bit ARM, the tables of the EHABI ("Exception Handling ABI for the
+Arm Architecture", sections 6 and 10.3).
 
-Read from their bytes and evaluated on a symbolic machine. Both give a dict: register number to
-value, "cfa" to the frame's address; a register that is not in it is undefined.
+Parses the bytes of the tables and evaluates them on a symbolic machine. Both kinds give a dict
+from register number to value, and from "cfa" to the frame's address. A register that is not in it
+is undefined.
 """
 
 from machine import Unknown, word
@@ -40,7 +41,7 @@ class Reader:
 
 
 class Tables:
-    """The rows of .eh_frame, or else of .debug_frame."""
+    """The rows of .eh_frame or, if there is none, of .debug_frame."""
 
     def __init__(self, image, size):
         self.size, self.entries = size, []  # (first pc, last pc + 1, cie, program)
@@ -155,7 +156,7 @@ class Tables:
                 register = reader.leb()
                 rules["cfa"] = ("register+", register, reader.leb())
             elif code == 0x0D:
-                # The CIE that binutils write for riscv begins with this, and has no offset then.
+                # The CIE of binutils for riscv begins with this, without an offset.
                 old = rules.get("cfa", ("register+", None, None))
                 rules["cfa"] = ("register+", reader.leb(), old[2])
             elif code == 0x0E:
@@ -202,7 +203,7 @@ class Tables:
 
 
 def evaluate(expression, state, registers, stack, size):
-    """A DWARF expression (DWARF 5, section 2.5)."""
+    """Returns the value of a DWARF expression (DWARF 5, section 2.5)."""
     reader = Reader(expression)
     while reader.at < len(expression):
         code = reader.number(1)

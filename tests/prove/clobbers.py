@@ -1,13 +1,14 @@
-"""The clobbers of the `asm!` blocks: what the compiler keeps in registers over a switch is saved.
+"""The clobbers of the `asm!` blocks: the core preserves every register in which the compiler keeps a
+value over a switch.
 
-The core gives back what a variant's `kept` says, which is proved. All other registers that the
-compiler may keep a value in must be declared clobbered by the `asm!`. Which these are, for a
-target and a processor, LLVM says itself: its dump of the functions of pressure/src/lib.rs after
-register allocation shows what lives in which register over the block."""
+The core preserves the registers `kept` of its variant, which is proved. Every other register that
+the compiler may use for a value must be declared clobbered by the `asm!`. LLVM tells which
+registers these are for a target and a processor: its dump of the functions of pressure/src/lib.rs
+after register allocation shows the registers that are live over the block."""
 
 import re
 
-# Registers that hold no value, or that are not the compiler's to keep one in.
+# Registers without a value, or in which the compiler keeps none.
 SPECIAL = {
     "x86_64": {"rsp", "rip"},
     "aarch64": {"sp", "xzr"},
@@ -17,7 +18,7 @@ SPECIAL = {
 
 
 def unit(register, architecture):
-    """LLVM's name of a register as (what it is a part of, bits)."""
+    """Returns the register of which LLVM's name is a part, and the number of bits."""
     if architecture == "x86_64":
         found = re.fullmatch(r"([xyz])mm(\d+)", register)
         if found:
@@ -49,7 +50,8 @@ def units(register, architecture):
 
 
 def around(text, architecture):
-    """For each function with an `asm!` block: what is live over the block, and what it clobbers."""
+    """Returns, for each function with an `asm!` block, the registers that are live over it and its
+    clobbers."""
     functions = {}
     for body in re.split(r"# Machine code for function ", text)[1:]:
         name = body.split(":", 1)[0]
@@ -81,7 +83,7 @@ def around(text, architecture):
 
 
 def saved(variant):
-    """What the core gives back, as in `unit`."""
+    """Returns the registers that the core preserves, as `unit` does."""
     abi = variant.abi
     found = {}
     for register in variant.core.kept:
@@ -96,7 +98,7 @@ def saved(variant):
 
 
 def check(text, variant):
-    """text: LLVM's. Returns whether all is saved or clobbered, and what to print."""
+    """text: LLVM's dump. Returns whether all live registers are preserved, and what to print."""
     architecture = variant.abi.name
     functions = around(text, architecture)
     kept = {it: functions[it][0] for it in functions if it.startswith("keep_")}

@@ -1,6 +1,6 @@
-"""What rustc makes of the `asm!` blocks, for the targets of the guide and their processors:
-pressure/ is compiled, what the compiler keeps in registers over a switch is looked at
-(clobbers.py), and the core in the linked object code is proved (program.py)."""
+"""The core as rustc compiles it, for the targets of the guide and their processors: compiles
+pressure/, checks the registers that the compiler keeps over a switch (clobbers.py), and proves the
+core in the object code (program.py)."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from variants import VARIANTS
 
 PRESSURE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pressure")
 
-# Target, processor or features, the variant whose promises hold, and compilers for build.rs. The
-# processors are those with the most registers that the target allows, above all those with registers
-# that its ABI does not know.
+# Target, processor or features, the variant whose properties must hold, and compilers for build.rs.
+# The processors are those with the most registers for the target, also with registers that its
+# ABI does not mention.
 ROWS = [
     ("x86_64-unknown-linux-gnu", "-Ctarget-cpu=x86-64", "x86_64", {}),
     ("x86_64-unknown-linux-gnu", "-Ctarget-cpu=sapphirerapids", "x86_64-fp-control", {}),
@@ -78,8 +78,8 @@ ROWS = [
 
 
 def build(target, flags, compilers, fp_control):
-    """Returns LLVM's text of the functions, and the archives that were made; these are none if the
-    crate cannot be built, and the text says why."""
+    """Returns LLVM's dump of the functions, and the archives. There are no archives if the crate
+    cannot be built; the dump is then the reason."""
     environment = {**os.environ, "RUSTFLAGS": flags}
     for key, value in compilers.items():
         environment[f"{key}_{target.replace('-', '_')}"] = value
@@ -99,7 +99,7 @@ def build(target, flags, compilers, fp_control):
         "--",
         "-Cllvm-args=-print-after=virtregrewriter",
         "-Ccodegen-units=1",
-        # Another one each time, so that it is compiled each time: the dump is not kept.
+        # A different one each time forces a compilation, because the dump is not kept.
         f"-Cmetadata={os.getpid()}-{time.time_ns()}",
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -111,7 +111,7 @@ def build(target, flags, compilers, fp_control):
 
 
 def check(row):
-    """One row of the table: whether it is proved, and what to print."""
+    """Checks a row of the table. Returns whether it is proved, and what to print."""
     target, flags, name, compilers = row
     variant = next(it for it in VARIANTS if it.name == name)
     head = f"asm! for {target}, {flags.split('=')[-1]}"

@@ -1,13 +1,13 @@
-"""What asm/README.md, "Contract", promises, as properties of machine code.
+"""The contract of asm/README.md, "Contract", as properties of machine code.
 
-The actors, of whose registers and memory nothing is known at first:
-    A   leaves, and is resumed later
-    C   runs then, wherever it came from, and resumes A
+The actors, whose registers and memory are unknown at first:
+    A   switches away, and is resumed later
+    C   runs at that time, and resumes A
     P   is a new greenlet, as `Registers::prepare` makes it; Q is its parent, suspended
     E   is P in `entry`, when `start` has returned
-Between two steps others run: they change every register and all memory but what a suspended actor
-owns (core.py). After every instruction a signal handler may run, which overwrites all below the
-stack pointer.
+Between two steps other code runs. It changes every register, and all memory except what a suspended
+actor owns (core.py). After every instruction a signal handler may run, which overwrites everything
+below the stack pointer.
 """
 
 import z3
@@ -32,8 +32,8 @@ class Prover(Questions):
         self.unwinding = Unwinding(self)
 
     def look_at(self, start, end):
-        """Looks at this text of the switch from now on."""
-        # Behind the text, where a resumed one goes on; BTI wants a landing pad there.
+        """Selects the text of the switch that is proved next."""
+        # Behind the text, where a resumed context continues; BTI requires a landing pad there.
         self.back = end - 4 if self.core.marks == "bti" else end
         self.text_in_line = range(start, self.back)
         self.resume_address = self.address(self.back | self.processor.thumb)
@@ -43,14 +43,14 @@ class Prover(Questions):
         return word(value, self.abi.word)
 
     def routine(self, name):
-        """The addresses of a routine, none if it is not there."""
+        """Returns the addresses of a routine, or an empty range if there is none."""
         if not self.image.has(name):
             return range(0)
         start = self.image.code(name)
         return range(start, start + self.image.size(name))
 
     def first(self, name, register):
-        """The value that a register of an actor has at first."""
+        """Returns the initial value of an actor's register."""
         if (name, register) not in self.firsts:
             self.firsts[name, register] = State(self.processor, name).get(register)
         return self.firsts[name, register]
@@ -63,7 +63,7 @@ class Prover(Questions):
             self.prove_text(whole=text == self.texts[0])
 
     def prove_text(self, whole):
-        """whole: `entry` as well as the switch."""
+        """Proves the current text of the switch; with `whole`, also `entry`."""
         self.unwinding.before_entry_pc()
         ways, parent = self.leaves("A"), self.leaves("Q")[0]
         for a in ways:
@@ -75,9 +75,9 @@ class Prover(Questions):
         self.all_is_covered()
 
     def leaves(self, name):
-        """`name` switches away. Its registers are in its context, nothing else is written to, the
-        message arrives, and the unwind tables are true. Returns the states in which others have
-        run then, one for each that differs."""
+        """`name` switches away: its registers are stored in its context, nothing else is written, the
+        message arrives, and the unwind tables are right. Returns the states after other code has
+        run, without duplicates."""
         found = []
         for end in self.switch(name):
             self.memory_is_its_own(end, name, resumed=self.first(name, self.core.to))
@@ -91,7 +91,7 @@ class Prover(Questions):
         return found
 
     def is_resumed(self, a):
-        """C resumes A: A has all again that belongs to it, and the message."""
+        """C resumes A: A has its registers and memory again, and the message."""
         context = self.memory.context("A")
         for end in self.switch("C", a, to=context):
             self.memory_is_its_own(end, "C", resumed=context)
@@ -101,8 +101,8 @@ class Prover(Questions):
             self.unwinding.in_resume(end)
 
     def starts_and_finishes(self, a, parent):
-        """C switches to P, which is new: `start` is called with its arguments. It returns, and says
-        that A is resumed."""
+        """C switches to the new P: `start` is called with its arguments. It returns with a departure
+        that resumes A."""
         before = a.copy()
         before.memory.content.update(parent.memory.content)
         before.regions.update(parent.regions)
@@ -124,7 +124,7 @@ class Prover(Questions):
                 self.unwinding.in_resume(end)
 
     def switches_to_itself(self):
-        """HOP to the running context comes back at once, with the message."""
+        """HOP to the running context returns at once, with the message."""
         context = self.memory.context("C")
         for end in self.switch("C", to=context):
             self.memory_is_its_own(end, "C", resumed=context)
@@ -135,8 +135,8 @@ class Prover(Questions):
     # ---- steps
 
     def switch(self, name, before=None, to=None, prepare=False):
-        """`name` runs through the text, in the memory of `before`. Returns the states in which it
-        has switched; there is one at least."""
+        """Runs `name` through the text, in the memory of `before`. Returns the states in which it has
+        switched, at least one."""
         state = before.copy() if before else State(self.processor, name)
         self.begin(state, name)
         state.pc = self.text_in_line[0]
@@ -151,7 +151,7 @@ class Prover(Questions):
         return ends
 
     def begin(self, state, name):
-        """`name` is at some point of its code: nothing is known of its registers."""
+        """Returns a state of `name` in which its registers are unknown."""
         state.name = name
         state.registers = Bytes()
         state.path, state.log, state.trail, state.jumps = [], [], [], []
@@ -167,7 +167,7 @@ class Prover(Questions):
 
     def descriptor_is_called(self, state):
         """In a shared object, x86_64 calls the function of a TLS descriptor ("Thread-Local Storage
-        Descriptors for IA32 and AMD64/EM64T", "Descriptor Calls"): it changes rax and flags, and
+        Descriptors for IA32 and AMD64/EM64T", "Descriptor Calls"). It changes rax and flags, and
         returns."""
         if self.core.shared and state.jumps[-1][1] == "CALLIND":
             if state.left_from in self.text_in_line:
@@ -179,13 +179,13 @@ class Prover(Questions):
                     state.set(
                         register, z3.BitVec(f"{state.name}.{register} of the descriptor", bits)
                     )
-                state.logged = len(state.log)  # what the call has stored is no longer needed
+                state.logged = len(state.log)  # the stores of the call do not matter any more
                 self.processor.settle(state)
                 state.jumps[-1] = (state.left_from, "DESCRIPTOR")
                 state.target = None
 
     def prepare(self, state):
-        """P is as `Registers::prepare` of src/arch/mod.rs makes it, with Q as its parent."""
+        """Makes P as `Registers::prepare` of src/arch/mod.rs does, with Q as its parent."""
         symbol, core, sp = self.memory.symbol, self.core, self.abi.sp
         context, start = symbol("P.context"), symbol("P.top") - self.abi.align
         values = {
@@ -193,7 +193,7 @@ class Prover(Questions):
             "resume": self.address(self.image.symbol("entry_pc")),
             sp: start,
             core.argument: symbol("P.argument"),
-            # As new ones have them, whatever that is.
+            # Any values, as in a new context.
             **{it: self.first("P", it) for it in self.abi.kept_bits},
         }
         for region in (symbol("P.top"), context):
@@ -205,8 +205,8 @@ class Prover(Questions):
         state.set(core.to, context)
 
     def prepare_is_true(self, pc):
-        """The function at `pc` is `Context::prepare` as compiled. It does what `prepare` takes for
-        granted."""
+        """The function at `pc` is `Context::prepare` as compiled. It makes the state that `prepare`
+        here assumes."""
         core, size, state = self.core, self.abi.word, State(self.processor, "C")
         context, top, start, argument = (self.first("C", it) for it in self.abi.arguments)
         state.pc = pc
@@ -225,8 +225,8 @@ class Prover(Questions):
         self.equal("start at the stack pointer", pc, end.load(stack, size), start, end.path)
 
     def start_is_called(self, end):
-        """`end` is at the call of `start`, with its arguments and a departure to be filled in.
-        Returns the state in which it has returned; `departure` says where that is."""
+        """`end` is at the call of `start`, with its arguments and a departure to fill in. Returns the
+        state after the call; `departure` is the address of the departure."""
         abi, core, pc, path = self.abi, self.core, end.left_from, end.path
         size, symbol, top = abi.word, self.memory.symbol, self.memory.symbol("P.top")
         self.require(end.jumps[-1][1] == "CALLIND", "it does not call start", pc)
@@ -252,7 +252,7 @@ class Prover(Questions):
         inside = region is not None and region.eq(top) and depth <= at and at + 3 * size <= 0
         self.require(inside, "the departure is not in the frame of entry", pc)
 
-        # `start` runs: it gives back what the ABI says, and has filled in the departure.
+        # `start` runs: it preserves callee-saved registers, and has filled in the departure.
         state = end.copy()
         kept = {it: end.get(it) for it in abi.kept}
         state.keep_only(
@@ -280,8 +280,8 @@ class Prover(Questions):
     # ---- what holds when control leaves
 
     def is_refused(self, end, name):
-        """HOP does nothing and says so if `name` is not the running context or the other one is not
-        active; and only then. Otherwise the running context is the other one."""
+        """HOP does nothing and returns the refusal if, and only if, `name` is not the running context
+        or the other context is not active. Otherwise the other context becomes the running one."""
         hop, pc, path = self.core.hop, end.left_from, end.path
         if hop is None:
             return False
@@ -317,7 +317,7 @@ class Prover(Questions):
         return True
 
     def context_is_filled(self, end, name):
-        """Each register is where asm/README.md says."""
+        """Each register is at the offset that asm/README.md gives."""
         for register, offset in self.core.offsets.items():
             resumes = register == "resume"
             value = self.resume_address if resumes else self.first(name, register)
@@ -334,7 +334,8 @@ class Prover(Questions):
         self.equal("the message's kind", pc, end.get(self.core.kind), sent_kind, path)
 
     def has_its_own_again(self, end, name):
-        """All that belongs to `name` is as it was when it left, and it goes on there."""
+        """The registers and memory of `name` are as they were when it switched away, and it continues
+        there."""
         pc, path = end.left_from, end.path
         for register in self.core.kept:
             value = self.first(name, register)
@@ -345,8 +346,8 @@ class Prover(Questions):
         self.leads_to(end, self.resume_address)
 
     def leaves_the_threads_alone(self, end, name):
-        """What is neither the caller's nor a callee's to change is the thread's, and as `name` had
-        it."""
+        """Registers that are neither callee-saved nor caller-saved belong to the thread. They are as
+        `name` had them."""
         may = set()
         for register in [*self.abi.kept, *self.abi.kept_bits, *self.abi.changed, self.abi.pc]:
             where = self.processor.names.get(register)
@@ -359,7 +360,7 @@ class Prover(Questions):
                 self.equal(what, end.left_from, end.get(register), value, end.path)
 
     def leads_to(self, end, address):
-        """The jump leads to `address`; on arm bit 0 chooses the instruction set."""
+        """The jump goes to `address`. On arm, bit 0 selects the instruction set."""
         pc, path, target = end.left_from, end.path, end.target
         if self.abi.name == "arm":
             self.equal("the target", pc, target, address & ~1, path)
@@ -372,8 +373,8 @@ class Prover(Questions):
             self.equal("the target", pc, target, address, path)
 
     def memory_is_its_own(self, end, *actors, resumed):
-        """It stores only what is its own, and loads only that and the context `resumed`; nothing
-        below the stack pointer."""
+        """The text stores only to memory of `name`, loads only from that and from the context
+        `resumed`, and uses nothing below the stack pointer."""
         for access in end.log:
             pc, kind, symbol, offset, size = access
             if pc in self.text_in_line and self.is_the_threads(end, *access):
@@ -391,7 +392,8 @@ class Prover(Questions):
             self.require(False, f"it reaches {-offset} bytes below the stack pointer", pc)
 
     def is_the_threads(self, end, pc, kind, symbol, offset, size):
-        """The thread's words, the byte that HOP looks at, or the call of a descriptor."""
+        """Accesses of the thread's words, of the state byte of HOP, and by the call of a
+        descriptor."""
         if self.is_descriptor(end, pc, kind, symbol, offset, size):
             return True
         if symbol is None:
@@ -402,7 +404,7 @@ class Prover(Questions):
         )
 
     def is_descriptor(self, end, pc, kind, symbol, offset, size):
-        """Its address is loaded, and the call puts its return address on the stack."""
+        """A descriptor's address is loaded, and the call stores its return address on the stack."""
         if not self.core.shared or size != self.abi.word:
             return False
         if kind == "load":
@@ -412,8 +414,8 @@ class Prover(Questions):
         return called and symbol is not None and symbol.eq(sp) and offset == depth - size
 
     def jumps_are_allowed(self, end):
-        """No return, and no call but that of `start`, so the processor's return predictor does not
-        notice; and where the processor checks jumps, it finds what it looks for."""
+        """There is no return, and no call except that of `start`, so returns are predicted as usual.
+        Where the processor checks the targets of jumps, they have its marks."""
         for pc, kind in end.jumps:
             text = self.processor.text(pc)
             allowed = kind in ("BRANCH", "CBRANCH", "BRANCHIND", "DESCRIPTOR")
@@ -421,10 +423,10 @@ class Prover(Questions):
                 allowed = pc == end.left_from and pc in self.routine("entry")
             self.require(allowed, f"it is a {kind}: {text}", pc)
             if kind == "BRANCHIND" and self.abi.name == "arm":
-                # Arm ARM, "Interworking": before ARMv7 others do not choose the instruction set.
+                # Arm ARM, "Interworking": before ARMv7 other jumps do not select the instruction set.
                 self.require(text.startswith("bx "), "it is not bx", pc)
             if kind == "BRANCHIND" and self.abi.name == "riscv":
-                # RISC-V ISA, "Zicfilp": t2 is the register whose target needs no landing pad.
+                # RISC-V ISA, "Zicfilp": a jump through t2 needs no landing pad.
                 self.require(text.split()[-1].endswith("t2"), f"it is not through t2: {text}", pc)
             if kind == "BRANCHIND" and self.core.marks == "ibt":
                 # Intel SDM, "Control-flow Enforcement Technology": 3e is notrack.
@@ -436,17 +438,17 @@ class Prover(Questions):
                 self.require(pad, "it is no landing pad", pc)
 
     def bits_kept(self, register):
-        """How much of a register of the ABI belongs to the caller."""
+        """Returns how many bits of a register are callee-saved."""
         if register.startswith("fs") and self.abi.name == "riscv":
             return 8 * self.abi.floats
         return 8 * self.processor.register(register).size
 
     def all_is_covered(self):
-        """A proof that has not seen an instruction says nothing of it."""
+        """Every instruction was reached: an instruction that no path reaches is not proved."""
         for routine in (self.text_in_line, self.routine("resume"), self.routine("entry")):
             pc = routine.start
             while pc in routine:
-                # The nop of `entry` is for unwinders only; behind the jump of arm are some that align.
+                # The nop of `entry` is for unwinders only; those behind the jump of arm align.
                 seldom = pc == self.image.code("entry") or (
                     routine == self.text_in_line
                     and self.abi.name == "arm"

@@ -1,4 +1,4 @@
-"""What a core promises to keep, and which memory it may use for that: asm/README.md, "Contract" and
+"""What a core must preserve, and which memory it may use for that: asm/README.md, "Contract" and
 "Registers"."""
 
 import dataclasses
@@ -10,8 +10,8 @@ from guide import CONTROL_WORDS
 
 @dataclasses.dataclass
 class Hop:
-    """HOP switches only if a byte at `state` behind the context to resume is `active`; otherwise it
-    answers `refused` as the kind."""
+    """HOP switches only if the byte at `state`, behind the context to resume, is `active`; otherwise
+    it returns the kind `refused`."""
 
     state: int
     active: int
@@ -50,14 +50,14 @@ class Core:
         """The registers that SWITCH gives back; all others are left to the compiler."""
         return [it for it in self.offsets if it not in ("resume", *CONTROL_WORDS.values())]
 
-    # What `entry` uses of the new stack, below the word that holds `start`: a departure of three
-    # words, two control words, a return address.
+    # The part of the new stack that `entry` uses, below the word that holds `start`: a departure
+    # of three words, two control words, a return address.
     entry_frame = 48
 
 
 class Memory:
-    """Which memory belongs to an actor of contract.py. `first(name, register)` is the value that a
-    register of an actor has at first; each such value that is an address is a region."""
+    """The memory that each actor of contract.py owns. `first(name, register)` is the initial value of
+    an actor's register; each such value that is an address is a region."""
 
     def __init__(self, abi, core, image, first):
         self.abi, self.core, self.image, self.first = abi, core, image, first
@@ -72,29 +72,30 @@ class Memory:
         return symbol.eq(region) and start <= offset and offset + size <= end
 
     def owns(self, name, symbol, offset):
-        """Returns `true` if nobody else changes that byte while `name` is suspended: it is one of
-        its registers in its context, or on its stack."""
+        """Returns `true` if nothing else changes that byte while `name` is suspended: it is a
+        register in its context, or on its stack."""
         if self.is_in(self.context(name), 0, self.core.size, symbol, offset):
             return True
         return symbol.eq(self.first(name, self.abi.sp)) and offset >= 0
 
     def is_own(self, name, symbol, offset, size):
-        """`name` switches: its registers go to its context. P, which is new, has the frame of
-        `entry`."""
+        """Returns `true` if `name` may store there in a switch: its registers in its context. The new
+        P has the frame of `entry`."""
         if name == "P":
             top, end = self.symbol("P.top"), -self.abi.align
             return self.is_in(top, end - self.core.entry_frame, end, symbol, offset, size)
         return self.is_in(self.context(name), 0, self.core.size, symbol, offset, size)
 
     def may_load(self, resumed, symbol, offset, size):
-        """The registers of the context that is resumed, and of a new one the word with `start`."""
+        """Returns `true` for the registers of the resumed context and, if it is new, the word with
+        `start`."""
         return self.is_in(resumed, 0, self.core.size, symbol, offset, size) or self.is_in(
             self.symbol("P.top"), -self.abi.align, 0, symbol, offset, size
         )
 
     def is_thread_word(self, symbol, offset, size):
-        """x86_64: the running context, which HOP reads and writes, or behind it the hint which
-        context is resumed. They lie at an offset from fs, or from where the descriptor says."""
+        """x86_64: the word of the running context, which HOP reads and writes, and the hint behind
+        it. They lie at an offset from fs, or at the offset that the descriptor returns."""
         if not self.core.words or size != self.abi.word:
             return False
         parts = {str(it).split(".", 1)[-1] for it in symbol.children() or [symbol]}
@@ -105,6 +106,6 @@ class Memory:
         return parts == expected and offset - base in ((0, 8) if self.core.hop else (8,))
 
     def is_state(self, to, symbol, offset, size):
-        """The byte that HOP looks at."""
+        """The byte that HOP compares with `active`."""
         hop = self.core.hop
         return hop is not None and symbol.eq(to) and (offset, size) == (hop.state, 1)

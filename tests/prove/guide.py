@@ -1,5 +1,5 @@
-"""What asm/README.md, "Registers", says of a context. Rust writes to new contexts by it: its
-constants are compared with the same tables by tests/audit.rs."""
+"""The offsets in asm/README.md, "Registers". tests/audit.rs compares the constants by which Rust
+fills new contexts with the same tables."""
 
 import os
 import re
@@ -9,8 +9,7 @@ CONTROL_WORDS = {"mxcsr": "MXCSR", "x87cw": "FPUControlWord"}
 
 
 def context(architecture, control_words=False):
-    """Returns where each register lies, by SLEIGH's names and "resume", and how many bytes all
-    take."""
+    """Returns the offset of each register, by SLEIGH's name, and of "resume", and the size of all."""
     with open(GUIDE) as file:
         section = file.read().split(f"\n### {architecture}\n")[1].split("\n#")[0]
     offsets, end = {}, 0

@@ -1,4 +1,4 @@
-"""What a linked ELF file holds: bytes, symbols and unwind tables at their addresses."""
+"""The contents of a linked ELF file: bytes, symbols and unwind tables at their addresses."""
 
 import io
 
@@ -11,7 +11,7 @@ class Image:
         elf = ELFFile(io.BytesIO(content))
         self.elf = elf
         self.machine = elf["e_machine"]
-        self.segments = []  # address, bytes as loaded, may it be written to?
+        self.segments = []  # address, bytes as loaded, whether it is writable
         for segment in elf.iter_segments():
             if segment["p_type"] == "PT_LOAD":
                 data = segment.data().ljust(segment["p_memsz"], b"\0")
@@ -24,7 +24,7 @@ class Image:
         self.sizes = {it.name: it["st_size"] for it in table.iter_symbols() if it.name}
 
     def symbol(self, name):
-        """The address of the core's symbol; the prefix has the crate's version in it."""
+        """Returns the address of the core's symbol, with any version in its prefix."""
         found = [
             address
             for symbol, address in self.symbols.items()
@@ -35,7 +35,7 @@ class Image:
         return found[0]
 
     def code(self, name):
-        """The same of code: on arm bit 0 of a symbol says that it is Thumb code."""
+        """Returns the address of a routine. On arm, bit 0 of the symbol says that it is Thumb code."""
         return self.symbol(name) & (~1 if self.machine == "EM_ARM" else ~0)
 
     def has(self, name):
@@ -48,14 +48,14 @@ class Image:
         return self.sizes[symbols[0]]
 
     def thread_local(self, name):
-        """Where a thread-local symbol lies, from the thread pointer ("ELF Handling For Thread-Local
-        Storage", variant II)."""
+        """Returns the offset of a thread-local symbol from the thread pointer ("ELF Handling For
+        Thread-Local Storage", variant II)."""
         segment = next(it for it in self.elf.iter_segments() if it["p_type"] == "PT_TLS")
         size, align = segment["p_memsz"], segment["p_align"]
         return self.symbol(name) - (size + align - 1) // align * align
 
     def constant(self, address, size):
-        """Bytes that no code changes while the program runs, or None."""
+        """Returns bytes that do not change while the program runs, or None."""
         for start, data, writable in self.segments:
             if start <= address and address + size <= start + len(data) and not writable:
                 return bytes(data[address - start : address - start + size])

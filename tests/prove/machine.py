@@ -1,9 +1,9 @@
-"""Runs machine code on symbols: registers and memory hold z3 terms, and an instruction does what
-Ghidra's SLEIGH (pypcode) says that it does.
+"""Executes machine code symbolically: registers and memory hold z3 terms, and an instruction has the
+effect that Ghidra's SLEIGH (pypcode) gives.
 
-Memory is made of *regions*. An address is a symbol plus a number, and two symbols are two regions
-that do not overlap; that is an assumption of the proof. What has not been written is a fresh symbol
-when it is first read, so nothing is known of it.
+Memory consists of *regions*. An address is a symbol plus a number, and each symbol is a region
+that does not overlap the others; that is an assumption of the proof. A first read of memory that
+was not written returns a fresh symbol, so nothing is assumed about its contents.
 """
 
 import functools
@@ -13,11 +13,11 @@ import z3
 
 
 class Unknown(Exception):
-    """Code that the model does not cover. Never a proof."""
+    """Code that the model does not cover, so nothing is proved."""
 
 
 class Failure(Exception):
-    """A property that does not hold, or could not be shown."""
+    """A property that does not hold, or that could not be proved."""
 
 
 def word(value, size):
@@ -29,7 +29,7 @@ def flag(condition):
 
 
 def split(address):
-    """An address as (symbol, number); the symbol is None if there is none."""
+    """Returns an address as (symbol, number); the symbol is None if there is none."""
     address = z3.simplify(address)
     bits = address.size()
     signed = lambda value: value - (1 << bits) if value >> (bits - 1) else value
@@ -43,7 +43,7 @@ def split(address):
 
 
 class Bytes:
-    """Bytes by place. Each is (term, index): the byte of that index of that term."""
+    """Bytes by offset. Each is (term, index): byte number `index` of the term."""
 
     def __init__(self, content=None):
         self.content = dict(content or {})
@@ -82,15 +82,15 @@ class State:
         self.processor, self.name = processor, name
         self.registers, self.memory = Bytes(), Bytes()
         self.regions = {}  # id of a symbol: the symbol
-        self.path = []  # what the branches taken so far say
+        self.path = []  # the conditions of the branches taken so far
         self.log = []  # (pc, "load"|"store", symbol, offset, size)
-        self.unwritten = []  # (pc, symbol) of what is loaded and was not stored
-        self.below = []  # (pc, offset) of what is stored or loaded below the stack pointer
+        self.unwritten = []  # (pc, symbol) of loads of memory that was not written
+        self.below = []  # (pc, offset) of stores and loads below the stack pointer
         self.trail = []  # the states before each instruction
         self.jumps = []  # (pc, kind)
-        self.told = set()  # what has been checked here already: forks share their past
+        self.told = set()  # what has been checked already: states that forked share their past
         self.pc = None
-        self.interrupted = True  # a signal may come after each instruction
+        self.interrupted = True  # a signal may arrive after each instruction
         self.time = 0
         self.signals = {}  # region: (time, limit): what lay below the limit was forgotten then
 
@@ -153,7 +153,7 @@ class State:
         def fresh(place):
             if logged:
                 self.unwritten.append((self.pc, self.regions.get(region)))
-            # Memory that nobody has written holds one value until it is forgotten.
+            # Memory that was not written holds one value until it is forgotten.
             start = place - place % 8
             since = max(
                 (time for time, below in self.signals.get(region, ()) if place < below), default=0
@@ -198,7 +198,7 @@ def sleigh(language, thumb):
 
 
 class Processor:
-    """The instructions of one image."""
+    """Executes the instructions of one image."""
 
     def __init__(self, image, language, stack_pointer, thumb=False):
         self.image, self.thumb = image, thumb
@@ -209,7 +209,7 @@ class Processor:
         self.stops = ()  # addresses behind the code, as far as they are in the image
         self.instructions = {}
         self.answers = {}  # of `implied`
-        # The widest register that each byte of the register space is in.
+        # The widest register that contains each byte of the register space.
         self.widest = {}
         for name, where in sorted(self.names.items(), key=lambda it: (it[1].size, it[0])):
             for index in range(where.size):
@@ -350,7 +350,7 @@ class Processor:
             elif kind == "STORE":
                 state.store(value(inputs[1]), value(inputs[2]))
             elif kind == "CALLOTHER":
-                # What is not needed here: hints, and that the instruction set changes.
+                # Not needed here: hints, and changes of the instruction set.
                 name = inputs[0].getUserDefinedOpName()
                 if op.output is not None or name not in ("setISAMode", "Hint_BTI", "endbr64"):
                     raise Unknown(f"{state.pc:#x}: {name}")

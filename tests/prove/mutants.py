@@ -1,7 +1,8 @@
-"""Cores with one fault, which the prover must refuse: what it does not notice, it does not prove.
+"""Mutants: cores with one fault, which the prover must refuse. A fault that it does not notice shows
+a property that it does not prove.
 
-Made from the preprocessed source, so that each can be read. `equivalent.txt` lists those that
-are no fault, with the reason; any other that is proved is a failure."""
+They are made from the preprocessed source, so that each can be read. `equivalent.txt` lists those
+that are equivalent to the core, with the reason; any other that is proved is a failure."""
 
 import os
 import re
@@ -69,8 +70,8 @@ OTHERS = {  # pattern: replacements
         r"\bstr\b": ["strh"],
     },
 }
-# What no instruction may do: store below the stack pointer or where it is nobody's business, or change
-# a register of the thread.
+# Forbidden effects: a store below the stack pointer or to memory that the switch does not own, or a
+# change of a register of the thread.
 ANYWHERE = {
     "x86_64": [
         "mov [rsp - 8], rax",
@@ -97,14 +98,14 @@ ANYWHERE = {
     ],
     "arm": ["str r3, [sp, #-4]", "str r3, [sp, #400]", "push {r3}"],
 }
-# What spoils a message that passes by.
+# Instructions that destroy the message.
 MESSAGE = {
     "x86_64": ["xor edx, 1", "lea rcx, [rcx + 1]"],
     "aarch64": ["mov w2, w2", "mov w3, w3"],
     "riscv": ["slli a2, a2, 1", "addi a3, a3, 1"],
     "arm": ["adds r2, #1", "adds r3, #1"],
 }
-# What spoils a register of the caller, where it is before it is saved or after it came back.
+# Instructions that destroy a callee-saved register, before it is saved or after it was restored.
 AT_THE_ENDS = {
     "x86_64": ["inc rbx", "lea rbp, [rbp + 8]"],
     "aarch64": ["add x19, x19, #1", "mov w29, w29"],
@@ -121,7 +122,7 @@ class Mutant:
 
 
 def used(lines, in_line):
-    """The macros that are part of the text that is compiled in line, or of a routine."""
+    """Returns the macros that are part of the inlined text or of a routine."""
     bodies, outside, body = {}, [], None
     for line in map(str.strip, lines):
         begin = re.match(r"\.macro ([A-Z_0-9]+)$", line)
@@ -141,7 +142,7 @@ def used(lines, in_line):
 
 
 def mutants(text, abi, in_line):
-    """in_line: the macro that is compiled in line; one that is no part of it is not looked at."""
+    """in_line: the inlined macro. Macros that it does not use are not changed."""
     architecture, lines, routine = abi.name, text.splitlines(), None
     wanted = used(lines, in_line)
     for number, line in enumerate(lines):
@@ -194,14 +195,14 @@ def mutants(text, abi, in_line):
                     yield mutant(
                         table + "register", code[: found.start()] + other + code[found.end() :]
                     )
-        # In a table, only a number that is all of an operand: of a sum, the assembler drops bits.
+        # In a table, only a number that is a whole operand: of a sum, the assembler drops bits.
         numbers = (
             r"(?<=[ ,])(\d+|0x[0-9a-f]+)(?=,|$)" if table else r"(?<![\w.])#?(\d+|0x[0-9a-f]+)\b"
         )
         for found in re.finditer(numbers, code):
             value = int(found[1], 0)
             if code.startswith(".unwind_raw") and found.start() < 14:
-                continue  # how far sp has moved, which makes no difference here
+                continue  # the distance of sp, which makes no difference here
             for step in (abi.word, -abi.word) if not code.startswith(".unwind") else (1, 0x10):
                 if found[1] != code.split()[0] and (value + step >= 0 or not table):
                     new = found[0].replace(found[1], str(value + step))

@@ -1,5 +1,5 @@
-"""A second opinion on what instructions do: each one of a core is run by QEMU's translator
-(unicorn) on random states, and what it changes is compared with what the prover believes."""
+"""A second model of the instructions: QEMU's translator (unicorn) executes each instruction of a core
+on random states, and the result is compared with that of the prover's model."""
 
 import random
 
@@ -51,7 +51,7 @@ def emulator(abi, thumb):
 
 
 def compare(prover, states, seed=1):
-    """Returns how many instructions agreed, each in so many states; raises Unknown if one did not."""
+    """Returns how many instructions agreed, each on several states. Raises Unknown if one did not."""
     chance = random.Random(seed)
     abi, processor = prover.abi, prover.processor
     machine, number = emulator(abi, processor.thumb)
@@ -79,7 +79,7 @@ def one(prover, machine, number, registers, pc, chance):
     state = State(processor, "U")
     state.pc, state.target, state.interrupted = pc, None, False
     branches = processor.step(state)
-    values = {}  # of the symbols that the prover has used
+    values = {}  # the values of the prover's symbols
     before = {}
     for register in registers:
         size = processor.register(register).size
@@ -102,7 +102,7 @@ def one(prover, machine, number, registers, pc, chance):
             machine.mem_write(start, bytes(data))
 
     def concrete(term):
-        """The value of a term in this state."""
+        """Returns the value of a term in this state."""
         todo, seen, known = [term], set(), []
         while todo:
             it = todo.pop()
@@ -162,7 +162,7 @@ def one(prover, machine, number, registers, pc, chance):
 
     if abi.name == "x86_64":
         machine.reg_write(number("EFLAGS"), 2 | chance.choice([0, 0x40, 0x1, 0x80, 0x800]))
-    # Where each symbol of memory lies.
+    # The address of each symbol of memory.
     places = {}
     for region, at in [(it[0], it[1]) for it in state.memory.content]:
         term, index = state.memory.content[region, at]
@@ -197,7 +197,7 @@ def one(prover, machine, number, registers, pc, chance):
         ):
             going = other.pc
 
-    # It stops after one instruction.
+    # One instruction.
     try:
         machine.emu_start(pc | processor.thumb, 0, count=1)
     except unicorn.UcError as error:
@@ -214,7 +214,7 @@ def one(prover, machine, number, registers, pc, chance):
         differences.append(f"pc {reached:#x} {going:#x}")
     for register, value in expected.items():
         found = machine.reg_read(number(register))
-        # SLEIGH leaves the upper half as it was where flw fills it with ones.
+        # SLEIGH does not change the upper half, which flw fills with ones.
         mask = (1 << prover.bits_kept(register)) - 1
         if found & mask != value & mask:
             differences.append(f"{register} {found:#x} {value:#x}")

@@ -1,5 +1,5 @@
-"""The core inside a linked program: the text of the switch in each place where rustc has compiled
-it in line, and `entry` with what belongs to it, as the linker has left them."""
+"""The core in a linked program: each place where rustc has inlined the switch, and `entry` with its
+routines, as the linker has left them."""
 
 import re
 
@@ -12,8 +12,8 @@ MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64", "EM_RISCV": "riscv",
 
 
 def listing(processor, start, end):
-    """The instructions as text, with an N for what differs between linkers and assemblers: numbers
-    but for those that are added to a register, and nops."""
+    """Returns the instructions as text. N stands for what linkers and assemblers choose differently:
+    nops, and numbers that are not added to a register."""
     found, pc = [], start
     while pc < end:
         text = re.sub(r"(?<![+-] )(?<![+#-])-?0x[0-9a-f]+\b(?!\()", "N", processor.text(pc))
@@ -25,9 +25,8 @@ def listing(processor, start, end):
 
 
 def texts(prover, own, start, end):
-    """Looks in the program for the text that is from `start` to `end` in `own`, a core that was
-    assembled alone. Returns the ranges where it is, and where there is its longest piece that
-    has no N."""
+    """Searches the program for the text from `start` to `end` in `own`, a core that was assembled
+    alone. Returns the ranges of the text, and those of its longest part without N."""
     lines = listing(own.processor, start, end)
     runs, run = [], []
     for line in [*lines, (0, 0, "N")]:
@@ -68,16 +67,16 @@ def is_for(image, variant):
 
 
 def prove_prepare(image, variant):
-    """The function `prepare` of pressure/ makes a new context as the prover believes."""
+    """The function `prepare` of pressure/ makes the new context that the prover assumes."""
     table = image.elf.get_section_by_name(".got")
-    if table is not None:  # the linker has filled it in, for good in a static program
+    if table is not None:  # the linker has filled it in, finally in a static program
         image.segments.append([table["sh_addr"], table.data(), False])
     it = Prover(image, variant.abi, variant.core, variant.sleigh, variant.thumb, (0, 1))
     it.prepare_is_true(image.symbols["prepare"] & ~variant.thumb)
 
 
 def prove(path, wanted):
-    """Proves the core in the program, with the variants `wanted` or those for it. Returns what to
+    """Proves the core in the program, for the variants `wanted` or those that match. Returns what to
     print."""
     with open(path, "rb") as file:
         image = Image(file.read())

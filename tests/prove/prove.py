@@ -1,20 +1,20 @@
 """Proves the switch cores. ci/prove.sh starts it; asm/README.md, "Proof", says what is proved, and
 what is not.
 
-To be read in this order:
-    abi.py        what the ABIs give to the caller: tables, from their documents
-    guide.py      what asm/README.md says of a context
-    core.py       what a core keeps, and which memory it may use
+The files, in reading order:
+    abi.py        the registers of each ABI, from the documents
+    guide.py      the offsets in asm/README.md
+    core.py       what a core preserves, and which memory it may use
     contract.py   the properties
     unwinding.py  the properties of the unwind tables
-    questions.py  when a property holds: the solver, and what is printed if one does not
-    machine.py    runs instructions on symbols
+    questions.py  asks the solver whether a property holds, and prints a counterexample
+    machine.py    executes instructions symbolically
     image.py      object code; cfi.py its unwind tables
-    variants.py   the cores that are proved, as assembled
-    compiled.py   the same, compiled in line by rustc; clobbers.py what it keeps in registers there
+    variants.py   the cores as assembled
+    compiled.py   the cores as rustc inlines them; clobbers.py the registers that it keeps over a switch
     program.py    the core in a linked program
-    opinion.py    another model of each instruction, on random states
-    mutants.py    cores with a fault, which must be refused; equivalent.txt those that have none
+    opinion.py    compares the model of each instruction with another one, on random states
+    mutants.py    cores with a fault, which must be refused; equivalent.txt those without one
 """
 
 import argparse
@@ -42,7 +42,7 @@ def prover(variant, image):
 
 
 def prove(name):
-    """One variant. Returns whether it is proved, and what to print."""
+    """Proves a variant. Returns whether it is proved, and what to print."""
     variant, began = variant_named(name), time.process_time()
     image = variant.image(variant.preprocessed())
     if image is None:
@@ -61,7 +61,7 @@ def prove(name):
 
 
 def judge(task):
-    """One mutant. Returns None if the assembler refuses it, else whether the prover does."""
+    """Judges a mutant. Returns None if the assembler refuses it, else whether the prover does."""
     name, text = task
     variant = variant_named(name)
     image = variant.image(text)
@@ -79,7 +79,7 @@ def variant_named(name):
 
 
 def chosen_mutants(names, all_of_them):
-    """(variant's name, mutant): of each text once, or a sample for each variant."""
+    """Returns (name of the variant, mutant): all different texts, or a sample for each variant."""
     chosen, seen = [], set()
     for name in names:
         variant = variant_named(name)
@@ -98,8 +98,8 @@ def chosen_mutants(names, all_of_them):
 
 
 def judge_mutants(pool, names, all_of_them):
-    """Prints a line for each architecture; returns how many survivors nobody has given a reason
-    for, and with `all_of_them` how many reasons are for no survivor."""
+    """Prints a line for each architecture. Returns how many mutants survived without a listed reason
+    and, with `all_of_them`, how many reasons match no survivor."""
     known, failures, counts, used = equivalents(), 0, {}, set()
     chosen = chosen_mutants(names, all_of_them)
     verdicts = pool.imap(judge, [(name, it.text) for name, it in chosen], chunksize=4)

@@ -1,4 +1,4 @@
-"""When a property holds, by the solver where terms are not the same, and how a refusal reads."""
+"""Decides whether a property holds, by the solver if terms are not identical, and prints a failure."""
 
 import z3
 
@@ -23,8 +23,7 @@ class Questions:
             raise Failure(f"{self.place(pc)}: {what}")
 
     def equal(self, what, pc, left, right, path, mask=None):
-        """`left` is `right` for all values of the symbols for which the branches of `path` are
-        taken."""
+        """Checks that `left` is `right` for all values of the symbols that satisfy `path`."""
         self.checks += 1
         if left is right:
             return
@@ -55,7 +54,7 @@ class Questions:
         raise Failure("\n".join(lines))
 
     def place(self, pc):
-        """The routine, the offset and the instruction."""
+        """Returns the routine, the offset and the instruction as text."""
         for name in ("site", "odd", "resume", "entry"):
             if self.image.has(name):
                 start = self.image.code(name)

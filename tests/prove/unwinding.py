@@ -1,6 +1,7 @@
-"""The unwind tables are true: at each instruction they give what the caller really gets back.
+"""The properties of the unwind tables: at each instruction they give the registers that the caller
+really gets back.
 
-The truth comes from running the code, so no table is trusted to check another.
+These are found by running the code, so no table is compared with another table.
 """
 
 from cfi import Ehabi, Tables, evaluate
@@ -15,8 +16,8 @@ class Unwinding:
         self.tables, self.ehabi = Tables(prover.image, self.abi.word), Ehabi(prover.image)
 
     def around_switch(self, end, name):
-        """In line, the table is that of the function around, which counts on the registers that
-        SWITCH keeps: they are there but for the last `window` instructions."""
+        """In SWITCH, the table of the surrounding function relies on the registers that SWITCH
+        preserves. They are right except in the last `window` instructions."""
         first, text = self.prover.first, self.prover.text_in_line
         gone = [
             state
@@ -32,8 +33,8 @@ class Unwinding:
             )
 
     def in_resume(self, end):
-        """In `resume`, the caller is the frame that is resumed: the registers are those with which
-        `resume` is left."""
+        """In `resume`, the caller is the resumed frame: its registers are those with which `resume`
+        ends."""
         routine = self.prover.routine("resume")
         for index, state in enumerate(end.trail):
             if state.pc in routine:
@@ -45,8 +46,8 @@ class Unwinding:
                 )
 
     def in_entry(self, end, departure=None):
-        """In `entry`, the caller is the frame in which the parent Q waits; once the departure has
-        been read, that of A, which is resumed."""
+        """In `entry`, the caller is the frame in which the parent Q is suspended and, when the
+        departure has been read, that of the resumed A."""
         routine, read = self.prover.routine("entry"), False
         for state in end.trail:
             if state.pc in routine:
@@ -70,7 +71,7 @@ class Unwinding:
         if whose == "Q":
             for number, name in self.dwarf.items():
                 if name in self.abi.kept and name not in registers:
-                    # The function in which the parent waits has saved it, if it needs it.
+                    # The function in which the parent is suspended has saved it, if it needs it.
                     undefined = number not in unwound[0]
                     what = f"unwinding: {name} is not undefined"
                     self.prover.require(undefined, what, state.pc)
@@ -78,15 +79,15 @@ class Unwinding:
                 self.compare(state, (self.ehabi.unwind(state), 14), registers, back, path)
 
     def before_entry_pc(self):
-        """Unwinders look up the instruction before a return address, and a new greenlet's is
-        entry_pc: there is one in `entry`, with the same rules."""
+        """Unwinders look up the instruction before a return address, and that of a new greenlet is
+        entry_pc. The instruction before it is in `entry`, with the same rules."""
         entry, entry_pc = self.prover.image.code("entry"), self.prover.image.code("entry_pc")
         self.prover.require(entry < entry_pc, "entry_pc is not inside entry", entry)
         same = self.tables.row(entry_pc - 1) == self.tables.row(entry_pc)
         self.prover.require(same, "the rules before entry_pc are others", entry)
 
     def compare(self, state, unwound, registers, back, path):
-        """The unwound registers are these, and the return address leads to `back`."""
+        """The unwound registers are these, and the return address is `back`."""
         (found, ra), pc, sp = unwound, state.pc, self.abi.sp
         equal, signal = self.prover.equal, self.tables.entry(pc)[2]["signal"]
         # Otherwise gdb rejects a caller whose stack lies below.
@@ -101,7 +102,7 @@ class Unwinding:
         equal("unwinding: the return address", pc, address & bit_0, back & bit_0, path)
 
     def return_address(self, state, cfa, column):
-        """x86_64: it has a column of its own, which is no register."""
+        """x86_64: the return address has a number of its own, which is no register."""
         rule, look = self.tables.row(state.pc)[0].get(column), state.copy()
         self.prover.require(rule is not None, "unwinding: no return address", state.pc)
         kind, value = rule

@@ -1,6 +1,7 @@
-"""The variants of the ABIs that a target of the guide can ask for: compiler, flags, promises.
+"""The variants of the ABIs for the targets of the guide: compiler, flags, what the core must
+preserve.
 
-`cc` and build.rs give the same flags; the core decides by the compiler's macros what it is.
+The flags are those that `cc` and build.rs pass; the core itself looks at the compiler's macros.
 """
 
 import os
@@ -15,7 +16,7 @@ from image import Image
 ASM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../asm")
 PREFIX = "greenlet_0_0_0_"
 
-# SWITCH, as build.rs hands it to an `asm!`.
+# SWITCH, as build.rs extracts it for an `asm!`.
 SITE = """
     .section .text.{symbol}, "ax", %progbits
     .p2align 4
@@ -48,7 +49,7 @@ class Variant:
         ]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         sites = {"site": ""}
-        if self.thumb:  # in Thumb code it may lie at no multiple of 4, and then differs
+        if self.thumb:  # the text differs if its address is no multiple of 4
             sites["odd"] = "nop"
         for name, before in sites.items():
             text += SITE.format(symbol=PREFIX + name, before=before, text=self.text)
@@ -58,7 +59,7 @@ class Variant:
         return [self.gnu + "ld", *(["-melf32lriscv"] if self.name.startswith("riscv32") else [])]
 
     def image(self, text):
-        """What the assembler and the linker make of it; None if they refuse."""
+        """Assembles and links the core. Returns None if the assembler or the linker refuses it."""
         with tempfile.TemporaryDirectory() as work:
             source, core, program = (os.path.join(work, it) for it in ("core.s", "core.o", "core"))
             with open(source, "w") as file:
@@ -67,7 +68,7 @@ class Variant:
             link = [
                 *self.linker(),
                 "--entry=0",
-                # Where half of an address does not do for all of it.
+                # An address whose half is not enough to compute all of it.
                 "-Ttext=0x10000" if self.abi.word == 4 else "-Ttext-segment=0x3f00000000",
                 core,
                 "-o",
