@@ -18,14 +18,14 @@ fn main() {
         "x86_64" if windows => "asm/x86_64_windows.S".to_owned(),
         "x86_64" | "aarch64" | "arm" => format!("asm/{architecture}.S"),
         "riscv64" | "riscv32" => "asm/riscv.S".to_owned(),
-        // src/arch/mod.rs says so in words that a user sees.
+        // src/arch/mod.rs has the error for it.
         _ => return,
     };
     println!("cargo::rerun-if-changed={file}");
 
     println!("cargo::rustc-check-cfg=cfg(thread_words, switch_in_line, tls_keys)");
-    // Unoptimized, a function that a switch is compiled into has a slot for each value in it: 3 KB.
-    // src/sanitizers/mod.rs has the reason of ThreadSanitizer.
+    // Unoptimized, a function with an inlined switch has a stack slot for each value in it: 3 KB.
+    // src/sanitizers/mod.rs has the reason for ThreadSanitizer.
     if env::var("OPT_LEVEL").unwrap() != "0" || env::var_os("CARGO_FEATURE_TSAN").is_some() {
         println!("cargo::rustc-cfg=switch_in_line");
     }
@@ -38,7 +38,7 @@ fn main() {
         return;
     }
 
-    // An assembler that is for something else would refuse it in words that help nobody.
+    // An assembler for another object format would fail with errors that do not explain this.
     let apple = is("CARGO_CFG_TARGET_VENDOR", &["apple"]);
     if is("CARGO_CFG_TARGET_OS", &["uefi", "cygwin"])
         || apple && architecture == "arm"
@@ -67,18 +67,18 @@ fn main() {
         return;
     }
 
-    // Every character that a version may have and a symbol may not becomes an underscore.
+    // Characters of the version that a symbol may not contain become underscores.
     let version = env::var("CARGO_PKG_VERSION").unwrap();
     let prefix = format!("greenlet_{version}_").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
 
     let mut core = cc::Build::new();
     core.file(&file).define("GREENLET_PREFIX", prefix.as_str());
-    // Some C compilers for 32-bit ARM make Thumb code by default. The core is best of the
-    // instruction set of the Rust code: else each switch passes through a veneer.
+    // Some C compilers for 32-bit ARM generate Thumb code by default. The core should have the instruction
+    // set of the Rust code.
     if architecture == "arm" && !target.starts_with("thumb") && !target.contains("android") {
         core.flag("-marm");
     }
-    // `cc` takes every board for one without floating-point registers; the linker would refuse.
+    // `cc` assumes that boards have no floating-point registers, and the linker would refuse that ABI.
     if target == "riscv64gc-unknown-none-elf" {
         core.flag("-mabi=lp64d");
     }
@@ -94,16 +94,16 @@ fn main() {
         );
         return;
     }
-    // Sanitizers are told of each switch before it is known to be made, so they want it in Rust.
+    // Rust must decide whether a switch is made, because sanitizers are told about it before.
     let told = ["ASAN", "TSAN", "VALGRIND"].into_iter().any(feature);
-    // Mach-O finds thread-local words by a call that changes more registers, PE by other ways.
+    // Access to thread-local words calls a function that changes more registers in Mach-O, and differs in PE.
     let elf = !apple && !windows;
     let thread_words = architecture == "x86_64" && feature("STD") && !told && elf;
     if thread_words {
         core.define("GREENLET_THREAD_WORDS", None);
         println!("cargo::rustc-cfg=thread_words");
     }
-    // There std keeps thread-locals by keys of the system, see src/host/tls_keys.rs.
+    // On this target std implements thread-locals by keys of the system, see src/host/tls_keys.rs.
     if windows && is("CARGO_CFG_TARGET_ENV", &["gnu"]) && feature("STD") {
         println!("cargo::rustc-cfg=tls_keys");
     }
@@ -140,13 +140,13 @@ fn main() {
     core.compile("greenlet_core");
 }
 
-/// The flags that rustc is given.
+/// Returns the flags of rustc.
 fn flags() -> Vec<String> {
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     flags.split('\x1f').map(str::to_owned).collect()
 }
 
-/// Returns `true` if each thread has a stack besides, for return addresses or for what is safe.
+/// Returns `true` if a sanitizer gives each thread a second stack, for return addresses or safe variables.
 fn keeps_a_second_stack() -> bool {
     flags().iter().any(|flag| {
         let flag = flag.trim_start_matches("-Z").trim();
@@ -157,8 +157,8 @@ fn keeps_a_second_stack() -> bool {
     })
 }
 
-/// Returns `true` if rustc is told to use the registers r16 to r31 of x86_64. No `cfg` of a stable
-/// compiler says so.
+/// Returns `true` if the flags let rustc use the registers r16 to r31 of x86_64. A stable compiler has no `cfg`
+/// for that.
 fn compiler_has_apx() -> bool {
     // "-C", "target-cpu=…" or both in one.
     flags().iter().any(|flag| {
@@ -193,7 +193,7 @@ fn processor_has_apx() -> bool {
     false
 }
 
-/// The instructions of a macro without parameters, with those of the macros that it uses in their place.
+/// Returns the instructions of a macro without parameters, with the macros that it uses expanded.
 fn text_of(name: &str, preprocessed: &str) -> String {
     let lines = || preprocessed.lines().map(str::trim);
     lines()

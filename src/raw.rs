@@ -188,7 +188,7 @@ impl Context {
         unsafe { arch::switch(self, to, message) }
     }
 
-    /// Makes an unwinder that comes to this context, which has no frames, go on in its parent.
+    /// Makes an unwinder that reaches this context, which has no frames, continue in its parent.
     #[inline]
     pub(crate) fn lead_to_parent(&self) {
         if self.parent.get().is_null() {
@@ -198,7 +198,7 @@ impl Context {
         }
     }
 
-    /// Makes an unwinder that comes to this context, which runs, go on in the one at `link`.
+    /// Makes an unwinder that reaches this context, which runs, continue in the context at `link`.
     pub(crate) fn lead_to(&self, link: *const *const Context) {
         self.registers.lead_to(link.cast());
     }

@@ -76,7 +76,7 @@ impl MoreRegisters {
     }
 }
 
-/// A text of `asm/x86_64.S` in line. Returns the message, and what rsi then is.
+/// Inlines a text of `asm/x86_64.S`. Returns the message, and the final value of rsi.
 macro_rules! in_line {
     ($text:literal, $me:expr, $to:expr, $message:expr) => {{
         let (word, kind, to): (_, _, *const Context);
@@ -114,8 +114,8 @@ pub(crate) unsafe fn switch(me: *const Context, to: *const Context, message: Mes
 /// `core_layout::ACTIVE`. Otherwise returns `message.word` and `to`, with the kind `core_layout::REFUSED`.
 ///
 /// # Safety
-/// A context is told to run by [`set_running`] or here, and runs then. That byte is `ACTIVE` of no
-/// context but those that are suspended or prepared on this thread, and of the running one.
+/// Only [`set_running`] and this function set the running context, and the context that they set runs. That
+/// byte is `ACTIVE` only for contexts that are suspended or prepared on this thread, and for the running one.
 #[cfg(thread_words)]
 #[inline(always)]
 pub(crate) unsafe fn hop(

@@ -15,8 +15,8 @@ struct Frame {
 
 type Visit = extern "C" fn(*mut Frame, *mut c_void) -> c_int;
 
-/// To go on (`_URC_NO_REASON`, `_URC_OK`).
-const GO_ON: c_int = 0;
+/// Tells the unwinder to continue (`_URC_NO_REASON`, `_URC_OK`).
+const CONTINUE: c_int = 0;
 
 unsafe extern "C" {
     fn _Unwind_Backtrace(visit: Visit, argument: *mut c_void) -> c_int;
@@ -34,14 +34,14 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Calls `look` with the address at which each frame goes on, from the innermost out.
+/// Calls `look` with the address at which each frame resumes, from the innermost outwards.
 pub(crate) fn for_each_frame<F: FnMut(usize)>(mut look: F) {
     extern "C" fn visit<F: FnMut(usize)>(frame: *mut Frame, look: *mut c_void) -> c_int {
         // SAFETY: `look` comes from below, and its call waits.
         let look = unsafe { &mut *look.cast::<F>() };
         // SAFETY: the unwinder is at this frame.
         look(unsafe { address(frame) });
-        GO_ON
+        CONTINUE
     }
     // SAFETY: the function fits its argument. That the walk may end early is no fault.
     unsafe { _Unwind_Backtrace(visit::<F>, ptr::from_mut(&mut look).cast()) };

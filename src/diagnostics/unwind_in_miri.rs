@@ -9,7 +9,7 @@ unsafe extern "Rust" {
     fn miri_get_backtrace(flags: u64, frames: *mut *mut ());
 }
 
-/// Calls `look` with the address at which each frame goes on, from the innermost out.
+/// Calls `look` with the address at which each frame resumes, from the innermost outwards.
 pub(crate) fn for_each_frame<F: FnMut(usize)>(mut look: F) {
     // SAFETY: Miri's documentation: so many pointers are written.
     let frames: Vec<*mut ()> = unsafe {

@@ -6,7 +6,7 @@ use crate::host::windows::{
     MachineContext, RtlCaptureContext, RtlLookupFunctionEntry, RtlVirtualUnwind, UNW_FLAG_NHANDLER,
 };
 
-/// Calls `look` with the address at which each frame goes on, from the innermost out.
+/// Calls `look` with the address at which each frame resumes, from the innermost outwards.
 pub(crate) fn for_each_frame<F: FnMut(usize)>(mut look: F) {
     let mut context = MachineContext::new();
     // SAFETY: writes the registers as they are here.

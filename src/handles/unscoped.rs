@@ -18,9 +18,8 @@ use crate::{Current, tree};
 ///     static COUNTER: RefCell<Option<Greenlet<'static, ()>>> = const { RefCell::new(None) };
 /// }
 ///
-/// // SAFETY: nothing here is suspended while a thread-local's value is lent to it, and no
-/// // initializer or destructor of one uses greenlets but by dropping a handle of one that
-/// // holds nothing of the kind.
+/// // SAFETY: no greenlet here is suspended while it borrows a thread-local's value. Destructors of
+/// // thread-locals use greenlets only to drop a handle of one that borrows no such value.
 /// let unscoped = unsafe { Unscoped::new() };
 /// unscoped.enter(|me: &Current<u32>| {
 ///     let counter = Greenlet::new(me, |me, ()| {
@@ -49,13 +48,13 @@ impl Unscoped {
     ///
     /// # Safety
     /// `std` lends a thread-local's value to a closure, and destroys it when the thread ends, or
-    /// in [`process::exit`](https://doc.rust-lang.org/std/process/fn.exit.html). It relies on closures
-    /// that return before that. So, of greenlets made under this:
+    /// in [`process::exit`](https://doc.rust-lang.org/std/process/fn.exit.html). It relies on the closure
+    /// returning before that. So, for greenlets made under this:
     ///
     /// 1. None is suspended while a call on its own stack lends it a thread-local's value
-    ///    (`LocalKey::with`, and what other crates build on it), unless it is sure to leave that call
-    ///    before the thread ends and before the process exits. Whoever switches inside
-    ///    `with` relies on who resumes; whoever never does has nothing to prove.
+    ///    (`LocalKey::with`, and what other crates build on it), unless it is certain to leave that call
+    ///    before the thread ends and before the process exits. Code that switches inside `with` depends on
+    ///    being resumed in time; code that never does keeps this promise.
     /// 2. The initializer or destructor of a thread-local does not switch to one, throw at one, kill
     ///    one or drop the last handle of one that is suspended; except that a destructor may end a
     ///    greenlet (by a kill or the last handle) which on its way out uses no thread-local's value

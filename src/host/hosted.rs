@@ -10,7 +10,7 @@ use std::{
 /// The payload of a caught panic.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
-/// The payload that unwinds a greenlet that goes on switching after it was killed.
+/// The payload that unwinds a greenlet that keeps switching after it was killed.
 struct ExitUnwind;
 
 /// Runs `run` and catches its panic.

@@ -1,8 +1,7 @@
-//! Thread-locals where std has them by keys of the system (`x86_64-pc-windows-gnu`). There std drops
-//! every value while the thread ends, also one without a destructor, and makes a new one for whoever
-//! asks later. The crate is asked for greenlets until the last destructor has run, so it keeps its
-//! values itself: those without a destructor until the thread is gone, and of those that have one, that
-//! they are.
+//! Thread-locals for the target on which std implements them by keys of the system (`x86_64-pc-windows-gnu`).
+//! There std drops every value while the thread ends, also one without a destructor, and makes a new one at
+//! a later access. The crate is used until the last destructor has run, so it keeps its values itself: those
+//! without a destructor until the thread has ended; of the others, it keeps the fact that they were dropped.
 
 use core::{
     cell::Cell,
@@ -15,7 +14,7 @@ use std::boxed::Box;
 
 use super::windows::{TlsAlloc, TlsFree, TlsGetValue, TlsSetValue};
 
-/// Has one value for each thread. Used like [`std::thread::LocalKey`].
+/// A key with one value for each thread. Used like [`std::thread::LocalKey`].
 pub(crate) struct PerThread<T: 'static> {
     key: Key,
     first: fn() -> T,

@@ -1,8 +1,7 @@
-//! What the crate calls of Windows, declared here: a few functions of kernel32, which every
-//! program has loaded. (A crate with all of Windows' interfaces would have to be built by everybody
-//! who builds this one, for these few.)
+//! The functions of Windows that the crate calls: a few of kernel32, which every program has loaded. They are
+//! declared here, because a crate with all of Windows' interfaces would add to every build.
 //!
-//! And how a stack lies in memory there:
+//! The layout of a stack in memory:
 //!
 //! ```text
 //!   top     ->  committed: readable and writable
@@ -11,10 +10,9 @@
 //!   lowest  ->  (perhaps more that is reserved)
 //! ```
 //!
-//! The first touch of a PAGE_GUARD page tells the system, which looks at the words of the running
-//! stack in the thread's environment block (`asm/x86_64_windows.S`). Those of a stack of this kind
-//! say that there is no more to be had but the room for handlers: the system commits that and raises
-//! STATUS_STACK_OVERFLOW, as it does for a thread's stack.
+//! At the first touch of a PAGE_GUARD page the system reads the fields for the running stack in the thread
+//! environment block (`asm/x86_64_windows.S`). For a stack like this they say that only the room for handlers
+//! is left. The system commits that and raises STATUS_STACK_OVERFLOW, as for a thread's stack.
 
 use core::{
     ffi::c_void,

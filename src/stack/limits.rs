@@ -59,27 +59,26 @@ impl StackLimits {
         (self.guard.addr()..self.bottom.addr()).contains(&address.addr())
     }
 
-    /// Bytes from the top down to the lowest page that is in memory: the most that was in use
-    /// since the memory was mapped or given back, in whole pages. On macOS, where the system takes
-    /// what is given back when it needs it, perhaps more. On Windows always 0: it is not known there.
+    /// Returns the bytes from the top down to the lowest page in memory: the most that was in use since the
+    /// memory was mapped or given back, in whole pages. On macOS it may be more, because the system keeps pages
+    /// that were given back until it needs them. On Windows it is always 0, because it is not known.
     ///
-    /// The topmost 16 MiB are looked at page by page. Below that the search goes on until a range
-    /// as large as all of the stack above it has no page in memory; what lies below such a hole,
-    /// which only a frame of that size leaves, is not seen. So the time is at most proportional to
-    /// what is in use, whatever the size: one `mincore` for each 256 pages. 0 where that is
-    /// refused.
+    /// The topmost 16 MiB are searched page by page. Below that the search ends at a range that has no page in
+    /// memory and is as large as all of the stack above it. Only a frame of that size leaves such a hole; pages
+    /// below it are not found. So the time is at most proportional to what is in use, for every size of
+    /// stack: one `mincore` for each 256 pages. If the system refuses `mincore`, the result is 0.
     #[must_use]
     pub fn peak(&self) -> usize {
         let lowest = first_resident_page(self.bottom, self.top);
         self.top.addr().saturating_sub(lowest.addr())
     }
 
-    /// Gives the pages below a suspended context's stack pointer back to the system: what a deep
-    /// call has left behind. They read as zeros when they are next touched; on Windows perhaps as what
-    /// they held. Costs a system call, and a page fault for each page that is used again.
+    /// Gives the pages below a suspended context's stack pointer, which a deep call has left behind, back to the
+    /// system. When they are next touched they read as zeros; on Windows they may have their old contents. This
+    /// takes a system call, and later a page fault for each page that is used again.
     ///
-    /// A few hundred bytes below `stack_pointer` stay as they are: compilers may keep data there
-    /// (the red zone of x86_64 and aarch64).
+    /// A few hundred bytes below `stack_pointer` are not changed: compilers may keep data there (the red zone of
+    /// x86_64 and aarch64).
     ///
     /// # Safety
     /// The stack is mapped, no context runs on it, and nothing below `stack_pointer` is needed
@@ -90,7 +89,7 @@ impl StackLimits {
         let end = end & !(page_size() - 1);
         let start = self.bottom.addr().next_multiple_of(page_size());
         if start < end {
-            // SAFETY: whole pages of the stack, which nobody uses (contract).
+            // SAFETY: whole pages of the stack, which nothing uses (contract).
             unsafe { mapping::give_back(self.bottom.with_addr(start), end - start) };
         }
     }

@@ -1,5 +1,5 @@
-//! A message for a stack overflow (rule s26). Opt-in, because it needs a handler of faults, which
-//! belongs to the whole process: one file has that of POSIX, one that of Windows.
+//! The message of a stack overflow (rule s26). Opt-in, because it needs a fault handler, which is installed
+//! for the whole process. One file has the handler of POSIX, another that of Windows.
 
 use core::{
     fmt::{self, Write as _},
@@ -14,7 +14,7 @@ use crate::tree::thread;
 #[cfg_attr(windows, path = "exceptions.rs")]
 mod system;
 
-/// How much of a greenlet's name is said, characters.
+/// The most characters of a greenlet's name that are printed.
 const NAME_SHOWN: usize = 200;
 
 /// Installs a handler that reports overflows of greenlets' stacks. Before the process ends, it prints the
@@ -103,10 +103,10 @@ fn is_reported(address: *const u8) -> bool {
     is_overflow
 }
 
-/// Returns whether the address lies in the guard of a stack that is known.
+/// Reports the stack whose guard contains the address. Returns `true` if the crate or the hook knows that stack.
 fn say_whose_stack(address: *const u8, report: &mut Report) -> bool {
     let mut is_known = false;
-    // Which of them runs is not asked: an overflow may happen in the midst of a switch.
+    // Searches all greenlets, not the running one: a stack may overflow in the middle of a switch.
     thread::for_each_greenlet(|block| {
         let Some(limits) = block
             .stack_limits()
@@ -134,7 +134,7 @@ fn say_whose_stack(address: *const u8, report: &mut Report) -> bool {
     is_known || hook.is_some_and(|hook| hook(address, report))
 }
 
-/// Text for standard error, past the lock of that.
+/// Text for standard error, which is written without std's lock.
 struct Report {
     bytes: [u8; 512],
     length: usize,
@@ -152,7 +152,7 @@ impl Report {
         let mut rest = &self.bytes[..self.length];
         while !rest.is_empty() {
             match system::write(rest) {
-                // Nobody reads it.
+                // Standard error is closed.
                 0 => break,
                 written => rest = &rest[written..],
             }

@@ -26,13 +26,13 @@ const ENOUGH: usize = 16 * 1024;
 /// What was installed before, of the signals in [`SIGNALS`].
 static PREVIOUS: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
 
-/// A guard is a fault of one or the other, by the system.
+/// Depending on the system, a fault in a guard is one or the other.
 const SIGNALS: [c_int; 2] = [SIGSEGV, SIGBUS];
 
 thread_local! {
-    /// The stack that this thread's handlers run on, if we had to give it one.
+    /// The stack for signal handlers that the crate has given this thread, if any.
     static HANDLERS_STACK: OnceCell<HandlersStack> = const { OnceCell::new() };
-    /// Does it have one that is large enough, as far as could be seen to?
+    /// `true` if the thread has been given a large enough stack for signal handlers, as far as possible.
     static IS_READY: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -96,7 +96,8 @@ fn signal_frame() -> usize {
     }
 }
 
-/// The handler cannot run on the stack that has overflowed, nor on one that is too small.
+/// Gives the thread a stack for signal handlers, unless it has one that is large enough. The handler cannot
+/// run on the stack that has overflowed.
 fn give_handlers_a_stack() -> io::Result<()> {
     let there = handlers_stack()?;
     let is_disabled = there.ss_flags & libc::SS_DISABLE != 0;
@@ -125,12 +126,12 @@ fn give_handlers_a_stack() -> io::Result<()> {
         Err(_) if is_disabled => Err(io::Error::other(
             "the thread is ending: it cannot keep a signal stack any more",
         )),
-        // What is there is better than nothing.
+        // A small stack for handlers is better than none.
         _ => Ok(()),
     }
 }
 
-/// The signal stack of this thread.
+/// Returns the signal stack of this thread.
 fn handlers_stack() -> io::Result<libc::stack_t> {
     let mut there = MaybeUninit::<libc::stack_t>::zeroed();
     // SAFETY: asks only.
@@ -141,7 +142,7 @@ fn handlers_stack() -> io::Result<libc::stack_t> {
 
 impl Drop for HandlersStack {
     fn drop(&mut self) {
-        // Somebody may have given it another since.
+        // The program may have given the thread another one since.
         if handlers_stack().is_ok_and(|there| there.ss_sp == self.0.bottom().cast()) {
             let none = libc::stack_t {
                 ss_sp: ptr::null_mut(),
