@@ -1,24 +1,21 @@
-//! Ranks things by asking, with the C library's `qsort`:
+//! Ranks things by questions to the user, with the C library's `qsort`:
 //!
 //! ```text
 //! cargo run --example callback -- apple pear plum
 //! ```
 //!
-//! `qsort` calls back for each comparison and wants the answer from that call. Here the callback
-//! runs in a greenlet and waits, in the middle of `qsort`, while the main greenlet asks the user.
-//! So a library that knows only callbacks becomes an iterator over its questions, and several
-//! sorts can be under way in one thread.
+//! `qsort` calls back for each comparison and needs the answer from that call. Here the callback runs in a
+//! greenlet and waits, in the middle of `qsort`, while the main greenlet asks the user. So a library with
+//! callbacks becomes an iterator over its questions, and several sorts can be in progress on one thread.
 //!
-//! A stackless coroutine cannot do that. It waits by returning to its caller with its state
-//! saved, and so would have to return through the frames of `qsort`, which keep what has been
-//! sorted so far and know nothing of saving it. A greenlet leaves them where they are, on its
-//! stack.
+//! A stackless coroutine cannot do that. It waits by saving its state and returning to its caller. So it would
+//! have to return through the frames of `qsort`, which hold the state of the sort and cannot save it. A
+//! greenlet leaves these frames on its stack.
 //!
-//! The same frames must not be unwound: that C code has cleaned up nothing and is not made for
-//! it. When the greenlet is being killed, the callback does not leave by a panic. It keeps the
-//! error, answers what is still asked by itself, and so lets `qsort` return; the body returns
-//! the error then. (Were the exit ignored, the third `switch` after it would unwind. Rust aborts
-//! the process when a panic is about to leave an `extern "C"` function.)
+//! These frames must not be unwound: that C code is not made for it. When the greenlet is being killed, the
+//! callback does not panic. It keeps the error, answers the remaining questions itself, and so lets `qsort`
+//! return; then the body returns the error. (If the exit were ignored, a later `switch` would unwind, and Rust
+//! aborts the process when a panic would leave an `extern "C"` function.)
 
 use std::{
     cell::{Cell, RefCell},
@@ -40,15 +37,15 @@ or 2 from standard input. Without a THING it sorts some words by itself, in two 
 A THING that begins with a dash goes after `--`.
 ";
 
-/// What a sort sends to the main greenlet.
+/// The message of a sort to the main greenlet.
 enum Message {
-    /// Which of the two goes first?
+    /// The question which of the two comes first.
     Question(usize, usize),
-    /// This is the order.
+    /// The resulting order.
     Sorted(Vec<usize>),
 }
 
-/// A sort of the numbers below some number, that is told by others what goes first.
+/// A sort of the numbers below a limit, which asks for each comparison.
 struct Sort<'e> {
     greenlet: Greenlet<'e, Ordering>,
 }
@@ -74,12 +71,12 @@ impl<'e> Sort<'e> {
         Self { greenlet }
     }
 
-    /// Runs to the first question.
+    /// Runs until the first question.
     fn start(&self, me: &Current<Message>) -> Result<Message, Thrown> {
         me.switch(&self.greenlet, Ordering::Equal)
     }
 
-    /// Says how the two of the last question compare, and runs to the next one.
+    /// Answers the last question, and runs until the next one.
     fn answer(&self, me: &Current<Message>, order: Ordering) -> Result<Message, Thrown> {
         me.switch(&self.greenlet, order)
     }
@@ -88,23 +85,22 @@ impl<'e> Sort<'e> {
 /// The callback's side of a sort.
 struct Questions<'a, 'e> {
     me: &'a Child<'e, Ordering, Message>,
-    /// For each number, those of which it is known that they come after it.
+    /// For each number, the numbers that are known to come after it.
     answers: RefCell<Vec<Vec<usize>>>,
-    /// What was thrown at the greenlet. Nothing is asked any more.
+    /// The error that was thrown at the greenlet. It asks no more questions.
     thrown: Cell<Option<Thrown>>,
 }
 
 greenlet::local! {
-    /// Those of the sort that runs in this greenlet: `qsort` hands nothing on to its callback.
+    /// The questions of the sort in this greenlet: `qsort` passes no argument on to its callback.
     static QUESTIONS: Cell<*const Questions<'static, 'static>> = Cell::new(ptr::null());
 }
 
 impl Questions<'_, '_> {
     fn sort(&self, numbers: &mut [usize]) {
         QUESTIONS.with(|questions| questions.set(ptr::from_ref(self).cast()));
-        // SAFETY: the slice is what is described, the callback reads two of its items and
-        // neither unwinds nor contradicts itself. While it waits, nobody else can reach the
-        // slice.
+        // SAFETY: the arguments describe the slice. The callback reads two of its items, and neither
+        // unwinds nor contradicts itself. While it waits, nothing else can access the slice.
         unsafe {
             libc::qsort(
                 numbers.as_mut_ptr().cast(),
@@ -116,8 +112,8 @@ impl Questions<'_, '_> {
         QUESTIONS.with(|questions| questions.set(ptr::null()));
     }
 
-    /// How do two numbers compare? C does not say what a sort does that is given contradicting
-    /// answers, so what follows from earlier ones is not asked again.
+    /// Compares two numbers. In C, contradicting answers are undefined behaviour, so it does not ask for what follows
+    /// from earlier answers.
     fn compare(&self, a: usize, b: usize) -> Ordering {
         if a == b {
             return Ordering::Equal;
@@ -149,8 +145,7 @@ impl Questions<'_, '_> {
         false
     }
 
-    /// Waits for an answer, here in the middle of the C library; or makes one up, if this
-    /// greenlet is to end.
+    /// Waits for an answer, in the middle of the C library. If this greenlet is being killed, it invents one.
     fn ask(&self, a: usize, b: usize) -> Ordering {
         let thrown = self.thrown.take();
         if thrown.is_some() {
@@ -168,7 +163,7 @@ impl Questions<'_, '_> {
     }
 }
 
-/// What `qsort` calls.
+/// The callback of `qsort`.
 ///
 /// # Safety
 /// Called by the `qsort` of [`Questions::sort`], with pointers to two of its numbers.
@@ -182,7 +177,7 @@ unsafe extern "C" fn compare(a: *const c_void, b: *const c_void) -> c_int {
     questions.compare(a, b) as c_int
 }
 
-/// Asks the user. Returns whether there was an answer to each question.
+/// Asks the user. Returns `false` if the user did not answer every question.
 fn rank(things: &[String]) -> Result<bool, Thrown> {
     let mut lines = io::stdin().lock().lines();
     let mut out = io::stdout().lock();
@@ -219,8 +214,7 @@ fn rank(things: &[String]) -> Result<bool, Thrown> {
     })
 }
 
-/// Two sorts in the middle of `qsort` at the same time, which take turns; and a third that is
-/// killed there.
+/// Alternates between two sorts that are in the middle of `qsort`, and kills a third one there.
 fn demonstrate() -> Result<(), Thrown> {
     type Order = fn(&&str, &&str) -> Ordering;
     const WORDS: [&str; 7] = [
@@ -270,14 +264,14 @@ fn demonstrate() -> Result<(), Thrown> {
     })
 }
 
-/// The things to be ranked; `None` if it is asked for help.
+/// Returns the things to rank; `None` if help was asked for.
 fn things() -> Result<Option<Vec<String>>, lexopt::Error> {
     let mut things = Vec::new();
     let mut arguments = Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(None),
-            // What is no text is shown as far as it is.
+            // Bytes that are no text are replaced.
             Arg::Value(thing) => things.push(thing.to_string_lossy().into_owned()),
             option => return Err(option.unexpected()),
         }
@@ -304,7 +298,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // Whoever reads the output has seen enough.
+        // The reader of the output has closed it.
         Err(thrown) if is_broken_pipe(&thrown) => ExitCode::SUCCESS,
         Err(thrown) => {
             eprintln!("callback: {thrown}");
@@ -313,7 +307,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does nobody read the output any more?
+/// Returns `true` if the output was closed by its reader.
 fn is_broken_pipe(thrown: &Thrown) -> bool {
     thrown
         .downcast_ref::<io::Error>()

@@ -4,9 +4,9 @@
 //! cargo run --example generators
 //! ```
 //!
-//! A [`Generator`] is an iterator whose items come from an ordinary function, which runs in a
-//! greenlet and yields from wherever it is: from inside its recursion, or while it consumes
-//! another generator. One that is dropped before its end is killed where it stands.
+//! A [`Generator`] is an iterator whose items come from an ordinary function, which runs in a greenlet and
+//! yields at any point: inside its recursion, or while it consumes another generator. A generator that is
+//! dropped before its end is killed there.
 
 use std::{
     io::{self, Write},
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the output has seen enough.
+        // The reader of the output has closed it.
         Err(thrown) if is_broken_pipe(&thrown) => ExitCode::SUCCESS,
         Err(thrown) => {
             eprintln!("generators: {thrown}");
@@ -55,7 +55,7 @@ fn misuse(error: &lexopt::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Does nobody read the output any more?
+/// Returns `true` if the output was closed by its reader.
 fn is_broken_pipe(thrown: &Thrown) -> bool {
     thrown
         .downcast_ref::<io::Error>()
@@ -78,7 +78,7 @@ fn node(left: Box<Tree>, right: Box<Tree>) -> Box<Tree> {
 }
 
 impl Tree {
-    /// Yields the leaves from left to right: the recursion that anybody would write.
+    /// Yields the leaves from left to right, by plain recursion.
     fn leaves(&self, yielder: &Yielder<char>) -> Result<(), Thrown> {
         match self {
             Self::Leaf(name) => yielder.give(*name),
@@ -102,8 +102,8 @@ fn tree_in_order(me: &Current<()>) -> Result<(), Thrown> {
 
 // ---- generators that consume generators: permutations
 
-/// Yields each order of `letters`: each letter in turn, and behind it each order of the others,
-/// from a generator of its own. So there are as many generators in each other as letters.
+/// Yields each order of `letters`: each letter, followed by each order of the others, which a generator of its
+/// own yields. So as many generators as letters are nested.
 fn permute(yielder: &Yielder<String>, letters: &str) -> Result<(), Thrown> {
     if letters.is_empty() {
         return yielder.give(String::new());
@@ -117,8 +117,8 @@ fn permute(yielder: &Yielder<String>, letters: &str) -> Result<(), Thrown> {
     Ok(())
 }
 
-/// Prints the first `count` orders. If there are more, the generators in each other are then
-/// killed, the outermost first.
+/// Prints the first `count` orders. If there are more, the nested generators are then killed, the outermost
+/// first.
 fn permutations_of(me: &Current<()>, letters: &'static str, count: usize) -> Result<(), Thrown> {
     let orders = Generator::new(me, move |yielder, ()| permute(yielder, letters));
     let orders: Vec<String> = orders.take(count).collect();
@@ -128,7 +128,7 @@ fn permutations_of(me: &Current<()>, letters: &'static str, count: usize) -> Res
 
 // ---- zipped, and abandoned
 
-/// Says when it goes, if anybody listens.
+/// Prints a line when it is dropped.
 struct Farewell(&'static str);
 
 impl Drop for Farewell {
@@ -148,8 +148,8 @@ fn leaves_of<'e>(me: &Current<'e, ()>, name: &'static str, tree: Box<Tree>) -> G
     })
 }
 
-/// Do two trees of different shape have the same leaves? Each is walked only as far as that
-/// takes, and both walks are in the middle of their recursion all the time.
+/// Returns `true` if two trees of different shape have the same leaves. Each is walked only as far as
+/// necessary, and both walks stay in the middle of their recursion.
 fn first_difference(me: &Current<()>) -> Result<(), Thrown> {
     let left = node(leaf('a'), node(leaf('b'), node(leaf('c'), leaf('d'))));
     let right = node(node(node(leaf('a'), leaf('b')), leaf('x')), leaf('d'));
@@ -166,8 +166,8 @@ fn first_difference(me: &Current<()>) -> Result<(), Thrown> {
 
 // ---- recursion without end: a sieve
 
-/// Yields the first number, which is prime, and those of a sieve of what it does not divide. So
-/// the recursion goes one deeper at each prime, and never returns.
+/// Yields the first number, which is prime, and then those of a sieve of the numbers that it does not divide.
+/// So the recursion gets deeper at each prime, and never returns.
 fn sieve(yielder: &Yielder<u32>, numbers: &mut dyn Iterator<Item = u32>) -> Result<(), Thrown> {
     let Some(prime) = numbers.next() else {
         return Ok(());

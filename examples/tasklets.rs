@@ -4,8 +4,8 @@
 //! cargo run --release --example tasklets -- [COUNT]
 //! ```
 //!
-//! COUNT tasklets (default: 100,000) take turns, and then pass a number along a chain of as
-//! many channels, each adding one.
+//! COUNT tasklets (default: 100,000) take turns. Then they pass a number along a chain of as many channels, and
+//! each adds one.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,34 +25,34 @@ COUNT tasklets (default: 100000) take turns, and then pass a number along a chai
 many channels, each adding one.
 ";
 
-/// Of each tasklet, bytes. It calls little, so the least that there is.
+/// The stack size of a tasklet, bytes. Tasklets call little, so the minimum suffices.
 const STACK: usize = Builder::MIN_STACK_SIZE;
 
-/// The tasklets of a thread. The main greenlet is their parent: it runs whoever is next when a
-/// tasklet is over, or when all others wait.
+/// The tasklets of a thread. The main greenlet is their parent: it runs the next tasklet when one has finished,
+/// or when all others wait.
 struct Scheduler<'e> {
     main: Greenlet<'e, ()>,
-    /// Keeps tasklets alive. Queues do not, so tasklets cannot keep themselves or each other.
+    /// Keeps tasklets alive. Queues do not, so tasklets cannot keep themselves or each other alive.
     tasklets: RefCell<HashMap<u64, Greenlet<'e, ()>>>,
     started: Cell<u64>,
     runnable: Queue<'e, ()>,
 }
 
-/// Tasklets, each with something of its own.
+/// A queue of tasklets, each with a value.
 type Queue<'e, T> = RefCell<VecDeque<(WeakGreenlet<'e, ()>, T)>>;
 
 fn put<'e, T>(queue: &Queue<'e, T>, tasklet: &Greenlet<'e, ()>, with: T) {
     queue.borrow_mut().push_back((tasklet.downgrade(), with));
 }
 
-/// Takes the first one, past those that were killed.
+/// Takes the first tasklet that was not killed.
 fn take<'e, T>(queue: &Queue<'e, T>) -> Option<(Greenlet<'e, ()>, T)> {
     let mut queue = queue.borrow_mut();
     std::iter::from_fn(|| queue.pop_front())
         .find_map(|(tasklet, with)| Some((tasklet.upgrade()?, with)))
 }
 
-/// The running tasklet: what its body is lent.
+/// The running tasklet, as its body receives it.
 struct Tasklet<'a, 'e> {
     me: &'a Current<'e, ()>,
     scheduler: &'a Scheduler<'e>,
@@ -68,7 +68,7 @@ impl<'e> Scheduler<'e> {
         })
     }
 
-    /// A new tasklet, at the end of the queue.
+    /// Makes a tasklet and puts it at the end of the queue.
     fn spawn(
         self: &Rc<Self>,
         me: &Current<'e, ()>,
@@ -88,7 +88,7 @@ impl<'e> Scheduler<'e> {
         Ok(())
     }
 
-    /// Runs the tasklets until all are over, or one fails. Those that are left then are killed.
+    /// Runs the tasklets until all have finished, or one fails. The others are then killed.
     fn run(&self, me: &Current<'e, ()>) -> Result<(), Thrown> {
         let mut outcome = Ok(());
         while let (Ok(()), Some((next, ()))) = (&outcome, take(&self.runnable)) {
@@ -104,12 +104,12 @@ impl<'e> Scheduler<'e> {
 }
 
 impl<'e> Tasklet<'_, 'e> {
-    /// Lets the others have their turns (`stackless.schedule`).
+    /// Lets the other tasklets run (`stackless.schedule`).
     fn schedule(&self) -> Result<(), Thrown> {
         self.wait_in(&self.scheduler.runnable, ())
     }
 
-    /// Runs the others until one of them takes this one out of the queue and has it run.
+    /// Runs the others until one of them takes this one out of the queue and makes it runnable.
     fn wait_in<T>(&self, queue: &Queue<'e, T>, with: T) -> Result<(), Thrown> {
         put(queue, &self.me.handle(), with);
         match take(&self.scheduler.runnable) {
@@ -119,7 +119,7 @@ impl<'e> Tasklet<'_, 'e> {
     }
 }
 
-/// Passes values from tasklet to tasklet: who comes first waits for the other.
+/// Passes values from tasklet to tasklet. The first of the two waits for the other.
 struct Channel<'e, T> {
     senders: Queue<'e, T>,
     receivers: Queue<'e, Rc<Cell<Option<T>>>>,
@@ -156,7 +156,7 @@ impl<'e, T> Channel<'e, T> {
 fn demonstrate(me: &Current<()>, count: usize) -> Result<(), Thrown> {
     let scheduler = Scheduler::new(me);
 
-    // Each takes three turns: the first ones of all, then the second ones …
+    // Each takes three turns: all tasklets their first turn, then all their second …
     let turns = Rc::new(RefCell::new(Vec::with_capacity(3 * count)));
     for number in 0..count {
         let turns = Rc::clone(&turns);
@@ -174,7 +174,7 @@ fn demonstrate(me: &Current<()>, count: usize) -> Result<(), Thrown> {
         "{count} tasklets took 3 turns each, in order: {in_turn}"
     )?;
 
-    // Each waits for the one that is made after it; all do when the last one starts the number.
+    // Each waits for the tasklet that is made after it. The last one sends the number.
     let first = Channel::new();
     let mut channel = Rc::clone(&first);
     for _ in 0..count {
@@ -194,7 +194,7 @@ fn demonstrate(me: &Current<()>, count: usize) -> Result<(), Thrown> {
     scheduler.run(me)
 }
 
-/// How many tasklets; `None` if help is wanted.
+/// Returns the number of tasklets; `None` if help was asked for.
 fn count() -> Result<Option<usize>, lexopt::Error> {
     let mut count = None;
     let mut arguments = Parser::from_env();
@@ -225,7 +225,7 @@ fn main() -> ExitCode {
     };
     match enter(|me| demonstrate(me, count)) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the output has seen enough.
+        // The reader of the output has closed it.
         Err(thrown) if is_broken_pipe(&thrown) => ExitCode::SUCCESS,
         Err(thrown) => {
             eprintln!("tasklets: {thrown}");
@@ -234,7 +234,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does nobody read the output any more?
+/// Returns `true` if the output was closed by its reader.
 fn is_broken_pipe(thrown: &Thrown) -> bool {
     thrown
         .downcast_ref::<io::Error>()

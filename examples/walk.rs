@@ -1,13 +1,12 @@
-//! Prints a directory as a tree with sizes, the contents of a directory above it:
+//! Prints a directory as a tree with sizes. The contents of a directory are printed above it:
 //!
 //! ```text
 //! cargo run --release --example walk -- [--depth LEVELS] [PATH]
 //! ```
 //!
-//! The walk is a recursive function in a greenlet of its own. From wherever it is in its
-//! recursion it hands what it has found to the main greenlet, by a switch, and goes on right
-//! there when the main greenlet switches back for more. So the walk keeps its call stack, the
-//! printing keeps its loop, and neither needs a list of the whole tree.
+//! The walk is a recursive function in a greenlet of its own. At any depth of its recursion it sends an entry
+//! to the main greenlet by a switch, and continues there when the main greenlet switches back. So the walk
+//! keeps its call stack, the printing keeps its loop, and neither needs a list of the whole tree.
 
 #[cfg(unix)]
 use std::os::unix::fs::MetadataExt;
@@ -40,11 +39,11 @@ standard error, counts as empty, and makes the exit status 1.
 
 struct Options {
     root: PathBuf,
-    /// Levels that are printed.
+    /// The number of levels that are printed.
     depth: usize,
 }
 
-/// `None` if help is wanted.
+/// Returns `None` if help was asked for.
 fn options() -> Result<Option<Options>, lexopt::Error> {
     let (mut root, mut depth) = (None, usize::MAX);
     let mut arguments = Parser::from_env();
@@ -66,7 +65,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
     Ok(Some(Options { root, depth }))
 }
 
-/// What the walker sends to the main greenlet.
+/// The walker's message to the main greenlet.
 enum Found {
     Entry {
         name: OsString,
@@ -97,9 +96,9 @@ fn main() -> ExitCode {
     }
     match print_tree(&options, &mut io::stdout().lock()) {
         Ok(0) => ExitCode::SUCCESS,
-        // Each has been reported.
+        // Each error has been reported.
         Ok(_) => ExitCode::FAILURE,
-        // Whoever reads the output has seen enough.
+        // The reader of the output has closed it.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("walk: {error}");
@@ -108,7 +107,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Is there something at `root`, and if it is a directory, can it be read?
+/// Checks that `root` exists and, if it is a directory, can be read.
 fn check(root: &Path) -> io::Result<()> {
     if fs::symlink_metadata(root)?.is_dir() {
         fs::read_dir(root)?;
@@ -125,13 +124,13 @@ fn is_broken_pipe(error: &Thrown) -> bool {
 /// Runs the walk in a greenlet and prints what it sends. Returns how many errors it has reported.
 ///
 /// If printing fails, the walker is dropped in the middle of its recursion. That kills it: its
-/// `switch` returns an error, which `?` carries out of the recursion.
+/// `switch` returns an error, and `?` returns it from the recursion.
 fn print_tree(options: &Options, out: &mut impl Write) -> Result<u64, Thrown> {
     let root = options.root.as_path();
     enter(|me| {
         let walker = Builder::new()
             .name("walker")
-            // As much as a program's own stack, for deep trees. Only what is used costs memory.
+            // As large as a program's own stack, for deep trees. Only the used part takes memory.
             .stack_size(8 * 1024 * 1024)
             .build(me, |me, ()| {
                 let seen = RefCell::default();
@@ -151,7 +150,7 @@ fn print_tree(options: &Options, out: &mut impl Write) -> Result<u64, Thrown> {
                     writeln!(out, "{bytes:>10} {disk:>10}  {branch}{name}")?;
                 }
                 Found::Unreadable { path, error } => {
-                    // Who does not listen misses this alone.
+                    // If standard error is closed, only this message is lost.
                     let path = printable(path.as_os_str());
                     let _ = writeln!(io::stderr(), "walk: {path}: {error}");
                     errors += 1;
@@ -162,16 +161,16 @@ fn print_tree(options: &Options, out: &mut impl Write) -> Result<u64, Thrown> {
     })
 }
 
-/// The walk, as it runs in its greenlet.
+/// The state of the walk in its greenlet.
 struct Walk<'a, 'e> {
     me: &'a Child<'e, (), Option<Found>>,
-    /// Files with several names, of which one has been counted.
+    /// The files with several names that have been counted.
     seen: RefCell<HashSet<FileId>>,
 }
 
 impl Walk<'_, '_> {
-    /// Sends what is below `path`, then `path` itself, and returns its size: of a directory,
-    /// the sum of what is in it, and its own place on disk.
+    /// Sends the entries below `path`, then `path` itself, and returns its size. That of a directory is the sum of
+    /// its contents and its own place on disk.
     fn visit(&self, path: &Path, name: &OsStr, depth: usize) -> Result<Size, Thrown> {
         let size = match fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
@@ -183,7 +182,7 @@ impl Walk<'_, '_> {
             }
             Ok(metadata) if self.is_counted(&metadata) => Size::default(),
             Ok(metadata) => Size::of(&metadata),
-            // Deleted since its directory was read, or the like.
+            // For instance, it was deleted after its directory was read.
             Err(error) => {
                 self.send_error(path, error)?;
                 return Ok(Size::default());
@@ -209,7 +208,7 @@ impl Walk<'_, '_> {
         Ok(sum)
     }
 
-    /// Has the file been met by another of its names?
+    /// Returns `true` if the file was counted under another of its names.
     fn is_counted(&self, metadata: &Metadata) -> bool {
         FileId::of(metadata).is_some_and(|id| !self.seen.borrow_mut().insert(id))
     }
@@ -219,7 +218,7 @@ impl Walk<'_, '_> {
         self.send(Found::Unreadable { path, error })
     }
 
-    /// Hands `found` to the main greenlet, and returns when that wants more.
+    /// Sends `found` to the main greenlet, and returns when it asks for the next entry.
     fn send(&self, found: Found) -> Result<(), Thrown> {
         self.me.switch_to_parent(Some(found))
     }
@@ -233,15 +232,15 @@ fn sorted_names(directory: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Draws the lines of the tree. They go down from an entry to its directory, so of each depth
-/// it must know whether a line comes from above.
+/// Draws the lines of the tree. They lead down from an entry to its directory, so for each depth it stores
+/// whether a line comes from above.
 #[derive(Default)]
 struct Branches {
     open: Vec<bool>,
 }
 
 impl Branches {
-    /// What leads to the name of the next entry, which is at `depth`.
+    /// Returns the lines in front of the next entry, which is at `depth`.
     fn to(&mut self, depth: usize) -> String {
         self.open.resize(self.open.len().max(depth + 1), false);
         let has_contents = self.open.drain(depth + 1..).any(|open| open);
@@ -260,7 +259,7 @@ impl Branches {
     }
 }
 
-/// What a file holds, and what it takes on disk, bytes.
+/// The length of a file, and its place on disk, bytes.
 #[derive(Clone, Copy, Default)]
 struct Size {
     bytes: u64,
@@ -270,7 +269,7 @@ struct Size {
 #[cfg(unix)]
 impl Size {
     fn of(metadata: &Metadata) -> Self {
-        // `blocks` counts in units of 512 bytes, whatever the file system's are.
+        // `blocks` counts units of 512 bytes on every file system.
         let disk = metadata.blocks() * 512;
         Self {
             bytes: metadata.len(),
@@ -287,7 +286,7 @@ impl Size {
     }
 }
 
-/// Which file it is, whatever its name.
+/// The identity of a file, independent of its name.
 #[derive(PartialEq, Eq, Hash)]
 struct FileId {
     device: u64,
@@ -295,21 +294,21 @@ struct FileId {
 }
 
 impl FileId {
-    /// Of what has several names.
+    /// Returns the identity of a file with several names.
     #[cfg(unix)]
     fn of(metadata: &Metadata) -> Option<Self> {
         let (device, number) = (metadata.dev(), metadata.ino());
         (metadata.nlink() > 1).then_some(Self { device, number })
     }
 
-    /// The standard library does not tell.
+    /// The standard library does not give it.
     #[cfg(not(unix))]
     fn of(_metadata: &Metadata) -> Option<Self> {
         None
     }
 }
 
-/// A number of bytes for people to read.
+/// Formats a number of bytes for people.
 struct Human(u64);
 
 impl fmt::Display for Human {
@@ -320,7 +319,7 @@ impl fmt::Display for Human {
         }
         let mut size = self.0 as f64 / 1024.0;
         let mut unit = 0;
-        // What would be printed as 1024.0 is one of the next unit.
+        // A value that would be printed as 1024.0 is 1.0 of the next unit.
         while size >= 1023.95 {
             size /= 1024.0;
             unit += 1;
@@ -329,7 +328,7 @@ impl fmt::Display for Human {
     }
 }
 
-/// A name in one line that does nothing to a terminal, whatever bytes it consists of.
+/// Returns a name of any bytes as one line without control characters.
 fn printable(name: &OsStr) -> String {
     name.to_string_lossy().replace(char::is_control, "\u{fffd}")
 }

@@ -1,15 +1,13 @@
-//! C's standard I/O over asynchronous sockets: a synchronous library, with callbacks, whose callbacks
-//! wait for futures of tokio.
+//! C's standard I/O over asynchronous sockets: a synchronous library whose callbacks wait for futures of tokio.
 //!
 //! ```text
 //! cargo run --example stdio -- --port 7008
 //! printf '1 2 3\n0.5 0.25\n' | nc -N 127.0.0.1 7008
 //! ```
 //!
-//! Answers each line of numbers with their sum. `getline` and `strtod` of libc read them, from a `FILE`
-//! whose callbacks are ours (`fopencookie`). They know nothing of futures: where `getline` wants more than
-//! there is, its callback suspends all of it, C frames included, until the socket is readable. One thread
-//! serves all clients.
+//! Answers each line of numbers with their sum. libc's `getline` and `strtod` read them from a `FILE` with
+//! callbacks of this program (`fopencookie`). If `getline` needs more input, its callback suspends the greenlet,
+//! C frames included, until the socket is readable. One thread serves all clients.
 
 use std::{process::ExitCode, str::FromStr};
 
@@ -35,7 +33,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None` if help is wanted.
+    /// Returns `None` if help was asked for.
     fn parse() -> Result<Option<Self>, lexopt::Error> {
         let mut options = Self {
             port: 7008,
@@ -134,7 +132,7 @@ mod server {
         Ok(())
     }
 
-    /// Plain code over C's files, which does not see that it waits.
+    /// Plain code over C's files, which waits without knowing it.
     fn answer(awaiter: &Awaiter<'_, '_>, socket: TcpStream) -> io::Result<()> {
         let socket = Socket { awaiter, socket };
         let input = stdio::File::reader(&socket)?;
@@ -146,7 +144,7 @@ mod server {
         Ok(())
     }
 
-    /// What C's callbacks are given.
+    /// The argument of C's callbacks.
     struct Socket<'a, 'e> {
         awaiter: &'a Awaiter<'a, 'e>,
         socket: TcpStream,
@@ -180,7 +178,7 @@ mod server {
     }
 
     impl Socket<'_, '_> {
-        /// C must not be unwound: if the task is dropped, its call fails, and returns.
+        /// Frames of C must not be unwound: if the task is dropped, the call fails and returns.
         fn wait<T>(&self, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
             self.awaiter
                 .try_wait(future)
@@ -189,7 +187,7 @@ mod server {
     }
 }
 
-/// As much of C's `stdio.h` as is needed.
+/// The part of C's `stdio.h` that is needed.
 #[cfg(target_os = "linux")]
 mod stdio {
     use std::{
@@ -221,7 +219,7 @@ mod stdio {
 
     pub trait Source {
         fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
-        /// Writes all, as musl asks of its callback.
+        /// Writes all bytes, because musl requires that of the callback.
         fn write(&self, bytes: &[u8]) -> io::Result<()>;
     }
 
@@ -251,7 +249,7 @@ mod stdio {
                 .ok_or_else(io::Error::last_os_error)
         }
 
-        /// The next line, without its end; `None` at the end.
+        /// Returns the next line without its end; `None` at the end of the file.
         pub fn line(&self) -> io::Result<Option<CString>> {
             let (mut line, mut room) = (ptr::null_mut(), 0);
             // SAFETY: an open file; C allocates the line, which is freed here.
@@ -263,7 +261,7 @@ mod stdio {
                 libc::free(line.cast());
                 match text {
                     Ok(mut text) => {
-                        // What follows a zero is no number.
+                        // Bytes behind a zero are no number.
                         text.retain(|&byte| byte != 0 && byte != b'\n');
                         Ok(CString::new(text).ok())
                     }
@@ -273,7 +271,7 @@ mod stdio {
             }
         }
 
-        /// Writes `text`, at once.
+        /// Writes `text` and flushes it.
         pub fn put(&self, text: &str) -> io::Result<()> {
             let file = self.0.as_ptr();
             // SAFETY: an open file, and so many bytes.
@@ -317,7 +315,7 @@ mod stdio {
         bytes: *const c_char,
         size: usize,
     ) -> isize {
-        // musl flushes by a write of nothing, from nowhere.
+        // musl flushes by a write of zero bytes with a null pointer.
         if size == 0 {
             return 0;
         }
@@ -328,7 +326,7 @@ mod stdio {
         }
     }
 
-    /// As C counts: `failed` for an error, which is in `errno` then.
+    /// Converts a result to C's: `failed` for an error, which is then in `errno`.
     fn length(outcome: io::Result<usize>, failed: isize) -> isize {
         match outcome {
             Ok(length) => length.try_into().unwrap_or(failed),
@@ -342,7 +340,7 @@ mod stdio {
         }
     }
 
-    /// The numbers at the beginning of a text.
+    /// Returns the numbers at the beginning of a text.
     pub fn numbers(text: &CString) -> impl Iterator<Item = f64> {
         let mut rest = text.as_ptr().cast_mut();
         std::iter::from_fn(move || {

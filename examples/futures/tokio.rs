@@ -1,4 +1,4 @@
-//! Functions that wait for tokio's futures. (What needs no runtime is in tests/future.rs.)
+//! Functions that wait for tokio's futures. Tests that need no runtime are in tests/future.rs.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +24,7 @@ const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
-/// One thread, whose clock goes on only when all wait for it.
+/// A runtime with one thread, whose clock advances only when all tasks wait for it.
 fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = runtime::Builder::new_current_thread()
         .enable_time()
@@ -33,7 +33,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     runtime.unwrap().block_on(future)
 }
 
-/// Runs `future` where tasks need not be `Send`, with a greenlet whose futures are for ever.
+/// Runs `future` in a `LocalSet`, with a greenlet that makes `'static` futures.
 fn run_local<R>(future: impl AsyncFnOnce(&Current<'static, ()>) -> R) -> R {
     // SAFETY: no greenlet here is suspended in a closure that was lent a thread-local's value.
     let unscoped = unsafe { Unscoped::new() };
@@ -49,7 +49,7 @@ impl Drop for Logged<'_> {
     }
 }
 
-/// Waits so long, and then returns that.
+/// Waits for a time, and returns it.
 fn sleeper<'e>(me: &Current<'e, ()>, duration: Duration) -> Stackful<'e, Duration> {
     Stackful::new(me, move |awaiter| {
         awaiter.wait(sleep(duration));
@@ -131,7 +131,7 @@ fn a_timeout_outside_ends_the_function_and_one_inside_the_wait() {
 
         let patient = Stackful::new(me, |awaiter| {
             let mut timeouts = 0;
-            // As a library would call back.
+            // Called as a library calls back.
             (1..=3).for_each(|n| {
                 let wait = async { timeout(Duration::from_millis(1_500), sleep(n * SHORT)).await };
                 timeouts += u32::from(awaiter.wait(wait).is_err());
@@ -199,7 +199,7 @@ fn a_function_talks_with_async_code() {
             }
         };
         let asks = Stackful::new(me, move |awaiter| {
-            // The iterator knows nothing of futures.
+            // The iterator is plain code.
             (1..=3)
                 .map(|n| {
                     let (sender, answer) = oneshot::channel();
@@ -306,7 +306,7 @@ fn one_that_only_waits_for_what_is_ready_lets_others_run() {
         let told = Rc::clone(&done);
         let (sender, mut numbers) = mpsc::unbounded_channel();
         let greedy = task::spawn_local(Stackful::new(me, move |awaiter| {
-            // Tokio makes what is ready wait now and then.
+            // Tokio sometimes makes ready futures pending (its cooperative budget).
             while !told.get() {
                 sender.send(()).unwrap();
                 awaiter.wait(numbers.recv()).unwrap();
@@ -317,7 +317,7 @@ fn one_that_only_waits_for_what_is_ready_lets_others_run() {
     });
 }
 
-/// What a C callback is given.
+/// The argument of the C callback.
 struct Sorting<'a, 'e> {
     awaiter: &'a Awaiter<'a, 'e>,
     cancelled: Cell<bool>,
@@ -339,7 +339,7 @@ unsafe extern "C" fn compare(a: *const c_void, b: *const c_void) -> c_int {
             sorting.cancelled.set(true);
         }
     }
-    // Others have sorted meanwhile.
+    // Other sorts have run meanwhile.
     SORTING.set(sorting);
     // SAFETY: two of the numbers that are sorted.
     unsafe { (*a.cast::<i32>()).cmp(&*b.cast()) as c_int }
@@ -378,7 +378,7 @@ fn callbacks_of_c_wait_at_a_time_and_return_when_they_are_cancelled() {
         assert!(block_on(async { timeout(patience, cancelled).await }).is_err());
     });
     assert_eq!(outcome.get(), Some(Err(Cancelled)));
-    // It was told in the third wait, and each later one says so at once.
+    // The third wait was cancelled, and each later one returns that at once.
     assert_eq!(compared[2], compared[0]);
 }
 
@@ -407,7 +407,7 @@ fn a_clock_that_is_polled_by_hand_goes_on_in_a_function() {
         block_on(async {
             let polled = Pin::new(&mut function).poll(&mut Context::from_waker(Waker::noop()));
             assert_eq!(polled, Poll::Pending);
-            // Polled by another task's waker from now on.
+            // From here on polled with another task's waker.
             let started = time::Instant::now();
             pin!(function).await;
             assert_eq!(started.elapsed(), SHORT);

@@ -1,5 +1,5 @@
-//! A client beside the server of `main.rs`: asks for several pages at once, each in a task of its
-//! own, and joins the tasks in the order in which the pages were named.
+//! A client for the server of `main.rs`. It requests several pages at once, each in a task of its own, and joins
+//! the tasks in the order of the arguments.
 //!
 //! ```text
 //! cargo run --release --example fetch -- 127.0.0.1:8080 / /sleep/100 /sleep/200
@@ -26,7 +26,7 @@ this order, its status and the length of its body in bytes.
   -h, --help         prints this
 ";
 
-/// An answer may be so long, bytes.
+/// The maximum length of a response, bytes.
 const LONGEST: u64 = 1 << 20;
 
 struct Options {
@@ -36,7 +36,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None`: only help is asked for.
+    /// Returns `None` if help was asked for.
     fn parse() -> Result<Option<Self>, lexopt::Error> {
         let mut server = None;
         let mut paths = Vec::new();
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether all of them came.
+/// Returns `true` if all pages arrived.
 fn fetch_all(task: Task, options: &Options) -> Result<bool, Thrown> {
     let (server, deadline) = (options.server, Instant::now() + options.timeout);
     let mut pages = Vec::new();

@@ -1,10 +1,10 @@
-//! HTTP/1.1 without input and output: requests from bytes, and bytes from responses.
+//! HTTP/1.1 without input and output: parses requests and formats responses.
 
 use std::{io::Write, str};
 
-/// A request's head may be so long, bytes.
+/// The maximum length of a request's head, bytes.
 const MAX_HEAD: usize = 8 * 1024;
-/// And its body.
+/// The maximum length of a request's body, bytes.
 const MAX_BODY: usize = 64 * 1024;
 const MAX_HEADERS: usize = 32;
 
@@ -12,21 +12,20 @@ pub struct Request<'a> {
     pub method: &'a str,
     pub path: &'a str,
     pub body: &'a [u8],
-    /// Does the client want to send another one after it?
+    /// `true` if the client may send another request on the connection.
     pub keep_alive: bool,
-    /// How much of the input it is.
+    /// The length of the request in the input, bytes.
     pub length: usize,
 }
 
 pub enum Parsed<'a> {
     Incomplete,
     Request(Request<'a>),
-    /// It is answered with this status, and the connection closed: where the next one begins
-    /// cannot be known.
+    /// Answer with this status and close the connection, because the beginning of the next request is unknown.
     Refused(u16),
 }
 
-/// The first request in `input`.
+/// Parses the first request in `input`.
 pub fn parse(input: &[u8]) -> Parsed<'_> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);

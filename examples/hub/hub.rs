@@ -1,8 +1,8 @@
-//! Tasks that seem to block, over readiness events, as gevent has them.
+//! Tasks that seem to block, over readiness events, as in gevent.
 //!
-//! A task is a greenlet. One that has to wait leaves word of what for and switches to the hub,
-//! its parent, which asks the system what is ready and switches to whoever waits for it. All of
-//! them receive `()`: a wake-up says nothing, and who is woken looks for itself.
+//! A task is a greenlet. To wait, it registers for an event and switches to its parent, the hub. The hub asks
+//! the system which events have happened and switches to the tasks that wait for them. A wake-up is the message
+//! `()`; the task itself checks whether it can continue.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -21,31 +21,31 @@ use greenlet::{Builder, Current, Greenlet, GreenletExit, Thrown, WeakGreenlet, e
 use polling::{Event, Events, PollMode, Poller};
 use socket2::{Domain, Type};
 
-/// So many events are taken from the system at a time.
+/// The number of events that are read from the system at a time.
 const EVENTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// So many times in a row a task may find its sockets ready, before others have their turn.
+/// How often in a row a task may use ready sockets before other tasks run.
 const TURN: u32 = 64;
 
-/// Who waits does not own itself: when it is killed, what it waits for forgets it.
+/// A waiting task. The handle is weak: queues do not keep a killed task.
 type Waiter<'e> = WeakGreenlet<'e, ()>;
 
 pub struct Hub<'e> {
-    /// Runs the loop.
+    /// The greenlet that runs the loop.
     greenlet: OnceCell<Greenlet<'e, ()>>,
     poller: Poller,
     sources: RefCell<Sources<'e>>,
-    /// By when they are due, and a number because two may be due at the same time.
+    /// By due time, and a number for timers that are due at the same time.
     timers: RefCell<BTreeMap<(Instant, u64), Waiter<'e>>>,
     runnable: RefCell<VecDeque<Waiter<'e>>>,
-    /// Keeps the tasks.
+    /// Keeps the tasks alive.
     tasks: RefCell<HashMap<u64, Greenlet<'e, ()>>>,
     numbers: Cell<u64>,
-    /// What is left of the running task's turn.
+    /// How often the running task may still use ready sockets in this turn.
     turn: Cell<u32>,
 }
 
-/// Runs `body`, as a task in the main greenlet, and then kills the tasks that are left.
+/// Runs `body` as a task in the main greenlet, and then kills the remaining tasks.
 pub fn run<R>(body: impl FnOnce(Task) -> Result<R, Thrown>) -> Result<R, Thrown> {
     enter(|me| {
         let hub = Rc::new(Hub {
@@ -92,8 +92,8 @@ impl<'e> Hub<'e> {
         }
     }
 
-    /// Runs a task until it waits again or is over. What it fails with comes here, to its
-    /// parent, and ends nothing else; so does its panic.
+    /// Runs a task until it waits again or finishes. Its error or panic arrives here, in its parent, and ends no
+    /// other task.
     fn resume(&self, me: &Current<'e, ()>, waiter: &Waiter<'e>) -> Result<(), Thrown> {
         let Some(task) = waiter.upgrade() else {
             return Ok(());
@@ -103,12 +103,12 @@ impl<'e> Hub<'e> {
             Ok(Err(thrown)) if thrown.is_exit() => return Err(thrown),
             Ok(Err(thrown)) => {
                 eprintln!("{}: {thrown}", task.name().unwrap_or("main"));
-                // There is no stack for it, or it is dead already.
+                // There is no stack for it, or it is dead.
                 if !task.is_active() {
                     me.kill(&task)?;
                 }
             }
-            // The panic hook has said what there is to say.
+            // The panic hook has reported the panic.
             Ok(Ok(())) | Err(_) => {}
         }
         Ok(())
@@ -120,7 +120,7 @@ impl<'e> Hub<'e> {
         (first.key().0 <= now).then(|| first.remove())
     }
 
-    /// `None`: until something happens.
+    /// Returns `None` to wait until an event happens.
     fn time_to_wait(&self) -> Option<Duration> {
         if !self.runnable.borrow().is_empty() {
             return Some(Duration::ZERO);
@@ -135,7 +135,7 @@ impl<'e> Hub<'e> {
     }
 }
 
-/// A running task: what code is lent that may wait.
+/// The running task. Code that may wait receives it.
 #[derive(Clone, Copy)]
 pub struct Task<'a, 'e> {
     me: &'a Current<'e, ()>,
@@ -143,7 +143,7 @@ pub struct Task<'a, 'e> {
 }
 
 impl<'e> Task<'_, 'e> {
-    /// A new task, to run when this one waits.
+    /// Makes a task, which runs when this one waits.
     pub fn spawn<T: 'e>(
         self,
         name: impl Into<Box<str>>,
@@ -187,7 +187,7 @@ impl<'e> Task<'_, 'e> {
         })
     }
 
-    /// Ends another task: what it waits for fails, its locals are dropped, its sockets closed.
+    /// Kills another task: its wait fails, its locals are dropped, its sockets closed.
     pub fn kill<T>(self, task: &JoinHandle<'e, T>) {
         if let Err(error) = self.me.kill(&task.greenlet) {
             eprintln!("{}: {error}", task.outcome.name);
@@ -198,7 +198,7 @@ impl<'e> Task<'_, 'e> {
         self.wait_until(Some(Instant::now() + duration)).map(drop)
     }
 
-    /// Waits until it is woken, or until then. Returns whether it is then.
+    /// Waits until the task is woken, or until the deadline. Returns `true` at the deadline.
     fn wait_until(self, deadline: Option<Instant>) -> io::Result<bool> {
         let timer = deadline.map(|due| {
             let key = (due, self.hub.next_number());
@@ -213,14 +213,14 @@ impl<'e> Task<'_, 'e> {
         Ok(is_due)
     }
 
-    /// Lets the others have their turn.
+    /// Lets the other tasks run.
     pub fn pass(self) -> io::Result<()> {
         let me = self.me.downgrade();
         self.hub.runnable.borrow_mut().push_back(me);
         self.wait_until(None).map(drop)
     }
 
-    /// Does that if this task's turn is over.
+    /// Lets the other tasks run if this task has used its turn.
     fn take_turns(self) -> io::Result<()> {
         match self.hub.turn.get() {
             0 => self.pass(),
@@ -232,7 +232,7 @@ impl<'e> Task<'_, 'e> {
     }
 }
 
-/// Takes a task off the list when it ends, in whatever way, and wakes who waits for that.
+/// Removes a task from the list when it ends in any way, and wakes the tasks that join it.
 struct Listed<'e> {
     hub: Rc<Hub<'e>>,
     number: u64,
@@ -247,14 +247,14 @@ impl Drop for Listed<'_> {
     }
 }
 
-/// What a task has returned, until another one asks for it.
+/// The result of a task, until another one takes it.
 struct Outcome<T> {
     name: Box<str>,
     result: RefCell<Option<Result<T, Thrown>>>,
 }
 
 impl<T> Drop for Outcome<T> {
-    /// Prints an error that nobody has asked for.
+    /// Prints an error that no task has taken.
     fn drop(&mut self) {
         if let Some(Err(thrown)) = self.result.take() {
             eprintln!("{}: {thrown}", self.name);
@@ -270,8 +270,7 @@ pub struct JoinHandle<'e, T> {
 }
 
 impl<'e, T> JoinHandle<'e, T> {
-    /// Waits until the task has ended. Returns what it returned; an error also if it was killed or has
-    /// panicked.
+    /// Waits until the task has ended, and returns its result. Returns an error if it was killed or has panicked.
     pub fn join(self, task: Task<'_, 'e>) -> Result<T, Thrown> {
         while !self.greenlet.is_dead() {
             self.ended.wait(task)?;
@@ -283,7 +282,7 @@ impl<'e, T> JoinHandle<'e, T> {
     }
 }
 
-/// For code that knows `io::Error`s only. That of a task that is killed is a [`GreenletExit`].
+/// Converts an error for code that returns `io::Error`. The error of a killed task contains a [`GreenletExit`].
 fn into_io(thrown: Thrown) -> io::Error {
     if thrown.is_exit() {
         return io::Error::other(GreenletExit);
@@ -299,7 +298,7 @@ pub fn is_exit(error: &io::Error) -> bool {
         .is_some_and(|inner| inner.is::<GreenletExit>())
 }
 
-/// What tasks wait for until something changes.
+/// A condition variable for tasks.
 pub struct Condition<'e> {
     hub: Rc<Hub<'e>>,
     waiters: RefCell<Vec<Waiter<'e>>>,
@@ -325,11 +324,11 @@ impl<'e> Condition<'e> {
     }
 }
 
-/// Who waits to read and to write, for each socket that there is.
+/// The tasks that wait to read and to write, for each socket.
 #[derive(Default)]
 struct Sources<'e> {
     places: Vec<[Option<Waiter<'e>>; 2]>,
-    /// Places of sockets that are gone.
+    /// Places of closed sockets.
     free: Vec<usize>,
 }
 
@@ -347,7 +346,7 @@ impl<'e> Sources<'e> {
         })
     }
 
-    /// An event may be older than the socket that has its place now. Waking it does no harm.
+    /// An event may be older than the socket that has the place now. A wake-up without a reason is harmless.
     fn take_waiters(&mut self, event: Event) -> impl Iterator<Item = Waiter<'e>> + use<'e> {
         let [reader, writer] = &mut self.places[event.key];
         let reader = event.readable.then(|| reader.take()).flatten();
@@ -356,7 +355,7 @@ impl<'e> Sources<'e> {
     }
 }
 
-/// A socket that blocks the task that uses it, and nobody else.
+/// A socket that blocks only the task that uses it.
 pub struct Socket<'t, 'e, S: AsFd + AsRawFd> {
     socket: Rc<S>,
     task: Task<'t, 'e>,
@@ -365,7 +364,7 @@ pub struct Socket<'t, 'e, S: AsFd + AsRawFd> {
 }
 
 impl<'t, 'e, S: AsFd + AsRawFd> Socket<'t, 'e, S> {
-    /// `socket` does not block by itself.
+    /// `socket` must be non-blocking.
     pub fn new(task: Task<'t, 'e>, socket: Rc<S>) -> io::Result<Self> {
         let place = task.hub.sources.borrow_mut().take_place();
         let made = Self {
@@ -374,8 +373,8 @@ impl<'t, 'e, S: AsFd + AsRawFd> Socket<'t, 'e, S> {
             place,
             deadline: None,
         };
-        // It is told once of each change, so who has seen it ready must use it until it is not.
-        // SAFETY: taken out again when it is dropped, and the file is open until then.
+        // Edge-triggered: each change is reported once, so a task uses the socket until it would block.
+        // SAFETY: the drop removes it, and the file is open until then.
         unsafe {
             let poller = &task.hub.poller;
             poller.add_with_mode(&*made.socket, Event::all(place), PollMode::Edge)?;
@@ -383,12 +382,12 @@ impl<'t, 'e, S: AsFd + AsRawFd> Socket<'t, 'e, S> {
         Ok(made)
     }
 
-    /// What is not done by then fails with `TimedOut`.
+    /// Operations that are not finished by then fail with `TimedOut`.
     pub fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.deadline = deadline;
     }
 
-    /// Does what `act` does, as soon as that does not block.
+    /// Runs `act` as soon as it does not block, and returns its result.
     fn when_ready<R>(
         &self,
         direction: Direction,
@@ -422,7 +421,7 @@ impl<'t, 'e, S: AsFd + AsRawFd> Socket<'t, 'e, S> {
 
 impl<S: AsFd + AsRawFd> Drop for Socket<'_, '_, S> {
     fn drop(&mut self) {
-        // Fails if it could not be added.
+        // Fails if it was never added.
         let _ = self.task.hub.poller.delete(&*self.socket);
         let mut sources = self.task.hub.sources.borrow_mut();
         sources.free.push(self.place);
@@ -458,7 +457,7 @@ impl Socket<'_, '_, TcpStream> {
 }
 
 impl<'t, 'e> Socket<'t, 'e, TcpStream> {
-    /// Connects to a server; that takes until `deadline` at most, which is then the socket's.
+    /// Connects to a server until `deadline`, which the socket keeps.
     pub fn connect(
         task: Task<'t, 'e>,
         server: SocketAddr,

@@ -1,15 +1,15 @@
-//! A server of one thread in which code that reads and writes as if it blocked waits for
-//! thousands of connections at once, in the manner of gevent:
+//! A server with one thread and thousands of connections, whose code reads and writes as if it blocked, as with
+//! gevent:
 //!
 //! ```text
 //! cargo run --release --example hub -- --http 8080 --echo 7007
 //! curl http://127.0.0.1:8080/
 //! ```
 //!
-//! Each connection has a greenlet of its own. Its handler is plain code over `io::Read` and
-//! `io::Write`; the waiting is in `hub.rs`. What a handler fails with, be it a panic, ends its
-//! connection only. SIGUSR1 prints what everybody is doing. SIGINT (Ctrl-C) and SIGTERM drain:
-//! nobody new is let in, requests that are there are answered; the second one kills.
+//! Each connection has a greenlet of its own. Its handler is plain code over `io::Read` and `io::Write`; the
+//! waiting is in `hub.rs`. An error or panic of a handler ends only its connection. SIGUSR1 prints a snapshot of
+//! all greenlets. SIGINT (Ctrl-C) and SIGTERM drain: the server accepts no connection and answers open requests.
+//! A second one kills all tasks.
 
 mod http;
 
@@ -55,13 +55,13 @@ Serves on 127.0.0.1 until SIGINT or SIGTERM.
   -h, --help           prints this
 ";
 
-/// More is read of a request at a time, bytes.
+/// The size of a read from a connection, bytes.
 const CHUNK: usize = 1024;
-/// A client can ask for this and no longer.
+/// The longest sleep that a client can request.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How long a client has to take what is sent before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
-/// And how much it may still send, bytes.
+/// How much it may still send meanwhile, bytes.
 const MOST_REST: u64 = 1 << 20;
 
 struct Options {
@@ -74,7 +74,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None` if help is wanted.
+    /// Returns `None` if help was asked for.
     fn parse() -> Result<Option<Self>, lexopt::Error> {
         let mut options = Self {
             http: 8080,
@@ -113,7 +113,7 @@ impl Options {
     }
 }
 
-/// The value of `option`, which `takes` says what it must be.
+/// Returns the value of `option`; `takes` describes it in the error.
 fn value<T>(
     arguments: &mut Parser,
     option: &str,
@@ -147,13 +147,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// To as many open files as this user may have.
+/// Raises the limit of open files to this user's maximum.
 fn raise_file_limit() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: `limit` is readable and writable. That it fails shows when files run out.
+    // SAFETY: `limit` is readable and writable. A failure shows later, when files run out.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
             limit.rlim_cur = limit.rlim_max;
@@ -194,7 +194,7 @@ fn add(count: &Cell<u64>, more: u64) {
 type Handler =
     for<'e> fn(Task<'_, 'e>, &mut Socket<'_, 'e, TcpStream>, &Server<'e>) -> io::Result<()>;
 
-/// The main greenlet: starts the others and waits for signals.
+/// Runs in the main greenlet: starts the others and waits for signals.
 fn serve(task: Task, options: Options) -> Result<(), Thrown> {
     let (signals, waker) = UnixStream::pair()?;
     signals.set_nonblocking(true)?;
@@ -229,8 +229,8 @@ fn serve(task: Task, options: Options) -> Result<(), Thrown> {
         start_accepting(task, "echo", echo, &server, handle_echo)?,
     ];
 
-    // They must have started to see those who connect before a signal comes: a greenlet that is
-    // killed before does not run at all.
+    // They must start before a signal arrives, to accept clients that have connected: a greenlet that is killed
+    // before its start does not run.
     task.pass()?;
 
     let mut signals = Socket::new(task, Rc::new(signals))?;
@@ -269,8 +269,8 @@ fn listen(port: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .map_err(|error| io::Error::new(error.kind(), format!("port {port}: {error}")))?;
     listener.set_nonblocking(true)?;
-    // As many as connect at once, or as the system allows.
-    // SAFETY: it is a listening socket, which may be told again.
+    // The longest queue that the system allows.
+    // SAFETY: `listen` may be called again for a listening socket.
     unsafe { libc::listen(listener.as_raw_fd(), 16 * 1024) };
     Ok(listener)
 }
@@ -291,7 +291,7 @@ fn start_accepting<'e>(
             &Socket::new(task, Rc::clone(&listener))?,
             handler,
         );
-        // Killed after those who have got in already.
+        // Killed after the existing connections.
         while let Ok((stream, _)) = listener.accept() {
             server.start(task, name, stream, handler);
         }
@@ -314,7 +314,7 @@ impl<'e> Server<'e> {
             match listener.accept() {
                 Ok((stream, _)) => self.start(task, name, stream, handler),
                 Err(error) if hub::is_exit(&error) => return Err(error),
-                // Out of files, most likely; or the client has gone again.
+                // Usually no file descriptor is left, or the client has disconnected.
                 Err(error) => {
                     eprintln!("{name}: {error}");
                     task.sleep(Duration::from_millis(100))?;
@@ -372,7 +372,7 @@ impl<'e> Server<'e> {
         let mut socket = Socket::new(task, socket)?;
         match handler(task, &mut socket, self) {
             Err(error) if error.kind() == ErrorKind::TimedOut => add(&self.counts.timed_out, 1),
-            // Clients come and go.
+            // The client has disconnected.
             Err(error) if is_gone(&error) => {}
             outcome => outcome?,
         }
@@ -383,7 +383,7 @@ impl<'e> Server<'e> {
         Some(Instant::now() + self.options.timeout)
     }
 
-    /// Ends the input of all: they get what has come already, and then nothing any more.
+    /// Closes the input of all connections, which read what has arrived and then the end.
     fn hang_up(&self) {
         for connection in self.connections.borrow().values() {
             let _ = connection.socket.shutdown(Shutdown::Read);
@@ -423,7 +423,7 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Takes a connection off the list, also if its greenlet never gets to run.
+/// Removes a connection from the list when it is dropped, also if its greenlet never ran.
 struct EndOfConnection<'e> {
     server: Rc<Server<'e>>,
     id: u64,
@@ -439,7 +439,7 @@ impl Drop for EndOfConnection<'_> {
         drop(connection);
         server.ended.wake_all();
         if server.is_draining.get() && server.connections.borrow().is_empty() {
-            // If it is full, it wakes as well.
+            // A full pipe wakes the main greenlet as well.
             let _ = (&server.waker).write(&[0]);
         }
     }
@@ -529,8 +529,8 @@ fn refuse(socket: &mut Socket<TcpStream>, status: u16) -> io::Result<()> {
     close(socket)
 }
 
-/// Closes so that the client gets all that was sent: the system would throw it away if there
-/// were input left that nobody has read.
+/// Closes a connection so that the client receives everything that was sent: the system would discard it if
+/// there were unread input.
 fn close(socket: &mut Socket<TcpStream>) -> io::Result<()> {
     socket.shut_down_writing()?;
     socket.set_deadline(Some(Instant::now() + LINGER));
