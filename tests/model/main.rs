@@ -178,7 +178,7 @@ const NEVER_MISSED: &[&str] = &[
     "s15 second refusal unwinds",
     "s16 discarded",
     "s17 killed when left",
-    "s17 not under its feet",
+    "s17 not while it runs",
     "s18 dead",
     "s18 upgrade",
     "s19 refused",

@@ -6,7 +6,7 @@ use crate::program::{Event, Id, Refused};
 impl Model<'_> {
     pub(super) fn die(&mut self, content: Content) {
         let first = self.me().parent.expect("a body has a parent");
-        self.push(Task::Bequeath {
+        self.push(Task::DeliverResult {
             first,
             unstarted_dropped: false,
             content,
@@ -18,14 +18,14 @@ impl Model<'_> {
         let content_there = content.to_another();
         let identity = self.me().has_identity.then_some(self.me().returns);
         let route = self.route(first, first, content_there, identity);
-        let goes_on = unstarted_dropped && matches!(route, Route::DropUnstarted(_));
-        let killer = if goes_on {
+        let passes_on = unstarted_dropped && matches!(route, Route::DropUnstarted(_));
+        let killer = if passes_on {
             None
         } else {
             self.me().killer.take()
         };
         if let Some(killer) = killer {
-            // Rules s14 and s16: nothing comes out of it, and the killer goes on.
+            // Rules s14 and s16: the result is dropped, and the killer resumes.
             self.rule("s16 discarded");
             self.drop_content(content);
             self.me().life = Life::Dead;
@@ -37,7 +37,7 @@ impl Model<'_> {
         let receiver = match route {
             Route::To(receiver) => receiver,
             Route::DropUnstarted(id) => {
-                self.push(Task::Bequeath {
+                self.push(Task::DeliverResult {
                     first: id,
                     unstarted_dropped: true,
                     content,
@@ -47,8 +47,8 @@ impl Model<'_> {
             }
             Route::Refused(why, at) => match content {
                 Content::Value(payload) => {
-                    // Rule s7: the value travels in an error. One without an identity could
-                    // not be taken out again.
+                    // Rule s7: the value travels in an error, if its type has an identity, by which it
+                    // can be taken out again.
                     self.rule("s7 undeliverable");
                     let payload = if self.me().has_identity {
                         Some(payload)
@@ -56,27 +56,27 @@ impl Model<'_> {
                         self.log(Event::Dropped(payload));
                         None
                     };
-                    // *Silent*: one that could not be started stays as it is.
+                    // *Silent*: a parent that gets no stack stays new.
                     let first = if why == Refused::Stack {
                         self.ancestor(at)
                     } else {
                         at
                     };
-                    self.push(Task::Bequeath {
+                    self.push(Task::DeliverResult {
                         first,
                         unstarted_dropped: true,
                         content: Content::Undeliverable(payload, why),
                     });
                     return;
                 }
-                // *Silent*: a busy parent cannot go on, so that is told which it waits for; or,
-                // if a kill holds that back, the one whom the kill waits for.
+                // *Silent*: in place of a busy parent, the greenlet that it waits for receives; if a kill
+                // blocks that one, the greenlet that the kill waits for.
                 _ => {
                     self.rule("s11 busy parent");
                     let end = self.end_of_waits(at);
                     match self.kills.last() {
-                        Some(&(killer, _)) if self.is_held_back(end) => {
-                            self.rule("s15 goes no further than the kill");
+                        Some(&(killer, _)) if self.is_blocked(end) => {
+                            self.rule("s15 to the greenlet that the kill waits for");
                             self.end_of_waits(killer)
                         }
                         _ => end,
@@ -95,7 +95,7 @@ impl Model<'_> {
         self.push(Task::Settle(me, Departed::Died));
     }
 
-    /// It dies without running, and its body is dropped.
+    /// Rule s14: a new greenlet dies without running, and its body is dropped.
     pub(super) fn drop_unstarted(&mut self, id: Id) {
         self.greenlets[id].life = Life::Dead;
         if let Some(local) = self.greenlets[id].captured.take() {

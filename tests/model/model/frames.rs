@@ -40,7 +40,7 @@ impl Model<'_> {
         self.execute(op);
     }
 
-    /// The innermost frame of the running greenlet.
+    /// Returns the innermost frame of the running greenlet.
     pub(super) fn frame(&mut self) -> &mut Frame {
         let frame = self
             .me()
@@ -54,7 +54,7 @@ impl Model<'_> {
         frame.expect("there is a frame")
     }
 
-    /// A frame inside the innermost one, of the same greenlet.
+    /// Returns a frame inside the innermost one, of the same greenlet.
     pub(super) fn inner_frame(&mut self, script: u8) -> Frame {
         let outer = self.frame();
         Frame {
@@ -63,11 +63,11 @@ impl Model<'_> {
         }
     }
 
-    /// Rule s2: another inbox on the same stack; the one that enters waits.
-    pub(super) fn enter(&mut self, inbox: Kind, is_scoped: bool, frame: Frame, is_told: bool) {
+    /// Rule s2: adds a root on the same stack. The greenlet that enters waits.
+    pub(super) fn enter(&mut self, inbox: Kind, is_scoped: bool, frame: Frame, reports_end: bool) {
         let outer = self.running;
         let root = self.new_root(inbox, Some(outer));
-        self.push(Task::Entered { root, is_told });
+        self.push(Task::Entered { root, reports_end });
         self.me().waits_for = Some(root);
         if self.mains.last() == Some(&outer) {
             self.mains.push(root);
@@ -94,7 +94,7 @@ impl Model<'_> {
         self.push(Task::Leave(Some(content)));
     }
 
-    /// A panic goes no further.
+    /// Catches a panic.
     fn stop_unwinding(&mut self, outcome: Outcome) {
         if outcome.is_some_and(Content::is_unwinding) {
             self.panics -= 1;
@@ -134,8 +134,8 @@ impl Model<'_> {
                 self.push(Task::Leave(outcome));
                 self.push(Task::KillMembers(home));
             }
-            Task::Entered { root, is_told } => {
-                if is_told && !unwinds {
+            Task::Entered { root, reports_end } => {
+                if reports_end && !unwinds {
                     self.log(Event::Left(root));
                 }
                 self.push(Task::Leave(outcome));

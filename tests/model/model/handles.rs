@@ -8,7 +8,7 @@ impl Model<'_> {
         self.greenlets[id].holds += 1;
     }
 
-    /// Rule s14: what the drop of the last handle does.
+    /// Rule s14: drops a handle or a child's count, perhaps the last.
     pub(super) fn release(&mut self, id: Id) {
         self.greenlets[id].holds -= 1;
         if self.greenlets[id].holds > 0 {
@@ -21,9 +21,9 @@ impl Model<'_> {
                 self.drop_unstarted(id);
             }
             Life::Dead => self.push(Task::Free(id)),
-            // Rule s17: it runs, or waits for the one that does: see `Departed::Orphaned`.
+            // Rule s17: it runs, or waits for the running greenlet; see `Departed::Orphaned`.
             Life::Started if self.end_of_waits(id) == self.running => {
-                self.rule("s17 not under its feet");
+                self.rule("s17 not while it runs");
             }
             Life::Started => {
                 self.rule("s14 last handle");
@@ -47,7 +47,7 @@ impl Model<'_> {
         (!occupied.is_empty()).then(|| occupied[usize::from(index) % occupied.len()])
     }
 
-    /// A handle of one's own to what lies in a slot.
+    /// Returns a new handle to the greenlet in a slot.
     pub(super) fn pick(&mut self, index: u8) -> Option<Id> {
         let id = self.slots[self.occupied(index)?]?;
         self.hold(id);
@@ -65,7 +65,7 @@ impl Model<'_> {
         }
     }
 
-    /// Rule s18: weak handles reach it until it is dead, or about to be as nothing holds it.
+    /// Rule s18: returns `true` if weak handles reach it: it is alive and has a handle or child.
     pub(super) fn is_reachable(&self, id: Id) -> bool {
         self.greenlets[id].life != Life::Dead && self.greenlets[id].holds > 0
     }

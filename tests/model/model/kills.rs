@@ -4,12 +4,13 @@ use super::{Content, KillBy, Life, Model, Task};
 use crate::program::{Id, Killed};
 
 impl Model<'_> {
-    /// Rule s15: a kill always ends. So who was there when the last one began goes on after it.
-    pub(super) fn is_held_back(&self, id: Id) -> bool {
+    /// Rule s15: a kill always ends. So greenlets that are older than the newest kill are blocked until it has
+    /// finished.
+    pub(super) fn is_blocked(&self, id: Id) -> bool {
         self.kills.last().is_some_and(|&(_, last)| id <= last)
     }
 
-    /// The one at the end of the chain of waits: it is suspended, or runs.
+    /// Returns the greenlet at the end of the chain of waits. It is suspended, or runs.
     pub(super) fn end_of_waits(&self, id: Id) -> Id {
         self.chain_of_waits(id).pop().expect("at least itself")
     }
@@ -22,7 +23,7 @@ impl Model<'_> {
         chain
     }
 
-    /// The one that waits for it, or for one that does, …; itself if nobody does.
+    /// Returns the last greenlet that waits for it, directly or through others; itself if none waits.
     pub(super) fn last_waiter(&self, mut id: Id) -> Id {
         while let Some(waiter) = self.greenlets[id].outer.or(self.greenlets[id].killer) {
             id = waiter;
@@ -44,38 +45,38 @@ impl Model<'_> {
             }
             return;
         }
-        // Whoever the victim waits for must finish before it can be, so they are all told.
+        // The greenlets for which the victim waits must finish first, so all of them are killed.
         let me = self.running;
-        let mut told = self.chain_of_waits(victim);
+        let mut killed = self.chain_of_waits(victim);
         let mut spared = None;
-        if told.last() == Some(&me) {
-            // *Silent*: only those on the victim's own stack are told. If the last of them is
-            // killing somebody it ceases to wait, and who it was killing goes on dying.
-            let roots = told[1..]
+        if killed.last() == Some(&me) {
+            // *Silent*: only those on the victim's own stack are killed. If the last of them waits in a kill, it
+            // stops waiting, and the victim of that kill continues to die.
+            let roots = killed[1..]
                 .iter()
                 .take_while(|&&id| self.greenlets[id].is_root);
             let on_its_stack = 1 + roots.count();
-            spared = told.get(on_its_stack).copied();
-            told.truncate(on_its_stack);
+            spared = killed.get(on_its_stack).copied();
+            killed.truncate(on_its_stack);
         }
         let waiting = self.greenlets[victim].killer;
-        let mut told_too = Vec::new();
-        if let (Some(waiting), true) = (waiting, spared.is_none() && told.last() != Some(&me)) {
+        let mut also_killed = Vec::new();
+        if let (Some(waiting), true) = (waiting, spared.is_none() && killed.last() != Some(&me)) {
             if by != KillBy::EndOfEnter {
-                // *Silent*: it is dead when the first kill is over.
+                // *Silent*: it is dead when the first kill has finished.
                 self.rule("s14 killed already");
                 self.push(Task::Killed(by, Killed::Later));
                 return;
             }
-            // *Silent*: who waited for its end waits for that of the one that has killed the
-            // root, or of the root.
+            // *Silent*: the greenlet that waited for the victim's death then waits for that of the greenlet
+            // that has killed the root, or of the root.
             self.rule("s20 takes a kill over");
             let last = self.last_waiter(me);
-            told_too = self.chain_of_waits(last);
+            also_killed = self.chain_of_waits(last);
             self.greenlets[last].killer = Some(waiting);
             self.greenlets[waiting].waits_for = Some(last);
         }
-        for &id in told.iter().chain(&told_too) {
+        for &id in killed.iter().chain(&also_killed) {
             let mut top = id;
             while let Some(next) = self.greenlets[top].waits_for {
                 if !self.greenlets[next].is_root {
@@ -86,10 +87,10 @@ impl Model<'_> {
             let asleep = top != me && self.greenlets[top].waits_for.is_none();
             let in_unwinding = asleep && self.panics > 0;
             let greenlet = &mut self.greenlets[id];
-            greenlet.told_in_unwinding |= in_unwinding && !greenlet.exiting;
+            greenlet.killed_in_unwinding |= in_unwinding && !greenlet.exiting;
             greenlet.exiting = true;
         }
-        let end = told[told.len() - 1];
+        let end = killed[killed.len() - 1];
         if end == me {
             assert!(
                 by != KillBy::EndOfEnter,
@@ -111,7 +112,7 @@ impl Model<'_> {
             return;
         }
         if let Some(spared) = spared {
-            // Who waits for the victim's end waits for that of the spared one as well.
+            // The greenlet that waits for the victim's death waits for that of the spared one as well.
             self.greenlets[spared].killer = waiting;
             if let Some(waiting) = waiting {
                 self.rule("s14 kills its killer for another");
@@ -131,7 +132,7 @@ impl Model<'_> {
         }
     }
 
-    /// After the victim's death, or when the killer is killed in turn.
+    /// Resumes a killer after its victim's death, or when the killer itself is killed.
     pub(super) fn resume_killer(&mut self, killer: Id) {
         self.running = killer;
         self.kills.retain(|&(waits, _)| waits != killer);
@@ -147,8 +148,7 @@ impl Model<'_> {
         self.push(Task::Killed(by, result));
     }
 
-    /// Rule s20: at the end of an `enter` every greenlet of it that lives is killed. *Silent*:
-    /// the last made is the first.
+    /// Rule s20: kills the living greenlets of an `enter` at its end, the last made first.
     pub(super) fn kill_members(&mut self, home: usize) {
         let mut members = self.members[home].iter().rev();
         let alive = members.find(|&&id| self.greenlets[id].life != Life::Dead);

@@ -20,13 +20,13 @@ use std::collections::BTreeSet;
 
 use crate::program::{Ended, Event, FUEL, How, Id, Killed, Kind, Payload, Program, Refused, SLOTS};
 
-/// The events of a program, and the rules that it has used.
+/// The events of a program, and the cases of the rules that it has reached.
 pub struct Run {
     pub events: Vec<Event>,
     pub rules: BTreeSet<&'static str>,
 }
 
-/// All events of the program.
+/// Runs the program on the model.
 pub fn run(program: &Program) -> Run {
     let mut model = Model::new(program);
     while !model.is_over {
@@ -38,8 +38,8 @@ pub fn run(program: &Program) -> Run {
     }
 }
 
-/// Rule s5. *Busy* is a started one that waits for another, *suspended* one that neither runs
-/// nor is busy.
+/// Rule s5. A started greenlet is *busy* if it waits for another, and *suspended* if it neither runs nor is
+/// busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     New,
@@ -50,44 +50,42 @@ enum Life {
 #[derive(Debug)]
 struct Greenlet {
     inbox: Kind,
-    /// What the body returns: the inbox of the parent that it was made under.
+    /// The type that the body returns: the inbox type of its first parent.
     returns: Kind,
-    /// Types that may borrow have no identity: nobody can tell that another
-    /// greenlet's inbox has the same type.
+    /// Types that may borrow have no identity, so they cannot be compared with another greenlet's inbox type.
     has_identity: bool,
     is_root: bool,
-    /// Of a root: the one that entered it.
+    /// For a root, the greenlet that entered it.
     outer: Option<Id>,
     script: u8,
     captured: Option<Local>,
     has_huge_stack: bool,
     life: Life,
-    /// Rule s3: a child holds its parent, until nothing holds the child and it is dead.
+    /// Rule s3: a child counts its parent until the child is dead and has no handle.
     parent: Option<Id>,
-    /// Rule s20: the scoped `enter` that it belongs to.
+    /// Rule s20: its scoped `enter`.
     home: Option<usize>,
-    /// Handles and children.
+    /// The number of handles and children.
     holds: usize,
-    /// Whose end this one waits for before it can go on.
+    /// The greenlet whose end this one waits for.
     waits_for: Option<Id>,
-    /// Who waits, in a kill, for the death of this one.
+    /// The greenlet that waits, in a kill, for the death of this one.
     killer: Option<Id>,
-    /// Rule s15: it is being killed, and has had so many switches refused.
+    /// Rule s15: it is being killed.
     exiting: bool,
-    /// When it was told the thread unwound a panic, but not this one's stack: that was suspended
-    /// in a switch (rule s19).
-    told_in_unwinding: bool,
-    /// It has been unwound for it.
+    /// It was killed while the thread unwound a panic on another stack (rule s19).
+    killed_in_unwinding: bool,
+    /// The kill has unwound it.
     unwound: bool,
+    /// How many of its switches the kill has refused.
     refusals: u32,
     tasks: Vec<Task>,
     /// What its switch is about to return.
     mail: Option<Mail>,
 }
 
-/// What a switch delivers, or a frame ends with.
 impl Greenlet {
-    /// New, without a parent, and held once.
+    /// Returns a new greenlet without a parent, with one handle.
     fn new(inbox: Kind, returns: Kind) -> Self {
         Self {
             inbox,
@@ -105,7 +103,7 @@ impl Greenlet {
             waits_for: None,
             killer: None,
             exiting: false,
-            told_in_unwinding: false,
+            killed_in_unwinding: false,
             unwound: false,
             refusals: 0,
             tasks: Vec::new(),
@@ -114,15 +112,16 @@ impl Greenlet {
     }
 }
 
+/// What a switch delivers, or a frame ends with.
 #[derive(Clone, Copy, Debug)]
 enum Content {
     Value(Payload),
     /// A request to exit (rule s13).
     Exit,
-    /// The notice that a child has.
+    /// The notice that a child has exited.
     ChildExit,
     Error(Payload),
-    /// The error that a refused switch comes to.
+    /// The error of a refused switch.
     Refusal(Refused),
     /// Rule s7: an error that carries a value, if it could be kept.
     Undeliverable(Option<Payload>, Refused),
@@ -140,7 +139,7 @@ impl Content {
         matches!(self, Self::Panic(_) | Self::Unwound)
     }
 
-    /// Rule s13: an exit that leaves the greenlet that it was meant for becomes a notice.
+    /// Rule s13: a request to exit becomes a notice when it goes to another greenlet.
     fn to_another(self) -> Self {
         if let Self::Exit = self {
             Self::ChildExit
@@ -200,15 +199,15 @@ impl Frame {
     }
 }
 
-/// Why there is something to see to about the one that left.
+/// Why the greenlet that switched must be freed or killed.
 #[derive(Clone, Copy, Debug)]
 enum Departed {
     Died,
-    /// Nobody holds it.
+    /// It has no handle.
     Orphaned,
 }
 
-/// Who asks for a kill.
+/// The cause of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KillBy {
     Call,
@@ -218,44 +217,44 @@ enum KillBy {
 
 #[derive(Debug)]
 enum Task {
-    /// Executes operations, and when it is being left drops its locals.
+    /// Executes operations and, at its end, drops its locals.
     Frame(Frame),
-    /// A frame has ended like this; what it means depends on the task below.
+    /// A frame has ended with this outcome. The task below handles it.
     Leave(Outcome),
 
-    // What a frame is in, below it.
+    // The tasks below a frame, which handle its outcome.
     BodyEnds,
     RootEnds,
     MainEnds,
     Entered {
         root: Id,
-        is_told: bool,
+        reports_end: bool,
     },
     EndEnter(usize),
     GuardEnds,
     CapturedGuardEnds,
-    /// A panic goes no further.
+    /// Catches a panic.
     Contain,
 
-    /// The body begins with this message.
+    /// Starts the body with this message.
     Begin(Payload),
-    /// A value or error on its way, as far as `at`. `first` was named as the target.
+    /// Sends a value or error to `first`; the search for the receiver has reached `at`.
     Send {
         first: Id,
         at: Id,
-        /// New ones have died of it on the way.
+        /// New greenlets have died of the error on the route.
         unstarted_dropped: bool,
         content: Content,
         try_form: bool,
     },
-    /// Takes the mail.
+    /// Returns the mail from the switch.
     Receive(How),
-    /// Sees to the one that left for this one.
+    /// Frees or kills the greenlet that switched to this one.
     Settle(Id, Departed),
-    /// The body is over with this.
+    /// The body has ended with this.
     Die(Content),
-    /// Its outcome on its way.
-    Bequeath {
+    /// Sends the result to `first` or an ancestor.
+    DeliverResult {
         first: Id,
         unstarted_dropped: bool,
         content: Content,
@@ -266,9 +265,9 @@ enum Task {
     Killed(KillBy, Killed),
     KillMembers(usize),
 
-    /// A handle is dropped.
+    /// Drops a handle.
     Release(Id),
-    /// It is dead and nothing holds it: what it holds is released.
+    /// Frees a dead greenlet without handles, and releases its parent.
     Free(Id),
     DropLocal(Local),
     DropContent(Content),
@@ -287,11 +286,12 @@ struct Model<'a> {
     running: Id,
     /// The live roots on the thread's own stack, innermost last.
     mains: Vec<Id>,
-    /// Panics that unwind now, on whatever stack.
+    /// The number of panics that unwind now, on any stack.
     panics: usize,
-    /// Who was made in each scoped `enter`.
+    /// The greenlets of each scoped `enter`.
     members: Vec<Vec<Id>>,
-    /// Who waits in a kill, and the greenlet that was made last when that began; oldest first.
+    /// For each kill in progress, oldest first: the greenlet that waits in it, and the newest greenlet when it
+    /// began.
     kills: Vec<(Id, Id)>,
     slots: [Option<Id>; SLOTS],
     fuel: u32,
@@ -379,7 +379,7 @@ impl<'a> Model<'a> {
             Task::Receive(how) => self.receive(how),
             Task::Settle(departed, why) => self.settle(departed, why),
             Task::Die(content) => self.die(content),
-            Task::Bequeath {
+            Task::DeliverResult {
                 first,
                 unstarted_dropped,
                 content,

@@ -86,7 +86,7 @@ impl Model<'_> {
                 let Some(child) = self.pick(child) else {
                     return;
                 };
-                // The handle in the slot is there: nothing has run in between.
+                // The slot still has the handle, because nothing has run since.
                 let parent = self.pick(parent).expect("a slot is occupied");
                 self.push(Task::Release(parent));
                 self.push(Task::Release(child));
@@ -120,7 +120,7 @@ impl Model<'_> {
         }
     }
 
-    /// Rule s3: the running greenlet is the parent, and is held.
+    /// Rule s3: the running greenlet becomes the parent, and is counted.
     fn create(&mut self, create: Create) {
         if self.made >= MAX_GREENLETS {
             return;
@@ -154,7 +154,7 @@ impl Model<'_> {
         }
     }
 
-    /// Rule s4. *Silent*: which error comes first when several apply; the order here.
+    /// Rule s4. *Silent*: which error is returned if several apply; here, the first in this order.
     fn set_parent(&mut self, child: Id, parent: Id) {
         let result = self.may_have_parent(child, parent);
         self.push(Task::Log(Event::NewParent(self.running, result)));
@@ -190,7 +190,7 @@ impl Model<'_> {
                 return NewParent::Cycle;
             }
             let greenlet = &self.greenlets[id];
-            // Rule s2: a root that lasts is on the stack of the one that entered.
+            // Rule s2: a live root is on the stack of the greenlet that entered it.
             let beneath = greenlet.outer.filter(|_| greenlet.life != Life::Dead);
             passed_a_root |= beneath.is_some();
             below = greenlet.parent.or(beneath);

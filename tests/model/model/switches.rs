@@ -16,11 +16,11 @@ impl Model<'_> {
         });
     }
 
-    /// Rules s15 and s19: may the running greenlet switch? If not, it is told so.
+    /// Rules s15 and s19: returns `true` if the running greenlet may switch. Otherwise refuses the switch.
     fn admit(&mut self, content: Content, try_form: bool) -> bool {
         if self.me().exiting {
             self.me().refusals += 1;
-            let its_stack_unwinds = if self.me().told_in_unwinding {
+            let its_stack_unwinds = if self.me().killed_in_unwinding {
                 self.me().unwound
             } else {
                 self.panics > 0
@@ -55,10 +55,10 @@ impl Model<'_> {
         let inbox = &self.greenlets[first];
         let identity = inbox.has_identity.then_some(inbox.inbox);
         let route = self.route(first, at, content, identity);
-        // *Silent*: the new ones on the way all die, also when the first one's body, when it is
-        // dropped, has had the sender killed, and when the error is refused in the end.
-        let goes_on = unstarted_dropped && matches!(route, Route::DropUnstarted(_));
-        if !goes_on && !self.admit(content, try_form) {
+        // *Silent*: all new greenlets on the route die, also if the drop of the first one's body has
+        // killed the sender, and if the error is refused in the end.
+        let passes_on = unstarted_dropped && matches!(route, Route::DropUnstarted(_));
+        if !passes_on && !self.admit(content, try_form) {
             return;
         }
         match route {
@@ -103,8 +103,7 @@ impl Model<'_> {
         }
     }
 
-    /// Rule s9: nothing is lost; what is not sent comes back, or is dropped with the switch
-    /// that says so.
+    /// Rule s9: a refused message comes back from the `try_` form. `switch` drops it and returns the refusal.
     fn refuse(&mut self, refused: Refused, content: Content, try_form: bool) {
         if try_form {
             self.me().mail = Some(Mail::Returned(refused, content));
@@ -118,9 +117,8 @@ impl Model<'_> {
         }
     }
 
-    /// Rules s7, s9, s12: who receives what is sent to `first`, when it has got as far as
-    /// `at`. A value goes past the dead to an ancestor whose inbox has its type, if the type
-    /// has an identity.
+    /// Rules s7, s9, s12: returns the receiver of a message to `first`; the search has reached `at`. A value
+    /// passes dead greenlets, to an ancestor whose inbox has the same type, if the type has an identity.
     pub(super) fn route(
         &self,
         first: Id,
@@ -140,8 +138,8 @@ impl Model<'_> {
                 Life::Started if greenlet.waits_for.is_some() => {
                     return Route::Refused(Refused::Busy, at);
                 }
-                // *Silent*: those that were there when a kill began go on when it finishes.
-                _ if self.is_held_back(at) => return Route::Refused(Refused::Busy, at),
+                // *Silent*: a greenlet that is older than a kill in progress resumes after the kill.
+                _ if self.is_blocked(at) => return Route::Refused(Refused::Busy, at),
                 Life::New if !content.is_value() => return Route::DropUnstarted(at),
                 Life::New if greenlet.has_huge_stack => return Route::Refused(Refused::Stack, at),
                 Life::New | Life::Started => return Route::To(at),
@@ -149,7 +147,7 @@ impl Model<'_> {
         }
     }
 
-    /// *Silent*: the place of a finished root is taken by the thread's main greenlet.
+    /// *Silent*: the thread's main greenlet replaces a finished root.
     pub(super) fn ancestor(&self, id: Id) -> Id {
         let main = self.mains.last().expect("main lives");
         self.greenlets[id].parent.unwrap_or(*main)
@@ -225,7 +223,7 @@ impl Model<'_> {
         }
     }
 
-    /// Before the message is looked at, the one that left is seen to.
+    /// Before the message arrives, frees or kills the greenlet that switched.
     pub(super) fn settle(&mut self, departed: Id, why: Departed) {
         if self.greenlets[departed].holds > 0 {
             return;
@@ -239,7 +237,7 @@ impl Model<'_> {
 
 pub(super) enum Route {
     To(Id),
-    /// It is new and dies of the error, which then goes on.
+    /// A new greenlet, which dies of the error; the error then goes to the next.
     DropUnstarted(Id),
     Refused(Refused, Id),
 }
