@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, Root, Snapshot, enter};
+use greenlet::{Builder, Current, Greenlet, Root, Snapshot, enter, local};
 use process::in_child;
 
 thread_local! {
@@ -25,8 +25,14 @@ thread_local! {
     static HUNGER: Cell<usize> = const { Cell::new(0) };
     /// Each allocation enters a root.
     static ENTERS: Cell<bool> = const { Cell::new(false) };
+    /// Each allocation is counted in a value of the greenlet that allocates.
+    static COUNTS: Cell<bool> = const { Cell::new(false) };
     /// Bytes that this thread has allocated.
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
+}
+
+local! {
+    static OF_GREENLET: Cell<usize> = Cell::new(0);
 }
 
 struct Odd;
@@ -39,6 +45,10 @@ unsafe impl GlobalAlloc for Odd {
         if ENTERS.replace(false) {
             enter(|_: &Root<()>| ());
             ENTERS.set(true);
+        }
+        if COUNTS.replace(false) {
+            OF_GREENLET.try_with(|count| count.set(count.get() + 1));
+            COUNTS.set(true);
         }
         let left = UNTIL_SNAPSHOT.get();
         UNTIL_SNAPSHOT.set(left.saturating_sub(1));
@@ -214,4 +224,29 @@ fn s24_a_snapshot_takes_memory_in_proportion_to_the_depth() {
         whole < 3 * half,
         "{half} bytes, and {whole} for twice the depth"
     );
+}
+
+#[test]
+fn s23_an_allocator_may_use_values_of_the_greenlet_that_allocates() {
+    local! {
+        static A: Cell<u32> = Cell::new(1);
+        static B: Cell<u32> = Cell::new(2);
+        static C: Cell<u32> = Cell::new(3);
+        static D: Cell<u32> = Cell::new(4);
+        static E: Cell<u32> = Cell::new(5);
+    }
+    let _alone = alone();
+    // Its value is the first of the greenlet, or comes when there are others.
+    for others in 0..5 {
+        enter(|_: &Root<()>| {
+            let mut sum = 0;
+            for (nth, key) in [&A, &B, &C, &D, &E].into_iter().enumerate() {
+                COUNTS.set(nth >= others);
+                sum += key.with(Cell::get);
+            }
+            COUNTS.set(false);
+            assert_eq!(sum, 15);
+            assert!(OF_GREENLET.with(Cell::get) >= 5 - others);
+        });
+    }
 }

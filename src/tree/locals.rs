@@ -33,7 +33,7 @@ impl Locals {
         key: *const (),
         initial: impl FnOnce() -> Rc<dyn Any>,
     ) -> Option<Rc<dyn Any>> {
-        let values = self.values.get_or_init(Box::default);
+        let values = self.list();
         let find = || {
             let values = values.borrow();
             let (_, value) = values.iter().find(|(owner, _)| *owner == key)?;
@@ -47,6 +47,7 @@ impl Locals {
         }
         // Nothing is borrowed here: `initial` may ask for other values, switch, or make this very value.
         let value = initial();
+        make_room(values);
         if let Some(found) = find() {
             return Some(found);
         }
@@ -54,6 +55,15 @@ impl Locals {
             values.borrow_mut().push((key, Rc::clone(&value)));
         }
         Some(value)
+    }
+
+    /// Returns the list, and makes it if there is none.
+    fn list(&self) -> &RefCell<List> {
+        self.values.get().unwrap_or_else(|| {
+            // The allocator may ask for a value and make the list itself.
+            let _unused = self.values.set(Box::default());
+            self.values.get().expect("there is one")
+        })
     }
 
     /// Returns `true` if there has never been a value.
@@ -69,6 +79,20 @@ impl Locals {
         // Nothing is borrowed when destructors ask for other values.
         if let Some(values) = self.values.get().map(|values| values.take()) {
             host::contain(|| drop(values));
+        }
+    }
+}
+
+/// Makes room for one more value. Nothing is borrowed while the allocator runs, which may ask for values.
+fn make_room(values: &RefCell<List>) {
+    let is_full = |list: &List| list.len() == list.capacity();
+    while is_full(&values.borrow()) {
+        let count = values.borrow().len();
+        let mut larger = List::with_capacity(2 * count + 4);
+        // The allocator may have made room, and more values.
+        if larger.capacity() > values.borrow().len() {
+            larger.append(&mut values.borrow_mut());
+            drop(values.replace(larger));
         }
     }
 }
