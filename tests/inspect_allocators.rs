@@ -8,6 +8,7 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::{Cell, RefCell},
     hint::black_box,
+    panic::{self, AssertUnwindSafe},
     rc::Rc,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -140,6 +141,36 @@ fn s24_an_allocator_may_take_a_snapshot_while_the_pool_allocates() {
             }
         }
     }
+}
+
+/// What an allocation does.
+#[derive(Clone, Copy)]
+enum Odds {
+    TakesASnapshot,
+    Enters,
+}
+
+#[test]
+fn s24_an_allocator_may_inspect_and_enter_while_a_greenlet_dies_of_a_panic() {
+    let _alone = alone();
+    enter(|me: &Root<()>| {
+        for odds in [Odds::TakesASnapshot, Odds::Enters] {
+            for nth in 1..10 {
+                let dies = Greenlet::new(me, move |_, ()| {
+                    match odds {
+                        Odds::TakesASnapshot => UNTIL_SNAPSHOT.set(nth),
+                        Odds::Enters => ENTERS.set(true),
+                    }
+                    panic::resume_unwind(Box::new(nth))
+                });
+                let payload = panic::catch_unwind(AssertUnwindSafe(|| me.switch(&dies, ())));
+                UNTIL_SNAPSHOT.set(0);
+                ENTERS.set(false);
+                assert_eq!(payload.unwrap_err().downcast_ref(), Some(&nth));
+            }
+        }
+        assert!(SEEN.get().is_some());
+    });
 }
 
 #[test]

@@ -219,9 +219,18 @@ unsafe extern "C" fn start<'e, I, P, F>(
                 finish_with_value(block, value, departure);
             }
             Ok(Err(thrown)) => die(block, Content::Thrown(thrown), departure),
-            Err(payload) => die(block, Content::Panic(payload), departure),
+            Err(payload) => die(block, content_of(payload), departure),
         }
     }
+}
+
+/// Returns what a body sends that ends with this panic.
+#[cold]
+fn content_of(payload: host::Panic) -> Content<Message> {
+    if host::was_exit(&payload) {
+        return Content::Thrown(Thrown::exit());
+    }
+    Content::Panic(Box::new(payload))
 }
 
 /// As [`die`], for a value. Usually the parent is suspended, this greenlet may leave by the fast path, and
@@ -253,7 +262,7 @@ unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Depar
 }
 
 /// Finds the receiver of the outcome of `block`, which runs, and marks it dead. After the receiver is
-/// found no destructor runs.
+/// found no destructor runs, and the allocator is not called.
 ///
 /// # Safety
 /// `departure` is valid for a write, and the greenlet leaves with it before anything else can
@@ -261,9 +270,6 @@ unsafe fn finish_with_value(block: &Block, value: Message, departure: *mut Depar
 #[cold]
 unsafe fn die(block: &Block, mut content: Content<Message>, departure: *mut Departure) {
     block.locals.drop_all();
-    if matches!(&content, Content::Panic(payload) if host::was_exit(payload)) {
-        content = Content::Thrown(Thrown::exit());
-    }
     // A destructor that runs in here may kill this greenlet, or kill its killer.
     let (receiver, outcome) = loop {
         if block.killer().is_some() {

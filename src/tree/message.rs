@@ -45,7 +45,9 @@ const_assert_eq!(REFUSED, arch::core_layout::REFUSED);
 pub(crate) enum Content<T> {
     Value(T),
     Thrown(Thrown),
-    Panic(host::Panic),
+    /// In a box of its own, so that a word leads to it. It is made before a receiver is searched: the allocator may
+    /// inspect or enter.
+    Panic(Box<host::Panic>),
 }
 
 /// Returns `true` if a `T` travels in the register itself.
@@ -124,10 +126,9 @@ pub(crate) unsafe fn take_thrown(message: Message) -> Thrown {
 }
 
 /// Returns a message with the payload of a panic.
-fn of_panic(payload: host::Panic) -> Message {
-    let thin = Box::into_raw(Box::new(payload));
+fn of_panic(payload: Box<host::Panic>) -> Message {
     Message {
-        word: MaybeUninit::new(thin.expose_provenance()),
+        word: MaybeUninit::new(Box::into_raw(payload).expose_provenance()),
         kind: PANIC,
     }
 }
@@ -161,7 +162,7 @@ pub(super) unsafe fn take_content<T>(message: Message) -> Content<T> {
         match message.kind & CONTENT {
             VALUE => Content::Value(take_value(message)),
             THROWN => Content::Thrown(take_thrown(message)),
-            PANIC => Content::Panic(*take_panic(message)),
+            PANIC => Content::Panic(take_panic(message)),
             _ => unreachable!("only a killer receives nothing"),
         }
     }

@@ -279,17 +279,18 @@ pub(crate) unsafe fn settle_arrival<I>(
 unsafe fn settle_slowly<I>(message: Message, room: &mut MaybeUninit<ManuallyDrop<I>>) -> Message {
     let kind = message.kind;
     // SAFETY: it has just arrived, and a value in a message to this greenlet is of its inbox type.
-    let mut content = unsafe { take_content::<I>(message) };
+    let content = unsafe { take_content::<I>(message) };
     let departed = thread::take_departed();
     // SAFETY: the running greenlet's block stays while it runs.
     let me = unsafe { &*thread::current() };
     if let Err(panic) = announce_and(kind, departed, me, || settle_departed(kind, departed)) {
-        content = Content::Panic(panic);
+        drop(content);
+        host::resume(panic);
     }
     match content {
         Content::Value(value) => of_value(room.write(ManuallyDrop::new(value))),
         Content::Thrown(thrown) => of_thrown(thrown),
-        Content::Panic(payload) => host::resume(payload),
+        Content::Panic(payload) => host::resume(*payload),
     }
 }
 
