@@ -521,6 +521,33 @@ fn a_generator_that_kills_itself_ends_in_its_consumer() {
 }
 
 #[test]
+fn a_generator_that_has_ended_takes_no_message() {
+    enter(|me: &Root<u32>| {
+        for kills_itself in [true, false] {
+            let given = &*Box::leak(Box::new(Cell::new(None)));
+            let mut ends = Generator::<(), u32>::new(me, move |yielder, _| {
+                let child = Greenlet::new(yielder, |_, ()| Ok(5));
+                given.set(Some((yielder.handle(), child)));
+                if kills_itself {
+                    assert_eq!(yielder.kill(&yielder.handle()), Err(KillError::Itself));
+                }
+                Ok(())
+            });
+            assert!(ends.resume(0).unwrap().is_none());
+            let (generator, child) = given.take().unwrap();
+            assert_eq!(
+                me.try_switch(&generator, 6).unwrap_err(),
+                SwitchError::Busy(6)
+            );
+            // Nor a value, which goes on in an error.
+            let value = me.switch(&child, ()).unwrap_err().into_value::<u32>();
+            assert_eq!(value.unwrap(), 5);
+            assert!(generator.is_dead());
+        }
+    });
+}
+
+#[test]
 fn an_error_for_its_consumer_arrives_also_if_the_generator_was_killed_meanwhile() {
     enter(|me: &Root<u32>| {
         let main = me.handle();

@@ -182,10 +182,13 @@ impl<Y> Resumer<Y> {
             _ => self.admit(me)?,
         };
         // SAFETY: `waits` is suspended, and an error is for every inbox; `me` runs, and opens what arrives
-        // at once.
+        // at once. It is busy meanwhile, as nothing but its kill or an error is to resume it.
         unsafe {
             let exit = Content::Thrown(Thrown::exit());
-            tree::open(tree::switch_slowly(me.block(), waits, exit))
+            me.block().set_state(State::Busy);
+            let received = tree::switch_slowly(me.block(), waits, exit);
+            me.block().set_state(State::Active);
+            tree::open(received)
         }
     }
 

@@ -9,7 +9,7 @@ use crate::host;
 /// * `refusals` is zero exactly while the greenlet is not being killed. After that it is one more than the
 ///   number of its switches that were refused.
 /// * A greenlet that is being killed runs or is busy: it is never suspended where another could switch to
-///   it. Only a coroutine whose function has ended may be, until it is dropped.
+///   it.
 pub(super) struct Exit {
     refusals: Cell<u16>,
     /// `true` if the thread was unwinding a panic on another stack when the greenlet was killed.
