@@ -45,7 +45,7 @@ fn enter_as(kind: Kind, script: u8, depth: u32) -> Result<(), Thrown> {
     fn run_root<I: Message>(script: u8, depth: u32) -> Result<(), Thrown> {
         unscoped().enter(|me: &Current<I>| {
             let root = Acting::new(me, None);
-            world::register(root.of(me.handle()).downgrade());
+            root.register_root();
             run(&root, None, script, depth, Vec::new())
         })
     }
@@ -105,6 +105,11 @@ impl<'a, 'e, I: Message> Acting<'a, 'e, I> {
             world::register(handle.downgrade());
             handles::put(slot, handle);
         }
+    }
+
+    /// Lets the end of the program reach this root.
+    fn register_root(&self) {
+        world::register_root(self.of(self.me.handle()).downgrade());
     }
 
     fn of<J: Message>(&self, greenlet: Greenlet<'e, J>) -> Handle {
@@ -179,6 +184,7 @@ impl<I: Message> Actor for Acting<'_, '_, I> {
                     ..place
                 });
                 let root = Acting::new(me, place);
+                root.register_root();
                 run(&root, Some(outer), script, depth, Vec::new())
             })
         }
@@ -197,6 +203,7 @@ impl<I: Message> Actor for Acting<'_, '_, I> {
                 keeps_handles: true,
             });
             let root = Acting::new(me, place);
+            root.register_root();
             run(&root, Some(self), script, depth, Vec::new())
         });
         borrowed.check();

@@ -39,6 +39,8 @@ struct World {
     ending: Cell<bool>,
     initial: Cell<u8>,
     greenlets: RefCell<Vec<Weak>>,
+    /// The roots, also those of which no type lets a handle leave their `enter`.
+    roots: RefCell<Vec<Weak>>,
 }
 
 thread_local! {
@@ -48,15 +50,14 @@ thread_local! {
 
 impl Drop for World {
     fn drop(&mut self) {
-        end_all(&self.greenlets.take());
+        end_all(&self.greenlets.take(), &self.roots.take());
     }
 }
 
 /// Ends all greenlets that are still alive.
-fn end_all(greenlets: &[Weak]) {
+fn end_all(greenlets: &[Weak], roots: &[Weak]) {
     greenlet::enter(|me: &greenlet::Root<()>| {
-        let alive = || greenlets.iter().filter_map(Weak::upgrade);
-        for handle in alive() {
+        for handle in greenlets.iter().filter_map(Weak::upgrade) {
             let killed = handle.kill(me);
             assert!(
                 matches!(killed, Ok(()) | Err(KillError::Root)),
@@ -65,6 +66,7 @@ fn end_all(greenlets: &[Weak]) {
         }
         // A root in a tracer may keep a greenlet from its kill that no handle is left to. A busy root
         // waits for another one.
+        let alive = || roots.iter().filter_map(Weak::upgrade);
         while alive().any(|root| root.exit(me)) {}
         assert_eq!(alive().count(), 0, "some roots do not end");
     });
@@ -109,6 +111,7 @@ pub fn begin(program: Program, verdict: Arc<Verdict>) {
         ending: Cell::new(false),
         initial: Cell::new(0),
         greenlets: RefCell::default(),
+        roots: RefCell::default(),
     };
     WORLD.with(|place| assert!(place.set(world).is_ok(), "a thread runs one program"));
 }
@@ -123,7 +126,9 @@ pub fn begin_to_end(fuel: u32) {
 
 /// Ends all greenlets of the program.
 pub fn end_greenlets() {
-    end_all(&with_world(|world| world.greenlets.take()).unwrap_or_default());
+    with_world(|world| (world.greenlets.take(), world.roots.take()))
+        .into_iter()
+        .for_each(|(greenlets, roots)| end_all(&greenlets, &roots));
 }
 
 /// Counts something that happened.
@@ -181,6 +186,10 @@ pub fn initial() -> u8 {
 
 pub fn register(greenlet: Weak) {
     with_world(|world| world.greenlets.borrow_mut().push(greenlet));
+}
+
+pub fn register_root(root: Weak) {
+    with_world(|world| world.roots.borrow_mut().push(root));
 }
 
 pub fn registered(which: u8) -> Option<Weak> {
