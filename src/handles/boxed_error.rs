@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use core::{any::TypeId, error::Error, ptr::NonNull};
 
-use super::send_error::{ErrorText, SendBox};
+use super::send_error::SendBox;
 
 /// An error behind the operations for its type, in one allocation: one pointer leads to both.
 #[repr(C)]
@@ -25,8 +25,6 @@ pub(super) struct Vtable {
     pub(super) as_error: unsafe fn(NonNull<Operations>) -> NonNull<dyn Error>,
     /// Takes the error out and frees the box.
     pub(super) into_error: unsafe fn(NonNull<Operations>) -> Box<dyn Error>,
-    /// As `into_error`. If the error is not known to be `Send`, returns a copy of its text.
-    pub(super) into_send: unsafe fn(NonNull<Operations>) -> SendBox,
     pub(super) drop: unsafe fn(NonNull<Operations>),
 }
 
@@ -41,8 +39,6 @@ impl<E: Error + 'static> Boxed<E> {
         },
         // SAFETY: the address of a `Boxed<E>` (contract), which the caller owns.
         into_error: |boxed| Box::new(unsafe { Self::take(boxed.cast()) }),
-        // SAFETY: as above.
-        into_send: |boxed| Box::new(ErrorText::of(&unsafe { Self::take(boxed.cast()) })),
         drop: Self::drop,
     };
 }
@@ -57,8 +53,6 @@ impl Boxed<Box<dyn Error>> {
         },
         // SAFETY: the address of a `Boxed` of this type (contract), which the caller owns.
         into_error: |boxed| unsafe { Self::take(boxed.cast()) },
-        // SAFETY: as above.
-        into_send: |boxed| Box::new(ErrorText::of(&*unsafe { Self::take(boxed.cast()) })),
         drop: Self::drop,
     };
 }
@@ -74,8 +68,6 @@ impl Boxed<SendBox> {
         },
         // SAFETY: the address of a `Boxed` of this type (contract), which the caller owns.
         into_error: |boxed| unsafe { Self::take(boxed.cast()) },
-        // SAFETY: as above.
-        into_send: |boxed| unsafe { Self::take(boxed.cast()) },
         drop: Self::drop,
     };
 }

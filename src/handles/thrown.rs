@@ -12,7 +12,7 @@ use core::{
 
 use super::{
     boxed_error::{Boxed, Operations},
-    send_error::{SendBox, SendError},
+    send_error::{ErrorText, SendBox, SendError},
 };
 use crate::tree::Refusal;
 
@@ -110,9 +110,8 @@ impl fmt::Display for Undeliverable {
 
 impl fmt::Debug for Undeliverable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Undeliverable")
-            .field("why", &self.why)
-            .finish_non_exhaustive()
+        // `debug_struct` would take a kilobyte on boards.
+        write!(f, "Undeliverable {{ why: {:?}, .. }}", self.why)
     }
 }
 
@@ -189,12 +188,13 @@ impl Thrown {
     /// `Send`: then the result has its texts and those of its sources.
     #[must_use]
     pub fn into_send(self) -> SendError {
+        if let Some(boxed) = self.owned_with::<SendBox>() {
+            mem::forget(self);
+            // SAFETY: this owned the box (invariant) and is forgotten.
+            return SendError(unsafe { Boxed::take(boxed) });
+        }
         SendError(match self.owned() {
-            Some(boxed) => {
-                mem::forget(self);
-                // SAFETY: this owned the box (invariant) and is forgotten.
-                unsafe { (boxed.as_ref().into_send)(boxed) }
-            }
+            Some(_) => Box::new(ErrorText::of(self.error())),
             None => self.unboxed(),
         })
     }
