@@ -1,11 +1,12 @@
 //! `StackError`: why there is no stack.
 
 use core::fmt;
+use std::io;
 
 /// Why there is no stack. Nothing stays mapped after this error.
 ///
 /// ```
-/// # #[cfg(all(feature = "std", target_pointer_width = "64"))] {
+/// # #[cfg(target_pointer_width = "64")] {
 /// use greenlet::{Builder, Root, StackError, SwitchError, enter};
 ///
 /// enter(|me: &Root<()>| {
@@ -57,7 +58,7 @@ impl fmt::Display for StackError {
                 f,
                 "cannot map a greenlet's stack of {bytes} bytes: {} ({}, or use fewer or smaller \
                  stacks)",
-                OsError(errno),
+                io::Error::from_raw_os_error(errno),
                 if is_lock_limit(errno) {
                     "the process locks its memory, by mlockall, and RLIMIT_MEMLOCK is reached: \
                      raise that"
@@ -70,7 +71,7 @@ impl fmt::Display for StackError {
                 f,
                 "cannot protect the {bytes} bytes of guard below a greenlet's stack: {} (each \
                  guard may need two mappings: raise vm.max_map_count, or use fewer stacks)",
-                OsError(errno)
+                io::Error::from_raw_os_error(errno)
             ),
             Self::TooLarge { bytes } => {
                 write!(
@@ -87,23 +88,11 @@ impl core::error::Error for StackError {}
 /// Returns `true` if the error means that no more memory may be locked. For memory without a file it means
 /// nothing else.
 fn is_lock_limit(errno: i32) -> bool {
-    #[cfg(all(feature = "std", not(windows)))]
+    #[cfg(not(windows))]
     return errno == libc::EAGAIN;
-    #[cfg(any(not(feature = "std"), windows))]
+    #[cfg(windows)]
     {
         let _ = errno;
         false
-    }
-}
-
-/// Prints an error number, in words if there is a system that knows them.
-struct OsError(i32);
-
-impl fmt::Display for OsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[cfg(feature = "std")]
-        return std::io::Error::from_raw_os_error(self.0).fmt(f);
-        #[cfg(not(feature = "std"))]
-        return write!(f, "error {}", self.0);
     }
 }

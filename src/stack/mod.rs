@@ -2,6 +2,7 @@
 //!
 //! This layer knows pages and limits. It knows nothing of registers or greenlets.
 
+#[cfg_attr(not(feature = "std"), path = "error_without_std.rs")]
 mod error;
 #[cfg(feature = "std")]
 mod limits;
