@@ -11,7 +11,7 @@ use core::{
 };
 
 use crate::{
-    Current, Greenlet, Invariant, SwitchError, Thrown,
+    Current, Greenlet, Invariant, Thrown,
     arch::Message,
     handles::current::refused,
     host,
@@ -92,7 +92,7 @@ impl<Y> Resumer<Y> {
                 Err((sent, target)) => {
                     self.resume_slowly(me, &*target, sent).map_err(|refusal| {
                         drop(tree::Unsent::<I>::new(sent));
-                        refused(SwitchError::new(refusal, ()))
+                        refused(refusal)
                     })?
                 }
             };
@@ -199,7 +199,7 @@ impl<Y> Resumer<Y> {
     fn admit<I>(&self, me: &Current<'_, I>) -> Result<&Block, Thrown> {
         tree::admit(me.block())
             .and_then(|()| self.waits().ok_or(Refusal::Dead))
-            .map_err(|refusal| refused(SwitchError::new(refusal, ())))
+            .map_err(refused)
     }
 
     /// Returns the greenlet that waits.

@@ -8,7 +8,7 @@ use core::{
 };
 
 use crate::{
-    Greenlet, GreenletExit, Invariant, KillError, SwitchError, Thrown, WeakGreenlet,
+    Greenlet, Invariant, KillError, SwitchError, Thrown, WeakGreenlet,
     arch::Message,
     diagnostics::trace,
     host,
@@ -252,8 +252,10 @@ impl<'e, I> Current<'e, I> {
         target: &Greenlet<'_, J>,
         error: impl Into<Thrown>,
     ) -> Result<I, Thrown> {
-        self.try_throw(target, error)
-            .unwrap_or_else(|refusal| Err(refused(refusal.map(drop))))
+        let received = throw_to(&self.block, target.block(), error.into())
+            .unwrap_or_else(|(refusal, _)| tree::of_thrown(refused(refusal)));
+        // SAFETY: it has just arrived in `self`, whose inbox type is `I`; or it is an error.
+        unsafe { tree::open(received) }
     }
 
     /// Throws as [`throw`](Self::throw) does, but returns an error that could not be delivered.
@@ -268,31 +270,10 @@ impl<'e, I> Current<'e, I> {
         target: &Greenlet<'_, J>,
         error: impl Into<Thrown>,
     ) -> Result<Result<I, Thrown>, SwitchError<Thrown>> {
-        let target = target.block();
-        let sent = tree::of_thrown(error.into());
-        // SAFETY: every inbox type takes an error. What arrives is opened at once. A message that was not
-        // sent is the one made here.
-        let mut thrown = unsafe {
-            match tree::switch_if_fast_unless_unwinding(&self.block, target, sent).arrived() {
-                Ok(received) => return Ok(tree::open(received)),
-                Err((unsent, _)) => tree::take_thrown(unsent),
-            }
-        };
-        let receiver = match self.admit_to(target, Delivery::Thrown) {
-            Ok(receiver) => receiver,
-            Err(refusal) => return Err(SwitchError::new(refusal, thrown)),
-        };
-        if !ptr::eq(receiver, target) {
-            thrown.exit_becomes_notice();
-        }
-        if ptr::eq(receiver, &self.block) {
-            self.announce_to_itself(true);
-            return Ok(Err(thrown));
-        }
-        // SAFETY: `self` runs and the receiver is suspended (`admit_to`).
-        unsafe {
-            let received = tree::switch_slowly(&self.block, receiver, Content::Thrown(thrown));
-            Ok(tree::open(received))
+        match throw_to(&self.block, target.block(), error.into()) {
+            // SAFETY: it has just arrived in `self`, whose inbox type is `I`.
+            Ok(received) => Ok(unsafe { tree::open(received) }),
+            Err((refusal, thrown)) => Err(SwitchError::new(refusal, thrown)),
         }
     }
 
@@ -406,26 +387,47 @@ impl<'e, I> Current<'e, I> {
     ) -> Message {
         let message = Message { word, kind };
         let answer = tree::Answer { message, target };
-        let (sent, target) = answer.unsent();
         // SAFETY: the caller of the switch still borrows the target of a message that was not sent.
-        let target = unsafe { &*target };
-        let starts = target.state() == State::New
+        let new = unsafe { &*target };
+        let starts = new.state() == State::New
             && !answer.is_refused_in_unwinding()
             && thread::runs_on_fast_path(&self.block)
             // If it cannot start, the slow path says why.
-            && target.start().is_ok();
-        // SAFETY: `self` runs and the target has just been started; or the message is one that was not sent
-        // to a target of inbox type `J` (contract).
+            && new.start().is_ok();
+        // SAFETY: `self` runs and the target has just been started; or the contract is that of this function.
         unsafe {
-            let received = if starts {
-                tree::switch_to_active(&self.block, target, sent)
-            } else {
-                self.switch_slowly::<J>(target, sent)
-                    .unwrap_or_else(|refusal| {
-                        drop(tree::Unsent::<J>::new(sent));
-                        tree::of_thrown(refused(SwitchError::new(refusal, ())))
-                    })
-            };
+            if !starts {
+                return self.switch_or_drop::<J>(word, kind, target, room);
+            }
+            let received = tree::switch_to_active(&self.block, new, answer.unsent().0);
+            tree::settle_arrival(received, room)
+        }
+    }
+
+    /// As [`begin`](Self::begin), by the slow path. After a refusal it drops the message and returns an error.
+    ///
+    /// # Safety
+    /// As for [`receive`](Self::receive).
+    #[cold]
+    #[inline(never)]
+    unsafe fn switch_or_drop<J>(
+        &self,
+        word: MaybeUninit<usize>,
+        kind: usize,
+        target: *const Block,
+        room: &mut MaybeUninit<ManuallyDrop<I>>,
+    ) -> Message {
+        let message = Message { word, kind };
+        let (sent, target) = tree::Answer { message, target }.unsent();
+        // SAFETY: the caller of the switch still borrows the target of a message that was not sent. The message is
+        // a `J` that nothing else takes (contract), and after a refusal nothing uses it any more.
+        unsafe {
+            let received = self
+                .switch_slowly::<J>(&*target, sent)
+                .unwrap_or_else(|refusal| {
+                    drop(tree::Unsent::<J>::new(sent));
+                    tree::of_thrown(refused(refusal))
+                });
             tree::settle_arrival(received, room)
         }
     }
@@ -437,43 +439,90 @@ impl<'e, I> Current<'e, I> {
     #[cold]
     #[inline(never)]
     unsafe fn switch_slowly<J>(&self, target: &Block, sent: Message) -> Result<Message, Refusal> {
-        // SAFETY: the message holds a `J` that nothing else takes (contract).
-        let unsent = unsafe { tree::Unsent::<J>::new(sent) };
-        let receiver = match self.admit_to(target, Delivery::Value(target.kind.inbox)) {
-            Ok(receiver) => receiver,
-            Err(refusal) => {
-                mem::forget(unsent);
-                return Err(refusal);
-            }
-        };
-        if ptr::eq(receiver, &self.block) {
-            self.announce_to_itself(false);
+        // SAFETY: the message is a `J` that nothing else takes (contract). If this is dropped, which is when
+        // `switch_slowly` unwinds, it has not been sent.
+        unsafe {
+            let unsent = tree::Unsent::<J>::new(sent);
+            let received = switch_slowly(&self.block, target, sent);
             mem::forget(unsent);
-            return Ok(sent);
-        }
-        mem::forget(unsent);
-        // SAFETY: `self` runs. The receiver is suspended or ready to start, and its inbox type is the
-        // target's (`admit_to`).
-        Ok(unsafe { tree::switch_slowly(&self.block, receiver, Content::Value(sent)) })
-    }
-
-    /// Calls the tracer for a switch to the running greenlet itself (rule s22).
-    fn announce_to_itself(&self, thrown: bool) {
-        if trace::is_on() {
-            trace::announce(thrown, &self.block, &self.block)
-                .unwrap_or_else(|panic| host::resume(panic));
+            received
         }
     }
+}
 
-    /// Checks that this greenlet may send, and returns the greenlet that receives a delivery to `target`.
-    fn admit_to<'a>(&'a self, target: &'a Block, delivery: Delivery) -> Result<&'a Block, Refusal> {
-        tree::admit(&self.block)?;
-        let found = tree::receiver(target, delivery).map_err(|(refusal, _)| refusal);
-        if let Delivery::Thrown = delivery {
-            // New greenlets may have died of the error, and their destructors may have killed `self`.
-            tree::admit(&self.block)?;
+/// Sends a value to any target, by the slow path, and returns the message that `me` is resumed with. It unwinds
+/// only if the value has not been sent.
+///
+/// # Safety
+/// The value is of the target's inbox type, and nothing else takes it. The caller opens the result at once.
+#[inline(never)]
+unsafe fn switch_slowly(me: &Block, target: &Block, sent: Message) -> Result<Message, Refusal> {
+    let receiver = admit_to(me, target, Delivery::Value(target.kind.inbox))?;
+    if ptr::eq(receiver, me) {
+        announce_to_itself(me, false);
+        return Ok(sent);
+    }
+    // SAFETY: `me` runs. The receiver is suspended or ready to start, and its inbox type is the target's
+    // (`admit_to`).
+    Ok(unsafe { tree::switch_slowly(me, receiver, Content::Value(sent)) })
+}
+
+/// Throws an error at any target, and returns the message that `me` is resumed with, which the caller
+/// [opens](tree::open) at once; or why nothing was thrown, with the error.
+#[inline]
+fn throw_to(me: &Block, target: &Block, thrown: Thrown) -> Result<Message, (Refusal, Thrown)> {
+    let sent = tree::of_thrown(thrown);
+    // SAFETY: every inbox type takes an error. A message that was not sent is the one made here.
+    unsafe {
+        match tree::switch_if_fast_unless_unwinding(me, target, sent).arrived() {
+            Ok(received) => Ok(received),
+            Err((unsent, _)) => throw_slowly(me, target, tree::take_thrown(unsent)),
         }
-        found
+    }
+}
+
+/// Does what [`throw_to`] does, by the slow path.
+#[cold]
+#[inline(never)]
+fn throw_slowly(
+    me: &Block,
+    target: &Block,
+    mut thrown: Thrown,
+) -> Result<Message, (Refusal, Thrown)> {
+    let receiver = match admit_to(me, target, Delivery::Thrown) {
+        Ok(receiver) => receiver,
+        Err(refusal) => return Err((refusal, thrown)),
+    };
+    if !ptr::eq(receiver, target) {
+        thrown.exit_becomes_notice();
+    }
+    if ptr::eq(receiver, me) {
+        announce_to_itself(me, true);
+        return Ok(tree::of_thrown(thrown));
+    }
+    // SAFETY: `me` runs and the receiver is suspended (`admit_to`).
+    Ok(unsafe { tree::switch_slowly(me, receiver, Content::Thrown(thrown)) })
+}
+
+/// Checks that `me` may send, and returns the greenlet that receives a delivery to `target`.
+fn admit_to<'a>(
+    me: &'a Block,
+    target: &'a Block,
+    delivery: Delivery,
+) -> Result<&'a Block, Refusal> {
+    tree::admit(me)?;
+    let found = tree::receiver(target, delivery).map_err(|(refusal, _)| refusal);
+    if let Delivery::Thrown = delivery {
+        // New greenlets may have died of the error, and their destructors may have killed `me`.
+        tree::admit(me)?;
+    }
+    found
+}
+
+/// Calls the tracer for a switch of the running greenlet to itself (rule s22).
+fn announce_to_itself(me: &Block, thrown: bool) {
+    if trace::is_on() {
+        trace::announce(thrown, me, me).unwrap_or_else(|panic| host::resume(panic));
     }
 }
 
@@ -488,11 +537,11 @@ unsafe fn not_sent<M>(refusal: Refusal, message: Message) -> SwitchError<M> {
     SwitchError::new(refusal, unsafe { tree::take_value(message) })
 }
 
-/// Returns the error of `switch` and `throw` for a refusal of their `try_` forms.
-pub(crate) fn refused(refusal: SwitchError<()>) -> Thrown {
+/// Returns the error of `switch` and `throw` for a refusal.
+pub(crate) fn refused(refusal: Refusal) -> Thrown {
     match refusal {
-        SwitchError::Exiting(()) => GreenletExit.into(),
-        refusal => refusal.into(),
+        Refusal::Exiting => Thrown::exit(),
+        refusal => SwitchError::new(refusal, ()).into(),
     }
 }
 

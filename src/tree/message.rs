@@ -94,7 +94,7 @@ pub(crate) struct Unsent<M>(Message, PhantomData<M>);
 
 impl<M> Unsent<M> {
     /// # Safety
-    /// As for [`take_value`]. Nobody takes the value as long as this is there.
+    /// As for [`take_value`], when this is dropped.
     pub(crate) unsafe fn new(message: Message) -> Self {
         Self(message, PhantomData)
     }

@@ -280,10 +280,7 @@ unsafe fn settle_slowly<I>(message: Message, room: &mut MaybeUninit<ManuallyDrop
     let kind = message.kind;
     // SAFETY: it has just arrived, and a value in a message to this greenlet is of its inbox type.
     let content = unsafe { take_content::<I>(message) };
-    let departed = thread::take_departed();
-    // SAFETY: the running greenlet's block stays while it runs.
-    let me = unsafe { &*thread::current() };
-    if let Err(panic) = announce_and(kind, departed, me, || settle_departed(kind, departed)) {
+    if let Err(panic) = settle_departed(kind) {
         drop(content);
         host::resume(panic);
     }
@@ -315,11 +312,14 @@ fn announce_and(
     })
 }
 
-/// Handles the greenlet that left: frees it if it is dead and has no handle, kills it if it is alive and has
-/// none.
-fn settle_departed(kind: usize, departed: *const Block) {
+/// Handles the greenlet that left with a message of this kind: calls the tracer, frees that greenlet if it is
+/// dead and has no handle, kills it if it is alive and has none. Returns the panic of a tracer as an error.
+fn settle_departed(kind: usize) -> Result<(), host::Panic> {
+    let departed = thread::take_departed();
+    // SAFETY: the running greenlet's block stays while it runs.
+    let me = unsafe { &*thread::current() };
     // SAFETY: the greenlet that left has set it if the kind says so, and nothing frees that before this.
-    unsafe {
+    announce_and(kind, departed, me, || unsafe {
         if kind & DIED != 0 {
             settle_dead(departed, true);
         } else if kind & ORPHANED != 0 {
@@ -329,7 +329,7 @@ fn settle_departed(kind: usize, departed: *const Block) {
                 refcount::abandoned(block);
             }
         }
-    }
+    })
 }
 
 /// Gives back the stack of a dead greenlet. If `frees` and no handle is left, also gives up its counts.
