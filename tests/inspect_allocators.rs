@@ -7,6 +7,7 @@ mod process;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::{Cell, RefCell},
+    fmt,
     hint::black_box,
     panic::{self, AssertUnwindSafe},
     rc::Rc,
@@ -14,7 +15,7 @@ use std::{
     thread,
 };
 
-use greenlet::{Builder, Current, Greenlet, Root, Snapshot, enter, local};
+use greenlet::{Builder, Child, Current, Generator, Greenlet, Root, Snapshot, enter, local};
 use process::in_child;
 
 thread_local! {
@@ -115,61 +116,6 @@ fn s24_an_allocator_may_take_a_snapshot_while_one_is_taken() {
             }
         }
         assert!(outside > 0 && within > 0, "{outside} {within}");
-    });
-}
-
-#[test]
-fn s24_an_allocator_may_take_a_snapshot_while_the_pool_allocates() {
-    let _alone = alone();
-    for nth in 1.. {
-        // A thread has a pool of its own, which allocates when a size is first asked for.
-        let seen = thread::spawn(move || {
-            enter(|me: &Root<usize>| {
-                UNTIL_SNAPSHOT.set(nth);
-                let build = Builder::new().stack_size(48 * 1024);
-                let greenlet = build.build(me, |_, n: usize| Ok(n + 1)).unwrap();
-                assert_eq!(me.switch(&greenlet, 1).unwrap(), 2);
-                UNTIL_SNAPSHOT.set(0);
-                SEEN.get()
-            })
-        });
-        match seen.join().unwrap() {
-            Some(seen) => assert!((1..=2).contains(&seen), "{seen} in allocation {nth}"),
-            None => {
-                assert!(nth > 3, "the pool allocates");
-                break;
-            }
-        }
-    }
-}
-
-/// What an allocation does.
-#[derive(Clone, Copy)]
-enum Odds {
-    TakesASnapshot,
-    Enters,
-}
-
-#[test]
-fn s24_an_allocator_may_inspect_and_enter_while_a_greenlet_dies_of_a_panic() {
-    let _alone = alone();
-    enter(|me: &Root<()>| {
-        for odds in [Odds::TakesASnapshot, Odds::Enters] {
-            for nth in 1..10 {
-                let dies = Greenlet::new(me, move |_, ()| {
-                    match odds {
-                        Odds::TakesASnapshot => UNTIL_SNAPSHOT.set(nth),
-                        Odds::Enters => ENTERS.set(true),
-                    }
-                    panic::resume_unwind(Box::new(nth))
-                });
-                let payload = panic::catch_unwind(AssertUnwindSafe(|| me.switch(&dies, ())));
-                UNTIL_SNAPSHOT.set(0);
-                ENTERS.set(false);
-                assert_eq!(payload.unwrap_err().downcast_ref(), Some(&nth));
-            }
-        }
-        assert!(SEEN.get().is_some());
     });
 }
 
@@ -280,4 +226,77 @@ fn s23_an_allocator_may_use_values_of_the_greenlet_that_allocates() {
             assert!(OF_GREENLET.with(Cell::get) >= 5 - others);
         });
     }
+}
+
+/// Does a bit of everything, and returns what came of it.
+fn a_bit_of_everything() -> Vec<String> {
+    let mut seen = Vec::new();
+    enter(|me: &Root<String>| {
+        let echo = Greenlet::new(me, |me: &Child<String, String>, mut text| {
+            loop {
+                text = me.switch_to_parent(text + "!")?;
+            }
+        });
+        seen.push(me.switch(&echo, "a".to_string()).unwrap());
+        seen.push(me.throw(&echo, fmt::Error).unwrap_err().to_string());
+        let fails = Greenlet::new(me, |_, ()| panic::resume_unwind(Box::new(7)));
+        let payload = panic::catch_unwind(AssertUnwindSafe(|| me.switch(&fails, ())));
+        seen.push(format!("{:?}", payload.unwrap_err().downcast_ref::<i32>()));
+        // Its value finds its parent busy.
+        let value = Greenlet::new(me, |_, ()| Ok("b".to_string()));
+        let thrown = enter(|me: &Root<()>| me.switch(&value, ()).unwrap_err());
+        seen.push(thrown.into_value::<String>().unwrap());
+        let stubborn = Greenlet::new(me, |me: &Child<(), String>, ()| {
+            loop {
+                let _refused = me.switch_to_parent("c".to_string());
+            }
+        });
+        seen.push(me.switch(&stubborn, ()).unwrap());
+        drop(stubborn);
+        let mut letters = Generator::new(me, |yielder, ()| {
+            yielder.give('d')?;
+            panic::resume_unwind(Box::new(8))
+        });
+        seen.extend(letters.next().map(String::from));
+        let payload = panic::catch_unwind(AssertUnwindSafe(|| letters.next()));
+        seen.push(format!("{:?}", payload.unwrap_err().downcast_ref::<i32>()));
+        let mut dropped = Generator::new(me, |yielder, ()| {
+            loop {
+                let _refused = yielder.give('e');
+            }
+        });
+        seen.extend(dropped.next().map(String::from));
+        let builder = Builder::new().name("named").stack_size(100 * 1024);
+        let named = builder.build(me, |_, ()| Ok("f".to_string())).unwrap();
+        named.set_parent(&me.handle()).unwrap();
+        seen.push(me.switch(&named, ()).unwrap());
+    });
+    seen
+}
+
+#[test]
+fn s24_an_allocator_may_inspect_or_enter_in_any_allocation() {
+    let _alone = alone();
+    let expected = thread::spawn(a_bit_of_everything).join().unwrap();
+    for nth in 1.. {
+        // A thread has its own pool, and keeps its own memory.
+        let inspected = thread::spawn(move || {
+            UNTIL_SNAPSHOT.set(nth);
+            let seen = a_bit_of_everything();
+            UNTIL_SNAPSHOT.set(0);
+            (seen, SEEN.get().is_some())
+        });
+        let (seen, is_inspected) = inspected.join().unwrap();
+        assert_eq!(seen, expected, "with a snapshot in allocation {nth}");
+        if !is_inspected {
+            break;
+        }
+    }
+    let entered = thread::spawn(|| {
+        ENTERS.set(true);
+        let seen = a_bit_of_everything();
+        ENTERS.set(false);
+        seen
+    });
+    assert_eq!(entered.join().unwrap(), expected);
 }
