@@ -19,15 +19,15 @@ use greenlet::{Builder, Child, Current, Generator, Greenlet, Root, Snapshot, ent
 use process::in_child;
 
 thread_local! {
-    /// The number of the allocation that takes a snapshot, counted down; 0: none does.
+    /// The number of the call of the allocator that takes a snapshot, counted down; 0: none does.
     static UNTIL_SNAPSHOT: Cell<usize> = const { Cell::new(0) };
     /// The number of greenlets in that snapshot.
     static SEEN: Cell<Option<usize>> = const { Cell::new(None) };
     /// KiB of stack that each allocation takes.
     static HUNGER: Cell<usize> = const { Cell::new(0) };
-    /// Each allocation enters a root.
+    /// Each call enters a root.
     static ENTERS: Cell<bool> = const { Cell::new(false) };
-    /// Each allocation is counted in a value of the greenlet that allocates.
+    /// Each call is counted in a value of the running greenlet.
     static COUNTS: Cell<bool> = const { Cell::new(false) };
     /// Bytes that this thread has allocated.
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
@@ -44,24 +44,13 @@ unsafe impl GlobalAlloc for Odd {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.set(ALLOCATED.get() + layout.size());
         take_stack(HUNGER.get());
-        if ENTERS.replace(false) {
-            enter(|_: &Root<()>| ());
-            ENTERS.set(true);
-        }
-        if COUNTS.replace(false) {
-            OF_GREENLET.try_with(|count| count.set(count.get() + 1));
-            COUNTS.set(true);
-        }
-        let left = UNTIL_SNAPSHOT.get();
-        UNTIL_SNAPSHOT.set(left.saturating_sub(1));
-        if left == 1 {
-            SEEN.set(Some(Snapshot::take().greenlets().len()));
-        }
+        use_the_crate();
         // SAFETY: the caller's word.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        use_the_crate();
         // SAFETY: the caller's word.
         unsafe { System.dealloc(memory, layout) };
     }
@@ -69,6 +58,23 @@ unsafe impl GlobalAlloc for Odd {
 
 #[global_allocator]
 static ODD: Odd = Odd;
+
+/// Does what the thread-locals above say.
+fn use_the_crate() {
+    if ENTERS.replace(false) {
+        enter(|_: &Root<()>| ());
+        ENTERS.set(true);
+    }
+    if COUNTS.replace(false) {
+        OF_GREENLET.try_with(|count| count.set(count.get() + 1));
+        COUNTS.set(true);
+    }
+    let left = UNTIL_SNAPSHOT.get();
+    UNTIL_SNAPSHOT.set(left.saturating_sub(1));
+    if left == 1 {
+        SEEN.set(Some(Snapshot::take().greenlets().len()));
+    }
+}
 
 #[inline(never)]
 fn take_stack(kib: usize) {
@@ -275,7 +281,7 @@ fn a_bit_of_everything() -> Vec<String> {
 }
 
 #[test]
-fn s24_an_allocator_may_inspect_or_enter_in_any_allocation() {
+fn s24_an_allocator_may_inspect_or_enter_in_any_call() {
     let _alone = alone();
     let expected = thread::spawn(a_bit_of_everything).join().unwrap();
     for nth in 1.. {
@@ -287,7 +293,7 @@ fn s24_an_allocator_may_inspect_or_enter_in_any_allocation() {
             (seen, SEEN.get().is_some())
         });
         let (seen, is_inspected) = inspected.join().unwrap();
-        assert_eq!(seen, expected, "with a snapshot in allocation {nth}");
+        assert_eq!(seen, expected, "with a snapshot in call {nth}");
         if !is_inspected {
             break;
         }
