@@ -129,8 +129,8 @@ impl<'e, I> Current<'e, I> {
     ///
     /// # Errors
     /// Returns an error that is thrown at this greenlet while it waits: by [`throw`](Self::throw), by a child
-    /// that ends with an error, or a [`GreenletExit`] when it is killed. If nothing was sent, returns the
-    /// reason as a [`SwitchError<()>`](SwitchError) and drops the message;
+    /// that ends with an error, or a [`GreenletExit`](crate::GreenletExit) when it is killed. If
+    /// nothing was sent, returns the reason as a [`SwitchError<()>`](SwitchError) and drops the message;
     /// [`try_switch`](Self::try_switch) gives it back.
     ///
     /// # Panics
@@ -279,10 +279,10 @@ impl<'e, I> Current<'e, I> {
 
     /// Kills `target`, and returns here when it is dead, whichever greenlet is its parent.
     ///
-    /// The `switch` in which a suspended target waits returns [`GreenletExit`]; it drops its locals and gives
-    /// back its stack (rule [s14](crate::guide::rules#s14)). A new target dies without running. A dead target
-    /// stays as it is. The value, error or panic that the target ends with is dropped (rule
-    /// [s16](crate::guide::rules#s16)).
+    /// The `switch` in which a suspended target waits returns [`GreenletExit`](crate::GreenletExit); it drops
+    /// its locals and gives back its stack (rule [s14](crate::guide::rules#s14)). A new target dies without
+    /// running. A dead target stays as it is. The value, error or panic that the target ends with is dropped
+    /// (rule [s16](crate::guide::rules#s16)).
     ///
     /// ```
     /// use greenlet::{Greenlet, KillError, enter};
