@@ -202,7 +202,9 @@ def gevent_request():
             for _ in range(count):
                 client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
                 while not client.recv(65536).endswith(b"ok"):
-                    pass
+                    # The head comes alone. Without this the body waits 40 ms for a delayed ACK, and the
+                    # time is mostly that of waking from idle.
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     result = timed(1_000, loop)
     server.stop()
     return result
