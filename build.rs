@@ -73,6 +73,10 @@ fn main() {
 
     let mut core = cc::Build::new();
     core.file(&file).define("GREENLET_PREFIX", prefix.as_str());
+    // docs.rs has no other C compiler for targets that it does not run on.
+    if env::var_os("DOCS_RS").is_some() && env::var("HOST").unwrap() != target {
+        core.compiler("clang");
+    }
     // Some C compilers for 32-bit ARM generate Thumb code by default. The core should have the instruction
     // set of the Rust code.
     if architecture == "arm" && !target.starts_with("thumb") && !target.contains("android") {

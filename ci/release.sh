@@ -58,10 +58,15 @@ examples() {
     cargo test --doc --all-features --manifest-path "$target/package/greenlet-$version/Cargo.toml"
 }
 
-# As docs.rs builds them: with a nightly Rust, for the badges of features.
+# As docs.rs builds them: with a nightly Rust, for the badges of features, and with clang for other targets.
 pages() {
-    RUSTDOCFLAGS='--cfg docsrs -D warnings' \
-        cargo "+${GREENLET_TOOLCHAIN:-nightly}" doc --locked -p greenlet --no-deps --all-features
+    local toolchain=${GREENLET_TOOLCHAIN:-nightly} targets target
+    targets=$(sed -n '/^targets = \[/,/^\]/s/^ *"\(.*\)",$/\1/p' Cargo.toml | grep .) || return 1
+    for target in $targets; do
+        rustup target add --toolchain "$toolchain" "$target" &&
+            DOCS_RS=1 RUSTDOCFLAGS='--cfg docsrs -D warnings' cargo "+$toolchain" doc \
+                --locked -p greenlet --no-deps --features trace --target "$target" || return 1
+    done
 }
 
 dependencies() { install_tool cargo-deny && cargo deny --config ci/deny.toml --all-features check; }

@@ -57,6 +57,7 @@ at_least 420 --features trace -p greenlet -p greenlet-futures -p greenlet-random
 # Control words, and the inlined switch.
 at_least 350 --release --features trace,fp-control --test suite --test switch --test stacks
 at_least 3 --no-default-features -p greenlet --test without_std
+RUSTDOCFLAGS='-D warnings' cargo doc --locked -p greenlet --no-deps --target "$target" --features trace
 cargo run --locked --release --target "$target" --example walk -- src | tail -n 5
 
 # mingw assembles the core, and nothing is linked. The `cc` crate calls the archiver with the options of
