@@ -22,7 +22,7 @@ use crate::{
         log::{Log, OnDrop, on_drop},
         number,
         panics::{catch, text_of},
-        run_without_handles, unscoped,
+        run_without_handles, suspended, unscoped,
     },
     with_each_cargo,
 };
@@ -475,8 +475,9 @@ fn overwrite_frames() {
     black_box([usize::MAX; 4096]);
 }
 
-#[test]
-fn s22_the_root_of_a_resume_may_end_while_a_tracer_is_called_for_its_switch() {
+/// A generator outside every greenlet is resumed by `resume`, and an error ends the resume while a tracer that was
+/// called for its switch is suspended.
+fn end_a_resume_while_a_tracer_is_suspended(resume: impl FnOnce(Box<dyn FnOnce()>)) {
     let library = unscoped();
     let log = Log::new();
     let kept: Rc<RefCell<Vec<Greenlet<()>>>> = Rc::default();
@@ -490,9 +491,8 @@ fn s22_the_root_of_a_resume_may_end_while_a_tracer_is_called_for_its_switch() {
     assert_eq!(generator.next(), Some(0));
     let fails = library
         .enter(|me: &Current<()>| Greenlet::<()>::new(me, |_, ()| Err::<(), _>(Number(1).into())));
-    let fails = Cell::new(Some(fails));
-    trace::set(Some(Tracer::new({
-        let (kept, log) = (Rc::clone(&kept), log.clone());
+    let tracer = Tracer::new({
+        let (kept, log, fails) = (Rc::clone(&kept), log.clone(), Cell::new(Some(fails)));
         move |event| {
             let Some(fails) = fails.take() else { return };
             library.enter(|me: &Current<()>| {
@@ -501,10 +501,13 @@ fn s22_the_root_of_a_resume_may_end_while_a_tracer_is_called_for_its_switch() {
             });
             log.add(event.from.is_dead());
         }
-    })));
-    // Outside every greenlet. The root that resumes receives the error while the tracer is suspended.
-    assert_eq!(number(generator.resume(())), 1);
-    trace::set(None);
+    });
+    resume(Box::new(move || {
+        trace::set(Some(tracer));
+        // The greenlet that resumes receives the error.
+        assert_eq!(number(generator.resume(())), 1);
+        trace::set(None);
+    }));
     overwrite_frames();
     library.enter(|me: &Current<()>| {
         let tracer = kept.borrow_mut().pop().unwrap();
@@ -512,4 +515,23 @@ fn s22_the_root_of_a_resume_may_end_while_a_tracer_is_called_for_its_switch() {
         let _gone = me.switch(&tracer, ()).unwrap_err();
     });
     assert_eq!(log.take(), [true]);
+}
+
+#[test]
+fn s22_the_root_of_a_resume_may_end_while_a_tracer_is_called_for_its_switch() {
+    end_a_resume_while_a_tracer_is_suspended(|resume| resume());
+}
+
+#[test]
+fn s22_so_may_the_root_of_a_drop_in_which_a_tracer_resumes() {
+    end_a_resume_while_a_tracer_is_suspended(|resume| {
+        let victim = unscoped().enter(|me: &Current<()>| suspended(me, &Log::new(), ""));
+        let resume = Cell::new(Some(resume));
+        trace::set(Some(Tracer::new(move |event| {
+            if event.from.is_dead() {
+                resume.take().unwrap()();
+            }
+        })));
+        drop(victim);
+    });
 }
