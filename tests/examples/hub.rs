@@ -579,3 +579,38 @@ fn fetch_names_the_page_that_failed_and_the_error() {
         "{complaints}"
     );
 }
+
+#[test]
+fn fetch_asks_for_no_more_pages_at_a_time_than_it_may() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let client = thread::spawn(move || fetch(&address, &["--jobs", "2", "/1", "/2", "/3", "/4"]));
+    let accept = |path: &str| {
+        let connection = listener.accept().unwrap().0;
+        let mut line = String::new();
+        BufReader::new(&connection).read_line(&mut line).unwrap();
+        assert_eq!(line, format!("GET {path} HTTP/1.1\r\n"));
+        connection
+    };
+    let answer = |mut connection: TcpStream| {
+        write!(connection, "HTTP/1.1 200 OK\r\n\r\nbody").unwrap();
+        connection.shutdown(Shutdown::Write).unwrap();
+        // Until the client has closed it.
+        assert_eq!(connection.read(&mut [0]).unwrap(), 0);
+    };
+    let (first, second) = (accept("/1"), accept("/2"));
+    answer(first);
+    let third = accept("/3");
+    // Tasks that need not wait have connected before the client received the first answer.
+    listener.set_nonblocking(true).unwrap();
+    let fourth = listener.accept().map(drop).map_err(|error| error.kind());
+    assert_eq!(fourth, Err(ErrorKind::WouldBlock));
+    listener.set_nonblocking(false).unwrap();
+    answer(second);
+    let fourth = accept("/4");
+    answer(third);
+    answer(fourth);
+    let (pages, status, complaints) = client.join().unwrap();
+    let all = ["/1", "/2", "/3", "/4"].map(|path| format!("200       4 {path}\n"));
+    assert_eq!((pages, status), (all.concat(), Some(0)), "{complaints}");
+}
