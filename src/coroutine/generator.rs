@@ -68,7 +68,9 @@ pub struct Generator<'e, T, I = ()> {
 /// Yields the items of a [`Generator`]; its function receives this.
 ///
 /// It derefs to the function's [`Current`], under which the function can make further generators. Only the
-/// function's own greenlet can yield.
+/// function's own greenlet can yield. If another greenlet than the consumer kills the function, by its
+/// [`handle`](Current::handle), while the consumer waits for an item, the consumer is not resumed: it stays busy
+/// until it is killed or receives an error.
 ///
 /// ```
 /// use greenlet::{Generator, Root, Thrown, Yielder, enter};
