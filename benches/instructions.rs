@@ -103,7 +103,7 @@ const PATHS: &[Path] = &[
     },
     Path {
         name: "poll of a suspended future",
-        bound: 127,
+        bound: 132,
         run: poll_of_a_suspended_future,
     },
     Path {

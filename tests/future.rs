@@ -12,7 +12,7 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker},
     thread,
 };
 
@@ -22,8 +22,9 @@ use greenlet::{
 
 use crate::support::{
     assert_child_exit,
+    census::{Census, Token},
     log::{Log, on_drop},
-    panics::{catch, text_of},
+    panics::{catch, panic_text, quietly, text_of},
     unscoped,
 };
 
@@ -206,6 +207,45 @@ fn a_thrown_exit_unwinds_a_function_that_waits() {
             "a `Stackful` cannot run: this greenlet is asked to exit"
         );
     });
+}
+
+#[test]
+fn try_wait_says_that_an_exit_was_thrown_as_if_it_was_dropped() {
+    enter(|me: &Root<()>| {
+        let handle = Rc::new(Cell::new(None));
+        let theirs = Rc::clone(&handle);
+        let mut waits = Stackful::new(me, move |awaiter| {
+            theirs.set(Some(awaiter.handle()));
+            [(); 5].map(|()| awaiter.try_wait(future::pending::<()>()))
+        });
+        assert!(poll_once(&mut waits).is_pending());
+        assert_child_exit(me.throw(&handle.take().unwrap(), GreenletExit));
+        assert_eq!(poll_once(&mut waits), Poll::Ready([Err(Cancelled); 5]));
+    });
+}
+
+#[test]
+fn an_output_is_dropped_if_the_future_that_it_is_of_panics_when_it_is_dropped() {
+    struct Ready<F>(Option<Token>, F);
+
+    impl<F: Unpin> Future for Ready<F> {
+        type Output = Token;
+
+        fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Token> {
+            Poll::Ready(self.0.take().unwrap())
+        }
+    }
+
+    let census = Census::new();
+    enter(|me: &Root<()>| {
+        let token = Some(census.token());
+        let mut waits = Stackful::new(me, move |awaiter| {
+            awaiter.wait(Ready(token, on_drop(|| panic!("dropped"))))
+        });
+        let payload = catch(|| poll_once(&mut waits).map(drop)).unwrap_err();
+        assert_eq!(text_of(&*payload), "dropped");
+    });
+    assert_eq!(census.alive(), 0);
 }
 
 #[test]
@@ -406,6 +446,55 @@ fn the_waker_of_the_last_poll_is_woken() {
 }
 
 #[test]
+fn no_code_of_a_waker_runs_while_the_function_borrows_it() {
+    type Hook = Option<Box<dyn FnOnce()>>;
+
+    thread_local! {
+        static AT_CLONE: RefCell<Hook> = const { RefCell::new(None) };
+    }
+
+    /// No clone will wake what another will.
+    fn raw(number: usize) -> RawWaker {
+        const VTABLE: RawWakerVTable = RawWakerVTable::new(
+            |number| {
+                let hook = AT_CLONE.take();
+                hook.into_iter().for_each(|hook| hook());
+                raw(number.addr() + 1)
+            },
+            |_| (),
+            |_| (),
+            |_| (),
+        );
+        RawWaker::new(ptr::without_provenance(number), &VTABLE)
+    }
+
+    // SAFETY: its functions need nothing, and are called in this thread only.
+    let waker = unsafe { Waker::from_raw(raw(0)) };
+    let poll = |future: &mut Stackful<'static, ()>| {
+        Pin::new(future).poll(&mut Context::from_waker(&waker))
+    };
+    unscoped().enter(|me: &Current<()>| {
+        let main = me.handle();
+        let handle = Rc::new(Cell::new(None));
+        let theirs = Rc::clone(&handle);
+        let mut waits = Stackful::new(me, move |awaiter| {
+            theirs.set(Some(awaiter.handle()));
+            awaiter.wait(future::pending::<()>());
+        });
+        assert!(poll(&mut waits).is_pending());
+        AT_CLONE.set(Some(Box::new(move || {
+            // Leaves the function in the middle of the clone.
+            let _ended = unscoped().enter(|inner: &Current<()>| inner.switch(&main, ()));
+        })));
+        // Nobody polls it.
+        let _ended = quietly(|| me.switch(&handle.take().unwrap(), ()));
+        let text = panic_text(|| poll(&mut waits));
+        assert!(text.starts_with("a `Stackful` cannot run"), "{text}");
+        drop(AT_CLONE.take());
+    });
+}
+
+#[test]
 fn is_polled_on_different_stacks() {
     enter(|me: &Root<()>| {
         let mut waits = Stackful::new(me, |awaiter| {
@@ -526,6 +615,25 @@ fn dropped_while_the_thread_unwinds() {
     });
     assert!(caught.is_err());
     assert_eq!(log.take(), ["dropped"]);
+}
+
+#[test]
+fn a_function_that_catches_its_unwinding_while_another_stack_unwinds_is_unwound_again() {
+    let log = Log::new();
+    let caught = catch(|| {
+        enter(|me: &Root<()>| {
+            let log = &log;
+            let mut waits = Stackful::new(me, move |awaiter| {
+                for _ in 0..3 {
+                    log.add(catch(|| awaiter.wait(future::pending::<()>())).is_err());
+                }
+            });
+            assert!(poll_once(&mut waits).is_pending());
+            panic!("out");
+        })
+    });
+    assert!(caught.is_err());
+    assert_eq!(log.take(), [true; 3]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use core::{
     future::Future,
     ops::Deref,
     pin::{Pin, pin},
+    ptr,
     task::{Context, Poll, Waker},
 };
 
@@ -15,6 +16,9 @@ use crate::{
     coroutine::{Coroutine, Resumed, Side},
     tree::{self, OutOfMemory, Settings},
 };
+
+/// The waker of the last poll. A waker's own code may do anything, and so never runs while the cell is borrowed.
+type LastWaker = RefCell<Waker>;
 
 /// A function on a stack of its own, as a future.
 ///
@@ -55,8 +59,7 @@ use crate::{
 /// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Stackful<'e, T> {
-    /// The state is the waker of the last poll.
-    coroutine: Coroutine<'e, (), (), RefCell<Waker>, T>,
+    coroutine: Coroutine<'e, (), (), LastWaker, T>,
 }
 
 /// Waits for futures in the function of a [`Stackful`], which receives this.
@@ -85,7 +88,7 @@ pub struct Stackful<'e, T> {
 /// }
 /// ```
 pub struct Awaiter<'a, 'e> {
-    side: &'a Side<'a, 'e, (), (), RefCell<Waker>>,
+    side: &'a Side<'a, 'e, (), (), LastWaker>,
 }
 
 /// The error of [`Awaiter::try_wait`]: the [`Stackful`] was dropped, and its function should return.
@@ -154,12 +157,11 @@ impl<'e, T: 'e> Future for Stackful<'e, T> {
     /// stack, while the thread unwinds a panic (rule [s19](crate::guide::rules#s19)), and in a kill that began
     /// after the future was made (rule [s15](crate::guide::rules#s15)).
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        if let Some(waker) = self.coroutine.state() {
-            let will_wake = waker.borrow().will_wake(context.waker());
+        if let Some(last) = self.coroutine.state() {
+            let will_wake = last.borrow().will_wake(context.waker());
             if !will_wake {
-                // Nothing is borrowed while a waker is cloned or dropped, which may run any code.
                 let new = context.waker().clone();
-                drop(waker.replace(new));
+                drop(last.replace(new));
             }
         }
         match self.coroutine.resume(()) {
@@ -180,18 +182,14 @@ impl<'e> Awaiter<'_, 'e> {
     /// everywhere.
     ///
     /// # Panics
-    /// Panics in a greenlet that is not the function's own.
+    /// Panics in a greenlet that is not the function's own, and while the thread unwinds a panic (rule
+    /// [s19](crate::guide::rules#s19)). Panics if another greenlet throws another error at the function while it
+    /// waits, or switches to it and no `poll` is in progress.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         match self.wait_until_told(future) {
             Ok(output) => output,
-            Err(Cancelled) => {
-                // An exit may have been thrown. Then this kills the greenlet; otherwise it is being killed already.
-                let _later = tree::kill(self.side.me.block());
-                loop {
-                    // A killed greenlet that goes on switching is unwound (rule s15).
-                    let _refused = self.side.suspend(());
-                }
-            }
+            // A killed greenlet that goes on switching is unwound (rule s15).
+            Err(Cancelled) => tree::unwind(self.side.me.block()),
         }
     }
 
@@ -201,7 +199,8 @@ impl<'e> Awaiter<'_, 'e> {
     /// goes on waiting, it never ends, and neither does the drop.
     ///
     /// # Errors
-    /// Returns [`Cancelled`] if the [`Stackful`] is dropped meanwhile, and at once in each later call.
+    /// Returns [`Cancelled`] if the [`Stackful`] is dropped meanwhile, or another greenlet throws a
+    /// [`GreenletExit`](crate::GreenletExit) at the function, and at once in each later call.
     ///
     /// # Panics
     /// As [`wait`](Self::wait).
@@ -213,18 +212,50 @@ impl<'e> Awaiter<'_, 'e> {
     }
 
     fn wait_until_told<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
-        let mut future = pin!(future);
-        let mut waker = self.side.state().borrow().clone();
+        // Outlives the future and the waker: if their destructors panic, it is dropped. A value that is being
+        // returned would leak then (rust-lang/rust#47949).
+        let output;
+        {
+            let mut future = pin!(future);
+            let mut waker = self.waker();
+            output = loop {
+                let mut context = Context::from_waker(&waker);
+                if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                    break Ok(output);
+                }
+                match self.side.suspend(()) {
+                    Ok(()) => {
+                        let is_new = !self.side.state().borrow().will_wake(&waker);
+                        if is_new {
+                            waker = self.waker();
+                        }
+                    }
+                    Err(thrown) if thrown.is_exit() => {
+                        // If it was thrown, this begins the kill.
+                        tree::kill(self.side.me.block());
+                        break Err(Cancelled);
+                    }
+                    Err(thrown) => panic!("cannot wait here: {thrown}"),
+                }
+            };
+        }
+        output
+    }
+
+    /// Returns the waker of the last poll.
+    fn waker(&self) -> Waker {
+        let last = self.side.state();
         loop {
-            let mut context = Context::from_waker(&waker);
-            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-                return Ok(output);
+            let none = Waker::noop().clone();
+            let table: *const _ = none.vtable();
+            let waker = last.replace(none);
+            let clone = waker.clone();
+            let newer = last.replace(waker);
+            if ptr::eq(newer.vtable(), table) {
+                return clone;
             }
-            match self.side.suspend(()) {
-                Ok(()) => waker.clone_from(&self.side.state().borrow()),
-                Err(thrown) if thrown.is_exit() => return Err(Cancelled),
-                Err(thrown) => panic!("cannot wait here: {thrown}"),
-            }
+            // The function was left in the clone, and polled.
+            drop(last.replace(newer));
         }
     }
 }

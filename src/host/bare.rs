@@ -41,9 +41,7 @@ pub(crate) const fn counts_panics() -> bool {
     true
 }
 
-pub(crate) const fn unwind_to_exit() -> bool {
-    false
-}
+pub(crate) const fn unwind_to_exit() {}
 
 pub(crate) const fn was_exit(panic: &Panic) -> bool {
     match *panic {}

@@ -53,12 +53,11 @@ pub(crate) fn counts_panics() -> bool {
     true
 }
 
-/// Unwinds the running greenlet, without the panic hook. Returns `false` where panics abort.
-pub(crate) fn unwind_to_exit() -> bool {
+/// Unwinds the running greenlet, without the panic hook. Returns where panics abort.
+pub(crate) fn unwind_to_exit() {
     if cfg!(panic = "unwind") {
         panic::resume_unwind(Box::new(ExitUnwind));
     }
-    false
 }
 
 /// Returns `true` if [`unwind_to_exit`] has raised this panic.

@@ -67,7 +67,7 @@ pub(crate) use refcount::{Own, release_weakly};
 pub(crate) use refusal::Refusal;
 pub(crate) use registry::{Membership, Registry};
 pub(crate) use root::{lies_on_stack, with_current, with_new_root};
-pub(crate) use route::{Delivery, admit, receiver};
+pub(crate) use route::{Delivery, admit, receiver, unwind};
 pub(crate) use state::State;
 pub use state::Status;
 pub(crate) use switch::{

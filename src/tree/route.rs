@@ -32,15 +32,7 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
             abort_unending(me);
         }
         if refusals > 1 && !me.unwinds() {
-            if !host::counts_panics() {
-                host::abort(format_args!(
-                    "{me:?} was killed in a panic hook, but goes on switching"
-                ));
-            }
-            me.set_unwound();
-            if !host::unwind_to_exit() {
-                abort_unending(me);
-            }
+            unwind(me);
         }
         return Err(Refusal::Exiting);
     }
@@ -48,6 +40,20 @@ pub(crate) fn admit(me: &Block) -> Result<(), Refusal> {
         return Err(Refusal::Unwinding);
     }
     Ok(())
+}
+
+/// Unwinds the stack of `me`, which runs and is being killed. Aborts where that is impossible.
+#[cold]
+pub(crate) fn unwind(me: &Block) -> ! {
+    if !host::counts_panics() {
+        host::abort(format_args!(
+            "{me:?} was killed in a panic hook, but goes on switching"
+        ));
+    }
+    me.set_unwound();
+    // It returns where panics abort.
+    host::unwind_to_exit();
+    abort_unending(me)
 }
 
 /// Aborts because a killed greenlet does not end (rule s15).
