@@ -148,8 +148,10 @@ impl<I: Message> Actor for Acting<'_, '_, I> {
     }
 
     fn kill(&self, whom: &Handle) {
-        // Each of its errors is one that scripts may cause.
-        let _ = whom.kill(self.me);
+        if !whom.is_generator() {
+            // Each of its errors is one that scripts may cause.
+            let _ = whom.kill(self.me);
+        }
     }
 
     fn handle(&self) -> Option<Handle> {
@@ -360,7 +362,9 @@ fn generator<'e, T: Message, I: Message, P: Message>(
         drop(captured);
         outcome
     };
-    let builder = Builder::new().stack_size(STACK_SIZE);
+    let builder = Builder::new()
+        .stack_size(STACK_SIZE)
+        .name(handles::GENERATOR);
     Generator::build(builder, maker.me, function).expect("it is valid")
 }
 

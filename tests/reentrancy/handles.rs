@@ -10,6 +10,9 @@ use crate::{
     world,
 };
 
+/// The name of the greenlets of generators.
+pub const GENERATOR: &str = "a generator";
+
 /// With the number of the `enter` that ends the greenlet, or 0.
 #[derive(Clone)]
 pub enum Handle {
@@ -43,6 +46,12 @@ macro_rules! either {
 impl Handle {
     pub fn kill<I>(&self, me: &Current<I>) -> Result<(), KillError> {
         either!(self, greenlet => me.kill(greenlet))
+    }
+
+    /// Returns `true` for the greenlet of a generator's function. If another than its consumer kills it, the consumer
+    /// waits for ever (`Yielder`'s documentation), and a root that waits can be reached by nothing.
+    pub fn is_generator(&self) -> bool {
+        either!(self, greenlet => greenlet.name() == Some(GENERATOR))
     }
 
     /// Throws an exit at it, and returns whether that was not refused.

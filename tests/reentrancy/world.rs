@@ -10,7 +10,7 @@ use std::{
 use greenlet::KillError;
 
 use crate::{
-    handles::Weak,
+    handles::{Handle, Weak},
     payloads::Bang,
     program::{FUEL, MAX_GREENLETS, MAX_NESTED, Program, Step},
     support::census::{Census, Token},
@@ -57,13 +57,17 @@ impl Drop for World {
 /// Ends all greenlets that are still alive.
 fn end_all(greenlets: &[Weak], roots: &[Weak]) {
     greenlet::enter(|me: &greenlet::Root<()>| {
-        for handle in greenlets.iter().filter_map(Weak::upgrade) {
+        let alive = || greenlets.iter().filter_map(Weak::upgrade);
+        let kill = |handle: Handle| {
             let killed = handle.kill(me);
             assert!(
                 matches!(killed, Ok(()) | Err(KillError::Root)),
                 "nothing runs but main: {killed:?}"
             );
-        }
+        };
+        // Consumers before generators.
+        alive().filter(|it| !it.is_generator()).for_each(kill);
+        alive().for_each(kill);
         // A root in a tracer may keep a greenlet from its kill that no handle is left to. A busy root
         // waits for another one.
         let alive = || roots.iter().filter_map(Weak::upgrade);
