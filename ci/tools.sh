@@ -181,7 +181,7 @@ valgrind() (
         --skip signals::
         # Valgrind fails with a limit of address space, with the maximum of mappings, and with a mapping
         # of 64 GiB.
-        --skip is_limited
+        --skip is_limited --skip a_limit_of_address_space
         --skip inspecting_a_huge_stack_costs_what_inspecting_a_large_one_does
         # Takes three minutes.
         --skip guards_of_hundreds_of_sizes_take_no_more_than_of_a_few

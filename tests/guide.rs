@@ -173,7 +173,9 @@ fn every_test_that_is_named_among_greenlets_cases_and_broken_rules_exists() {
 fn public_types() -> Vec<(String, String)> {
     let mut types = Vec::new();
     for path in all_files(&repository().join("src")) {
-        if path.extension().is_none_or(|end| end != "rs") {
+        // What stands in for an item where examples do not run.
+        let without_std = path.ends_with("stack/error_without_std.rs");
+        if without_std || path.extension().is_none_or(|end| end != "rs") {
             continue;
         }
         let mut documentation = String::new();
