@@ -446,6 +446,7 @@ fn the_waker_of_the_last_poll_is_woken() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "under Miri each greenlet has its own thread-locals")]
 fn no_code_of_a_waker_runs_while_the_function_borrows_it() {
     type Hook = Option<Box<dyn FnOnce()>>;
 
